@@ -148,7 +148,8 @@ class Phase:
             group["lr"] = self.rate * min(1, (self.step + 1) / 100) * (0.01 + 0.99 * late_cosine)
         self.optimizer.step()
         self.step += 1
-        torch._foreach_lerp_(self.ema, self.parameters, 1 - min(0.998, (1 + self.step) / (10 + self.step)))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.ema, self.parameters, 1 - min(0.998, (1 + self.step) / (10 + self.step)))
 
     def use_ema(self) -> None:
         with torch.no_grad():
