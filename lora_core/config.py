@@ -1,0 +1,219 @@
+"""Every setting of a training, each written once. See `settings.py` for what is derived from a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from lora_core.errors import UserError
+from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
+
+SCHEMA = 1
+PRESETS = Path(__file__).parent.parent / "presets"
+TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
+    "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What a training is told. Frozen: derived numbers live in `plan.Plan`."""
+
+    # fmt: off
+    train_data_dir: str = setting("", "Dataset", "Folder with pictures and captions: NNN.png|jpg|jpeg and NNN.txt.", basic=True)
+    trigger_word: str = setting("", "Dataset", "Word that calls the concept; captions are expected to hold it, pictures without a caption get it.", basic=True)
+    resolution: int = setting(512, "Dataset", "Training size: pictures are resized to about its square.", low=32, high=4096, multiple_of=8, unit="pixels", basic=True)
+    enable_bucket: bool = setting(True, "Dataset", "Keep each picture's aspect ratio, in groups of like shape; off: everything is cropped square.")
+    bucket_step: int = setting(64, "Dataset", "Sides of a group are multiples of this.", low=8, high=512, multiple_of=8, unit="pixels")
+    random_flip: bool = setting(False, "Dataset", "Also show each picture mirrored; not for text or one-sided faces.")
+    shuffle_tags: bool = setting(False, "Dataset", "Shuffle comma-separated tags anew for every use of a caption.")
+    keep_tags: int = setting(0, "Dataset", "Tags at the front that shuffling leaves in place.", low=0, high=100)
+    caption_dropout: float = setting(0.0, "Dataset", "Share of steps without a caption; teaches the style apart from the words.", low=0, high=1)
+    transparent_color: str = setting("#ffffff", "Dataset", "Colour put behind transparent pictures, as #rrggbb.")
+
+    pretrained_model_name_or_path: str = setting("runwayml/stable-diffusion-v1-5", "Model", "Base model: 'starter', a diffusers folder, or a hub id.", basic=True)
+    mixed_precision: str = setting("fp16", "Model", "Number format of the frozen model; a CPU without bf16 units computes in fp32.", choices=("no", "fp16", "bf16"))
+    device: str = setting("auto", "Model", "Where to compute: auto, cpu, cuda, cuda:1, mps, xpu.")
+    gradient_checkpointing: bool = setting(False, "Model", "Recompute instead of remember: far less memory, about a third slower.")
+
+    lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
+    lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank.", low=0, high=4096)
+    target_modules: tuple[str, ...] = setting(("to_q", "to_v"), "LoRA", "UNet layers that get an adapter.", choices=TARGETS)
+    train_text_encoder: bool = setting(False, "LoRA", "Also adapt the text encoder(s).")
+    lora_dropout: float = setting(0.0, "LoRA", "Share of adapter inputs dropped while training.", low=0, high=0.9)
+    use_rslora: bool = setting(False, "LoRA", "Scale by alpha/sqrt(rank), which keeps high ranks effective (rsLoRA).")
+    use_dora: bool = setting(False, "LoRA", "Train direction and magnitude apart (DoRA): slower, sometimes closer.")
+
+    max_train_steps: int = setting(1500, "Training", "Optimizer steps in all.", low=1, high=1_000_000, unit="steps", basic=True)
+    train_batch_size: int = setting(1, "Training", "Pictures computed at once.", low=1, high=512, basic=True)
+    gradient_accumulation_steps: int = setting(1, "Training", "Batches added up before each optimizer step.", low=1, high=1024)
+    learning_rate: float = setting(1e-5, "Training", "Step size of the optimizer; 1e-4 is usual for a LoRA, 1e-5 very careful.", low=0, high=10, basic=True)
+    text_encoder_lr: float = setting(0.0, "Training", "Learning rate of the text encoder's adapters; 0 means the same.", low=0, high=10)
+    lr_scheduler: str = setting("constant", "Training", "How the learning rate moves over the run.", choices=("constant", "linear", "cosine"))
+    lr_warmup_steps: int = setting(0, "Training", "Steps over which the rate rises from zero.", low=0, high=1_000_000, unit="steps")
+    optimizer: str = setting("adamw", "Training", "What turns gradients into steps.", choices=("adamw", "adafactor"))
+    weight_decay: float = setting(1e-2, "Training", "Pull of the adapters towards zero.", low=0, high=1)
+    max_grad_norm: float = setting(1.0, "Training", "Longer gradients are shortened to this; 0 turns it off.", low=0, high=1000)
+    seed: int = setting(42, "Training", "Same seed, same data, same settings: same LoRA.", low=0, high=2**31 - 1)
+
+    snr_gamma: float = setting(0.0, "Objective", "Min-SNR weighting of the timesteps, 5 is usual; 0 turns it off.", low=0, high=100)
+    noise_offset: float = setting(0.0, "Objective", "Shift noise as a whole, for darker darks and brighter brights; up to 0.1.", low=0, high=1)
+    prior_prompts: tuple[str, ...] = setting((), "Objective", "Prompts the LoRA must leave as they are; parted by ';'. The base model draws them before training.")
+    prior_pictures: int = setting(0, "Objective", "Pictures drawn for the prior prompts; 0 turns prior preservation off.", low=0, high=10_000)
+    prior_loss_weight: float = setting(1.0, "Objective", "Weight of the prior pictures in the loss.", low=0, high=10)
+
+    output_dir: str = setting("./lora_out", "Output", "Folder of the run; the finished LoRA lies directly in it.")
+    output_name: str = setting("pytorch_lora_weights", "Output", "File name of the LoRA, without ending.")
+    save_steps: int = setting(500, "Output", "Save, validate and draw samples every so many steps.", low=1, high=1_000_000, unit="steps")
+    keep_states: int = setting(2, "Output", "Newest checkpoints that keep what resuming needs; older ones keep only the LoRA.", low=1, high=1000)
+    save_precision: str = setting("fp16", "Output", "Number format of the LoRA file.", choices=("fp16", "bf16", "fp32"))
+    private_metadata: bool = setting(False, "Output", "Leave folder names, tags and captions out of the file.")
+
+    validation_split: float = setting(0.1, "Validation", "Share of pictures held out to measure overfitting; 0 keeps none.", low=0, high=0.5)
+    sample_prompts: tuple[str, ...] = setting((), "Validation", "Prompts of the sample pictures, parted by ';'; empty: captions of the dataset.")
+    sample_count: int = setting(4, "Validation", "Most sample pictures drawn at a time; 0 draws none.", low=0, high=64)
+    sample_inference_steps: int = setting(25, "Validation", "Denoising steps of a sample picture.", low=1, high=1000, unit="steps")
+    sample_guidance: float = setting(7.5, "Validation", "Guidance scale (CFG) of the sample pictures.", low=0, high=50)
+    sample_negative_prompt: str = setting("", "Validation", "What the sample pictures should not show.")
+    # fmt: on
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Self:
+        """A config of `values` over the defaults.
+
+        Raises:
+            ConfigError: lists every unknown name, wrong type, impossible value and clash between settings.
+        """
+        config = cls(**check(settings(), values))  # type: ignore[arg-type]  # checked one by one against the fields
+        if problems := list(_clashes(config)):
+            raise ConfigError(problems)
+        return config
+
+    def replace(self, **values: object) -> Self:
+        """A copy with some settings changed, checked again."""
+        return self.of({**dataclasses.asdict(self), **values})
+
+    def values(self) -> dict[str, Value]:
+        return dataclasses.asdict(self)
+
+    @property
+    def alpha(self) -> float:
+        """LoRA alpha with 0 resolved to the rank."""
+        return self.lora_alpha or float(self.lora_rank)
+
+    def to_toml(self) -> str:
+        """The whole config as TOML, readable by `read_values`."""
+        return "".join([f"schema = {SCHEMA}\n", *(f"{n} = {_toml(v)}\n" for n, v in self.values().items())])
+
+
+@functools.cache
+def settings() -> dict[str, Setting]:
+    """Every setting by name, in the order of `TrainConfig`."""
+    return settings_of(TrainConfig)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of values with a sentence on what it is for."""
+
+    name: str
+    title: str
+    description: str
+    values: dict[str, object]
+
+
+def presets() -> list[Preset]:
+    """The presets shipped with the app, by file name."""
+    return [read_preset(path) for path in sorted(PRESETS.glob("*.toml"))]
+
+
+def find_preset(name: str) -> Preset:
+    """A preset by name, or by the path of a .toml or of a LoRA that Treino wrote.
+
+    Raises:
+        UserError: nothing of that name; the nearest known name is suggested.
+    """
+    if Path(name).suffix in (".toml", ".safetensors"):
+        return read_preset(Path(name))
+    known = [path.stem for path in sorted(PRESETS.glob("*.toml"))]
+    if name not in known:
+        raise UserError(f"There is no preset {name!r}; known are {', '.join(known)}.{suggest(name, known)}")
+    return read_preset(PRESETS / f"{name}.toml")
+
+
+def read_preset(path: Path) -> Preset:
+    """A preset file; its [preset] table holds title and description, the rest are settings."""
+    table, values = _read(path)
+    about = table.get("preset", {})
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: [preset] must be a table with title and description.")
+    return Preset(path.stem, str(about.get("title", path.stem)), str(about.get("description", "")), values)
+
+
+def read_values(path: Path) -> dict[str, object]:
+    """The settings in a preset, in a run's config.toml or in the metadata of a .safetensors we wrote.
+
+    Raises:
+        UserError: no such file, not TOML, no settings in the file, or written by a newer Treino.
+    """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, object]]:
+    try:
+        text = _metadata_toml(path) if path.suffix == ".safetensors" else path.read_text(encoding="utf-8-sig")
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except OSError as cause:
+        raise UserError(f"{path} cannot be read: {cause.strerror or cause}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as cause:
+        raise UserError(f"{path} is not valid TOML: {str(cause) or 'nested too deep'}.") from None
+    schema = table.get("schema", SCHEMA)
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise UserError(f"{path} has schema {schema!r}; this Treino reads up to {SCHEMA}. Update Treino.")
+    return table, {name: value for name, value in table.items() if name not in ("schema", "preset")}
+
+
+def _metadata_toml(path: Path) -> str:
+    """`treino.config` from the header of a .safetensors (8 bytes of length, then JSON)."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < 100_000_000 else {}
+        return str(header["__metadata__"]["treino.config"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} holds no Treino settings; give a preset or a LoRA that Treino wrote.") from None
+
+
+def _clashes(config: TrainConfig) -> list[Problem]:
+    problems = []
+    if config.enable_bucket and config.resolution < config.bucket_step:
+        problems.append(Problem("bucket_step", f"{config.bucket_step} is more than the resolution; lower it"))
+    if config.prior_pictures and not config.prior_prompts:
+        problems.append(Problem("prior_prompts", "prior_pictures is set, so name at least one prompt to keep"))
+    if not config.target_modules and not config.train_text_encoder:
+        problems.append(Problem("target_modules", "there is nothing to train; name at least one kind of layer"))
+    colour = config.transparent_color
+    if len(colour) != 7 or colour[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in colour[1:]):
+        problems.append(Problem("transparent_color", f"{colour!r} is not of the form #rrggbb"))
+    name = config.output_name
+    if not name or name != Path(name).name or any(c in '<>:"/\\|?*' or ord(c) < 32 for c in name) or name.endswith("."):
+        problems.append(Problem("output_name", f"{name!r} is no file name that every system allows; use letters and digits"))
+    return problems
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(part) for part in value) + "]"
+    # JSON's escapes are TOML's, but for the delete character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
