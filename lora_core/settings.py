@@ -61,7 +61,7 @@ def settings_of(config: type) -> dict[str, Setting]:
     """All settings of a config class in the order they are written."""
     types = typing.get_type_hints(config)
     return {
-        f.name: Setting(f.name, typing.get_origin(types[f.name]) or types[f.name], f.default, **f.metadata)
+        f.name: Setting(f.name, typing.get_origin(types[f.name]) or types[f.name], typing.cast(Value, f.default), **f.metadata)
         for f in dataclasses.fields(config)
     }
 
@@ -101,7 +101,7 @@ def typed(s: Setting, value: object) -> Value:
                 raise ValueError(f"{part!r} is not one of {', '.join(s.choices)}.{suggest(str(part), s.choices)}")
     if isinstance(result, int | float) and not isinstance(result, bool):
         _check_bounds(s, result)
-    if isinstance(result, str) and "\0" in result:
+    if any("\0" in part for part in (result if isinstance(result, tuple) else (result,)) if isinstance(part, str)):
         raise ValueError("the text holds a NUL character; remove it")
     return result
 
@@ -111,16 +111,18 @@ def _check_bounds(s: Setting, number: float) -> None:
     if not math.isfinite(number):
         raise ValueError(f"{number} is not a usable number")
     if s.low is not None and number < s.low:
-        raise ValueError(f"{number:g} is too low; the least is {s.low:g}{unit}")
+        raise ValueError(f"{number:.10g} is too low; the least is {s.low:.10g}{unit}")
     if s.high is not None and number > s.high:
-        raise ValueError(f"{number:g} is too high; the most is {s.high:g}{unit}")
+        raise ValueError(f"{number:.10g} is too high; the most is {s.high:.10g}{unit}")
     if s.multiple_of and number % s.multiple_of:
         below = max(int(number // s.multiple_of) * s.multiple_of, s.multiple_of)
-        raise ValueError(f"{number:g} is not a multiple of {s.multiple_of}; take {below} or {below + s.multiple_of}")
+        raise ValueError(f"{number:.10g} is not a multiple of {s.multiple_of}; take {below} or {below + s.multiple_of}")
 
 
 def _convert(s: Setting, value: object) -> Value:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int) and abs(value) >= 2**63:  # TOML's own bound; a float holds no more than 10**308
+        raise ValueError("is not a usable number")
     match s.kind.__name__:
         case "bool" if isinstance(value, bool):
             return value
