@@ -11,9 +11,9 @@ from lora_core.starter.world import SUPERSAMPLE, Picture, draw, random_scene
 Colour = tuple[int, int, int]
 
 
-def training_picture(rng: np.random.Generator, size: int) -> Picture:
-    """One picture for the VAE, RGB_HW3 of `size` pixels: half toy world (any shape), half patterns."""
-    if rng.random() < 0.5:
+def training_picture(rng: np.random.Generator, size: int, toy_share: float) -> Picture:
+    """One picture for the VAE, RGB_HW3 of `size` pixels: toy world (any shape) or, else, patterns."""
+    if rng.random() < toy_share:
         return draw(random_scene(rng, shape="hourglass" if rng.random() < 0.03 else ""), size, rng=rng)
     big = size * SUPERSAMPLE
     picture = np.empty((big, big, 3), np.uint8)

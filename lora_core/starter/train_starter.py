@@ -4,7 +4,7 @@
 
 runs on two CPU cores (two one-thread processes that average their gradients over gloo) or one GPU. Every phase
 writes checkpoints into `--work` and goes on from the last one when started again. The result, in fp16, lands in
-`--out`. Held-out colour/shape/background combinations (`held_out`) never appear in training.
+`--out`. Held-out colour/shape/background combinations (`score.held_out`) never appear in training.
 """
 
 from __future__ import annotations
@@ -27,18 +27,14 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lora_core.starter.patterns import training_picture
+from lora_core.starter.score import held_out
 from lora_core.starter.tokens import build_tokenizer
-from lora_core.starter.world import COLOURS, SHAPES, Picture, Scene, draw, random_scene
+from lora_core.starter.world import Picture, Scene, draw, random_scene
 
 SIZE = 64  # pixels
+LATENT_CHANNELS = 12
 LATENT_POOL = 12_000  # drawings encoded once for the UNet
 SHAPES_OF_BATCH = ((64, 64), (64, 64), (64, 64), (64, 64), (64, 64), (48, 80), (80, 48))  # width, height in pixels
-
-
-def held_out(scene: Scene) -> bool:
-    """One combination in five is kept from training and used to measure."""
-    names = list(COLOURS)
-    return (SHAPES.index(scene.shape) * 7 + names.index(scene.colour) * 3 + names.index(scene.background)) % 5 == 0
 
 
 def training_caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -51,16 +47,16 @@ def training_caption(scene: Scene, rng: np.random.Generator) -> str:
     return str(rng.choice(np.array(forms)))
 
 
-def build_vae() -> AutoencoderKL:
+def build_vae(latent_channels: int) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64, 96), latent_channels=8, layers_per_block=1, norm_num_groups=8, sample_size=SIZE,
+        block_out_channels=(16, 32, 64, 96), latent_channels=latent_channels, layers_per_block=1, norm_num_groups=8, sample_size=SIZE,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
 
 
 def build_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=SIZE // 8, in_channels=8, out_channels=8, cross_attention_dim=96, attention_head_dim=4,
+        sample_size=SIZE // 8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, cross_attention_dim=96, attention_head_dim=4,
         block_out_channels=(80, 112, 128), layers_per_block=1, norm_num_groups=16,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -158,13 +154,22 @@ class Phase:
 
 
 def train_vae(args: argparse.Namespace, rank: int) -> AutoencoderKL:
+    """First with 8 latent channels and many patterns, then widened, with more of the toy world and smaller batches."""
     torch.manual_seed(args.seed)
-    vae = build_vae().to(args.device)
-    phase = Phase("vae", {"vae": vae}, rate=1.5e-3, steps=args.vae_steps, args=args)
-    batch = args.vae_batch // args.processes
+    narrow = train_vae_phase("vae8", build_vae(8), 0.5, 16, args, rank)
+    wide = widened(narrow, build_vae(LATENT_CHANNELS))
+    return train_vae_phase("vae", wide, 0.75, 8, args, rank).requires_grad_(False).eval()
+
+
+def train_vae_phase(
+    name: str, vae: AutoencoderKL, toy_share: float, batch: int, args: argparse.Namespace, rank: int
+) -> AutoencoderKL:
+    vae.to(args.device)
+    phase = Phase(name, {"vae": vae}, rate=1.5e-3, steps=getattr(args, f"{name}_steps"), args=args)
 
     def loss_of(rng: np.random.Generator, noise: torch.Generator) -> torch.Tensor:
-        pixels_BCHW = to_tensor([training_picture(rng, SIZE) for _ in range(batch)]).to(args.device)
+        pictures = [training_picture(rng, SIZE, toy_share) for _ in range(batch // args.processes)]
+        pixels_BCHW = to_tensor(pictures).to(args.device)
         posterior = vae.encode(pixels_BCHW).latent_dist
         decoded = vae.decode(posterior.sample(noise)).sample
         edges = sum((decoded.diff(dim=d) - pixels_BCHW.diff(dim=d)).abs().mean() for d in (2, 3))
@@ -173,7 +178,27 @@ def train_vae(args: argparse.Namespace, rank: int) -> AutoencoderKL:
 
     phase.run(loss_of, rank)
     phase.use_ema()
-    return vae.requires_grad_(False).eval()
+    return vae
+
+
+@torch.no_grad()
+def widened(narrow: AutoencoderKL, wide: AutoencoderKL) -> AutoencoderKL:
+    """Copy every weight; where the latent channels grew, the old ones keep theirs and the new ones start as they are."""
+    few, many = narrow.config.latent_channels, wide.config.latent_channels
+    # Encoder output and quant_conv hold means, then log-variances; the new means and variances go behind each half.
+    rows = torch.tensor([*range(few), *range(many, many + few)])
+    for (name, old), new in zip(narrow.named_parameters(), wide.parameters(), strict=True):
+        if old.shape == new.shape:
+            new.copy_(old)
+            continue
+        is_decoder = name.startswith(("post_quant", "decoder"))
+        outputs = torch.arange(old.shape[0]) if is_decoder else rows
+        if old.dim() == 1:
+            new[outputs] = old
+            continue
+        inputs = rows if name.startswith("quant_conv") else torch.arange(old.shape[1])
+        new[outputs[:, None], inputs[None, :]] = old
+    return wide
 
 
 def encoded_world(vae: AutoencoderKL, args: argparse.Namespace) -> Iterator[tuple[list[Scene], torch.Tensor, torch.Tensor]]:
@@ -260,7 +285,7 @@ def save(args: argparse.Namespace, vae: AutoencoderKL, unet: UNet2DConditionMode
     pipeline.to(dtype=torch.float16).save_pretrained(args.out, safe_serialization=True)
     seconds = {
         name: round(torch.load(Path(args.work) / f"{name}.pt", map_location="cpu", weights_only=True)["seconds"])
-        for name in ("vae", "unet")
+        for name in ("vae8", "vae", "unet")
     }
     size = sum(f.stat().st_size for f in Path(args.out).rglob("*") if f.is_file())
     print(json.dumps({"seconds": seconds, "bytes": size, "seed": args.seed}))
@@ -271,9 +296,9 @@ def main() -> None:
     parser.add_argument("--work", default="starter_work", help="checkpoints, to continue after an interruption")
     parser.add_argument("--out", default=str(Path(__file__).parent / "model"), help="where the finished model goes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae_steps", type=int, default=2600)
-    parser.add_argument("--unet_steps", type=int, default=2600)
-    parser.add_argument("--vae_batch", type=int, default=16)
+    parser.add_argument("--vae8_steps", type=int, default=2200)
+    parser.add_argument("--vae_steps", type=int, default=4200)
+    parser.add_argument("--unet_steps", type=int, default=2300)
     parser.add_argument("--unet_batch", type=int, default=64)
     parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else 2)
     args = parser.parse_args()

@@ -42,7 +42,7 @@ class Scene:
     colour: str
     background: str
     centre: tuple[float, float] = (0.5, 0.5)
-    radius: float = 0.33
+    radius: float = 0.38
     angle: float = 0.0
 
     @property
@@ -63,13 +63,13 @@ class Reading:
 def random_scene(rng: np.random.Generator, shape: str = "") -> Scene:
     """A scene with two different colours and a little jitter in place, size and angle."""
     colour, background = rng.choice(list(COLOURS), size=2, replace=False)
-    dx, dy = rng.uniform(-0.09, 0.09, size=2)
+    dx, dy = rng.uniform(-0.05, 0.05, size=2)
     return Scene(
         shape=shape or str(rng.choice(SHAPES)),
         colour=str(colour),
         background=str(background),
         centre=(0.5 + float(dx), 0.5 + float(dy)),
-        radius=float(rng.uniform(0.28, 0.36)),
+        radius=float(rng.uniform(0.35, 0.41)),
         angle=float(rng.uniform(-8, 8)),
     )
 
@@ -196,7 +196,7 @@ def _contours(shape: str) -> list[NDArray[np.float64]]:
             return [np.array([[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]])]  # fmt: skip
         case "star":
             angles = np.arange(10) * np.pi / 5 - np.pi / 2
-            reach = np.where(np.arange(10) % 2 == 0, 1.08, 0.47)[:, None]
+            reach = np.where(np.arange(10) % 2 == 0, 1.08, 0.52)[:, None]
             return [np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach]
         case "heart":
             x = 16 * np.sin(turn) ** 3
@@ -211,8 +211,8 @@ def _contours(shape: str) -> list[NDArray[np.float64]]:
 
 
 def _moon() -> NDArray[np.float64]:
-    """A crescent open to the right: an outer arc of radius 1, back along a circle moved right by 0.55."""
-    shift, inner = 0.55, 0.82
+    """A crescent open to the right: an outer arc of radius 1, back along a circle moved right by 0.6."""
+    shift, inner = 0.6, 0.8
     meet = (1 + shift**2 - inner**2) / (2 * shift)  # x where both circles cross
     start = np.arccos(meet)
     outer = np.linspace(start, 2 * np.pi - start, 48)
