@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import textwrap
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from lora_core import __version__, flags
 from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
 from lora_core.errors import UserError
-from lora_core.events import Event, Finished
+from lora_core.events import Event, Failed, Finished
 from lora_core.run import Run
 from lora_core.settings import ConfigError, suggest, typed
 from lora_core.terminal import Terminal
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("convert", "export")
+PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path")
+ONE_PRESS_S = 0.5  # a console and a launcher may both pass on one Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ class _Layers:
         self.values.update(values)
         self.places.update(dict.fromkeys(values, place))
 
+    def add_run(self, folder: Path, asked: dict[str, object]) -> None:
+        """The settings a run was started with; what is asked for now and differs is noted."""
+        stored = read_values(Run(folder).config_file)
+        self.add(stored, f"{Run(folder).config_file}: ")
+        for name in [n for n in asked if n in stored and n in settings() and n != "output_dir"]:
+            with contextlib.suppress(ValueError):  # a wrong value is told with all the others
+                now, old = (typed(settings()[name], _absolute_value(name, v)) for v in (asked[name], stored[name]))
+                if now != old:
+                    self.notes.append(f"Changed for the rest of this run: {name} = {now!r}, was {old!r}.")
+
 
 def main(argv: list[str]) -> int:
     """Run the command line; returns the exit code and raises nothing."""
@@ -68,7 +81,7 @@ def main(argv: list[str]) -> int:
         code = _dispatch(argv)
         sys.stdout.flush()
     except UserError as wrong:
-        _complain(*str(wrong).split("\n"))
+        _complain(str(wrong))
         code = WRONG_INPUT
     except KeyboardInterrupt:
         _complain("Stopped.")
@@ -88,32 +101,32 @@ def request(found: argparse.Namespace) -> Request:
         UserError: lists every problem at once.
     """
     given = {name: value for name, value in vars(found).items() if name in settings() and value is not flags.MISSING}
-    for name in ("train_data_dir", "output_dir", "pretrained_model_name_or_path"):
-        if name in given:
-            given[name] = _local_path(given[name])
+    given, preset = _localized(given), {}
     layers, problems = _Layers(), list(found.problems)
-    preset, resume = {}, found.resume or ""
+    resume = found.resume or ""
     try:
         if isinstance(found.preset, str):
             preset = _preset_values(_local_path(found.preset))
         if resume:
-            resume = _add_run(layers, resume, {**preset, **given})
+            folder, resume = _run_to_resume(resume, given, preset)
+            layers.add_run(folder, {**preset, **given})
+            preset, given = {**preset, "output_dir": str(folder)}, {**given, "output_dir": str(folder)}
     except UserError as wrong:
         problems.append(str(wrong))
-    knows_all = problems == found.problems
+    is_known = problems == found.problems
     layers.add(preset, f"preset {found.preset}: ")
     layers.add(given, "--")
     try:
         config = TrainConfig.of(layers.values)
     except ConfigError as wrong:
         problems += [f"{layers.places.get(p.field, '--')}{p.field}: {p.message}" for p in wrong.problems]
-        raise UserError("\n".join(problems)) from None
+        raise _all_of(problems) from None
     if config.train_data_dir and not Path(config.train_data_dir).is_dir():
         problems.append(_no_folder(Path(config.train_data_dir)))
-    elif not config.train_data_dir and knows_all:
+    elif not config.train_data_dir and is_known:  # else what should give it is wrong, and told
         problems.append("--train_data_dir is required: name the folder with the pictures and captions.")
     if problems:
-        raise UserError("\n".join(problems))
+        raise _all_of(problems)
     return Request(config.replace(**_absolute(config)), resume, tuple(layers.notes))
 
 
@@ -156,14 +169,14 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     terminal.close()
     if isinstance(job.error, UserError):
         raise job.error
-    if job.error is not None:
-        _report(job.error, verbose, job.run)
+    end = events[-1]
+    if isinstance(end, Failed):
+        if verbose:
+            terminal.say(end.traceback)
+        _complain(f"{end.message} The details are in {job.run.events_file}.{_how_to_go_on(job.run)}")
         return FAILED
-    end = events[-1] if events else None
-    if isinstance(end, Finished):
-        return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
-    terminal.say("Stopped before the first step; there was nothing to save.")
-    return STOPPED
+    assert isinstance(end, Finished), "a job ends by Failed or Finished"
+    return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
 
 
 def _watch(job: Job, terminal: Terminal) -> None:
@@ -178,21 +191,25 @@ def _watch(job: Job, terminal: Terminal) -> None:
                 terminal.say("Stopping: this step is finished, then everything is saved. Ctrl-C again stops at once.")
                 job.stop()
             if len(asked) > 1:
-                terminal.say("Stopped at once. The last checkpoint is whole; go on from it with")
-                terminal.say(f"  {resume_command(job.run.folder)}")
+                terminal.say("Stopped at once." + _how_to_go_on(job.run))
                 os._exit(STOPPED)  # a join of the training thread would wait for its step
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and its kin instead of raising KeyboardInterrupt at any line; restores the old handlers."""
-    asked: list[int] = []
+def _stop_signals() -> Iterator[list[float]]:
+    """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line."""
+    asked: list[float] = []
+
+    def note(number: int, frame: object) -> None:
+        if not asked or time.monotonic() - asked[-1] > ONE_PRESS_S:
+            asked.append(time.monotonic())
+
     names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
     numbers = [getattr(signal, name) for name in names]
     # nohup has SIGHUP ignored, and means it.
     old = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     for number in old:
-        signal.signal(number, lambda got, frame: asked.append(got))
+        signal.signal(number, note)
     try:
         yield asked
     finally:
@@ -201,6 +218,9 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
+    if not end.path:
+        terminal.say("Stopped before a step was trained; there was nothing to save.")
+        return STOPPED
     terminal.say(f"The LoRA is in {run.folder / end.path}")
     best = run.checkpoints / f"step_{end.best_step:06d}" / "lora.safetensors"
     if 0 < end.best_step == end.step:
@@ -209,44 +229,36 @@ def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
         terminal.say(f"The lowest validation loss was at step {end.best_step}: {best}")
     if not end.stopped:
         return DONE
-    terminal.say(f"Stopped at step {end.step} of {steps}; go on with")
-    terminal.say(f"  {resume_command(run.folder)}")
+    terminal.say(f"Stopped at step {end.step} of {steps}.{_how_to_go_on(run)}")
     return STOPPED
 
 
-def _add_run(layers: _Layers, resume: str, asked: dict[str, object]) -> str:
-    """Put the settings of the run to resume at the bottom of `layers`; returns what the job shall resume from.
+def _how_to_go_on(run: Run) -> str:
+    has_state = any(run.checkpoints.glob("step_*/state.pt"))
+    return f" Go on from the last checkpoint with\n  {resume_command(run.folder)}" if has_state else ""
+
+
+def _run_to_resume(resume: str, given: dict[str, object], preset: dict[str, object]) -> tuple[Path, str]:
+    """The run folder, and what the job shall resume from: "latest" or a checkpoint folder.
 
     `resume` is "latest", a checkpoint folder, or a run folder, which means its latest checkpoint.
     """
     place = Path(_local_path(resume))
     if resume == "latest":
-        folder = Path(str(asked.get("output_dir", settings()["output_dir"].default)))
-    elif (place / "config.toml").is_file():
-        folder, resume = place, "latest"
-    elif (place.parent.parent / "config.toml").is_file():
-        folder, resume = place.parent.parent, str(place)
-    elif "output_dir" in asked:
-        folder, resume = Path(str(asked["output_dir"])), str(place)
-    else:
-        raise UserError(
-            f"--resume: {place} is no checkpoint of a run; give its folder, such as RUN/checkpoints/step_000100."
-        )
-    run = Run(folder)
-    if not run.config_file.is_file():
-        raise UserError(
-            f"--resume: there is no run in {folder}; check --output_dir, or leave --resume out to start anew."
-        )
-    stored = read_values(run.config_file)
-    for name, value in asked.items():
-        if name != "output_dir" and name in stored:
-            with contextlib.suppress(ValueError):  # a wrong value is told with all the others
-                now = typed(settings()[name], _absolute_value(name, value))
-                if now != typed(settings()[name], _absolute_value(name, stored[name])):
-                    layers.notes.append(f"Changed for the rest of this run: {name} = {now!r}, was {stored[name]!r}.")
-    layers.add(stored, f"{run.config_file}: ")
-    layers.add({"output_dir": str(folder)}, "--")
-    return resume
+        default = preset.get("output_dir", settings()["output_dir"].default)
+        folder = Path(str(given.get("output_dir", default)))
+        if not Run(folder).config_file.is_file():
+            raise UserError(
+                f"--resume: there is no run in {folder}; check --output_dir, or leave --resume out to start anew."
+            )
+        return folder, resume
+    is_run = Run(place).config_file.is_file()
+    folder = place if is_run else place.parent.parent
+    if not Run(folder).config_file.is_file():
+        raise UserError(f"--resume: {place} is no checkpoint; give a folder such as RUN/checkpoints/step_000100.")
+    if "output_dir" in given and Path(str(given["output_dir"])).resolve() != folder.resolve():
+        raise UserError(f"--resume: {place} belongs to the run in {folder}; leave --output_dir out.")
+    return folder, "latest" if is_run else str(place)
 
 
 def _preset_values(name: str) -> dict[str, object]:
@@ -256,11 +268,16 @@ def _preset_values(name: str) -> dict[str, object]:
     is_shipped = path.suffix not in (".toml", ".safetensors") or path.resolve().parent == PRESETS.resolve()
     if is_shipped and isinstance(folder := values.get("train_data_dir"), str) and folder:
         values["train_data_dir"] = str(ROOT / folder)
-    return values
+    return _localized(values)
+
+
+def _localized(values: dict[str, object]) -> dict[str, object]:
+    return {n: _local_path(v) if n in PATHS and isinstance(v, str) else v for n, v in values.items()}
 
 
 def _local_path(text: str) -> str:
-    r"""`.\Training` as Windows writes it, also elsewhere; a name that really holds a backslash stays."""
+    r"""`.\Training` as Windows writes it, also elsewhere, and `~`; a name that really holds a backslash stays."""
+    text = os.path.expanduser(text)
     if os.name == "nt" or "\\" not in text or Path(text).exists():
         return text
     forward = text.replace("\\", "/")
@@ -296,15 +313,17 @@ def _preset_list() -> str:
     return "\n".join(lines)
 
 
-def _report(failure: BaseException, verbose: bool, run: Run | None = None) -> None:
-    where = f" The details are in {run.events_file}." if run and run.events_file.exists() else " See it with --verbose."
+def _report(failure: BaseException, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(failure)
-        where = ""
-    _complain(f"The training failed: {type(failure).__name__}: {failure}.{where}")
+    more = "" if verbose else " More with --verbose."
+    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {failure}.{more}")
 
 
-def _complain(*lines: str) -> None:
-    text = lines[0] if len(lines) == 1 else "\n  ".join(["several things are wrong:", *lines])
+def _all_of(problems: list[str]) -> UserError:
+    return UserError(problems[0] if len(problems) == 1 else "\n  ".join(["several things are wrong:", *problems]))
+
+
+def _complain(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(f"treino: {text}", file=sys.stderr)

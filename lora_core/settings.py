@@ -61,7 +61,9 @@ def settings_of(config: type) -> dict[str, Setting]:
     """All settings of a config class in the order they are written."""
     types = typing.get_type_hints(config)
     return {
-        f.name: Setting(f.name, typing.get_origin(types[f.name]) or types[f.name], typing.cast(Value, f.default), **f.metadata)
+        f.name: Setting(
+            f.name, typing.get_origin(types[f.name]) or types[f.name], typing.cast(Value, f.default), **f.metadata
+        )
         for f in dataclasses.fields(config)
     }
 
