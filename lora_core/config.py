@@ -20,6 +20,8 @@ TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
     "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
 )  # fmt: skip
+# Devices to Windows, whatever the ending.
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +176,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, object]]:
         raise UserError(f"There is no file {path}.") from None
     except OSError as cause:
         raise UserError(f"{path} cannot be read: {cause.strerror or cause}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as cause:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as cause:  # of the syntax, the encoding or a number of thousands of digits
         raise UserError(f"{path} is not valid TOML: {str(cause) or 'nested too deep'}.") from None
     schema = table.get("schema", SCHEMA)
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise UserError(f"{path} has schema {schema!r}; this Treino reads up to {SCHEMA}. Update Treino.")
     return table, {name: value for name, value in table.items() if name not in ("schema", "preset")}
 
@@ -205,9 +209,19 @@ def _clashes(config: TrainConfig) -> list[Problem]:
     if len(colour) != 7 or colour[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in colour[1:]):
         problems.append(Problem("transparent_color", f"{colour!r} is not of the form #rrggbb"))
     name = config.output_name
-    if not name or name != Path(name).name or any(c in '<>:"/\\|?*' or ord(c) < 32 for c in name) or name.endswith("."):
-        problems.append(Problem("output_name", f"{name!r} is no file name that every system allows; use letters and digits"))
+    if not _is_file_name(name):
+        problems.append(
+            Problem("output_name", f"{name!r} is no file name that every system allows; use letters and digits")
+        )
     return problems
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether Windows, macOS and Linux all take the name, with an ending and a number added to it."""
+    is_reserved = name.split(".")[0].rstrip().upper() in RESERVED
+    has_odd_end = name != name.strip() or name.endswith(".")
+    is_printable = not any(c in '<>:"/\\|?*' or ord(c) < 32 for c in name)
+    return bool(name) and is_printable and not is_reserved and not has_odd_end and len(name.encode()) <= 200
 
 
 def _toml(value: Value) -> str:
