@@ -104,7 +104,9 @@ _KINDS: dict[str, type[Event]] = {
 def to_line(event: Event, at: float) -> str:
     """One line of JSON without a line break; `at` is Unix time in seconds."""
     fields = {"kind": type(event).__name__, "at": round(at, 3), **dataclasses.asdict(event)}
-    return json.dumps(fields, ensure_ascii=False)
+    text = json.dumps(fields, ensure_ascii=False)
+    # A file name of bytes that are no text holds lone surrogates: UTF-8 has none, but JSON has an escape for them.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def from_line(line: str) -> tuple[Event, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from lora_core.config import TrainConfig, read_values
 from lora_core.errors import UserError
-from lora_core.events import Event, Finished, from_line, to_line
+from lora_core.events import Event, Failed, Finished, from_line, to_line
 from lora_core.files import write_text_whole
 
+SHEET = "before_after.png"
 PARTS = ("config.toml", "events.jsonl", "checkpoints", "samples")
 
 
@@ -48,15 +50,33 @@ class Run:
     def begin(self, config: TrainConfig) -> None:
         """Make the folder ready for a new run; what an older run left here moves to `previous/<time>/` first."""
         make_folder(self.folder)
-        self._set_aside()
+        self._set_aside(config.output_name)
         self.samples.mkdir(exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
         write_text_whole(self.config_file, config.to_toml())
 
-    def _set_aside(self) -> None:
-        """Move the files of an older run away. Its config goes last: while it stands, a cut move is done again."""
-        old = [*self.folder.glob("*.safetensors"), *self.folder.glob("*.png"), *self.folder.glob("*.json")]
-        old += [self.folder / part for part in reversed(PARTS) if (self.folder / part).exists()]
+    def go_on(self, config: TrainConfig, step: int) -> None:
+        """Make the folder ready to go on after `step`: what was told of later steps is told again, so it is dropped."""
+        kept = [to_line(event, at) for event, at in self.read()[0] if not _later(event, step)]
+        write_text_whole(self.events_file, "".join(f"{line}\n" for line in kept))
+        for folder in self.checkpoints.glob("step_*"):
+            if folder.name > f"step_{step:07d}":  # left by steps that will be trained again
+                shutil.rmtree(folder)
+        write_text_whole(self.config_file, config.to_toml())
+
+    def _set_aside(self, new_name: str) -> None:
+        """Move the files of an older run away. Its config goes last: while it stands, a cut move is done again.
+
+        Without a config there was no run: pictures, LoRAs and folders of the user's own stay, but for a file that the
+        new run would write over.
+        """
+        names = {SHEET, f"{new_name}.safetensors"}
+        old = [path for path in self.folder.iterdir() if path.name in names]
+        if self.config_file.is_file():
+            prefix = f"{self._old_name()}."
+            old = [path for path in self.folder.iterdir() if path.name in names or path.name.startswith(prefix)]
+            old = [path for path in old if path.is_file() and path.name not in PARTS]
+            old += [self.folder / part for part in reversed(PARTS) if (self.folder / part).exists()]
         if not old:
             return
         name = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -66,6 +86,12 @@ class Run:
         aside.mkdir(parents=True)
         for path in old:
             os.replace(path, aside / path.name)
+
+    def _old_name(self) -> str:
+        try:
+            return str(read_values(self.config_file).get("output_name"))
+        except UserError:  # its settings are damaged: then the usual name, and the rest of the run all the same
+            return TrainConfig().output_name
 
     def append(self, event: Event) -> None:
         """Add an event to events.jsonl; a last line that a crash cut short is ended first, so it spoils no other."""
@@ -116,6 +142,11 @@ def make_folder(folder: Path) -> None:
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise UserError(f"The folder {folder} cannot be written to ({reason}); choose another --output_dir.") from None
+
+
+def _later(event: Event, step: int) -> bool:
+    """Whether an event belongs after a step; the ends of a run are dropped too, for it has not ended."""
+    return isinstance(event, Failed | Finished) or int(getattr(event, "step", 0)) > step
 
 
 def _events(data: bytes) -> Iterator[tuple[Event, float]]:

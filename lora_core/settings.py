@@ -103,8 +103,9 @@ def typed(s: Setting, value: object) -> Value:
                 raise ValueError(f"{part!r} is not one of {', '.join(s.choices)}.{suggest(str(part), s.choices)}")
     if isinstance(result, int | float) and not isinstance(result, bool):
         _check_bounds(s, result)
-    if any("\0" in part for part in (result if isinstance(result, tuple) else (result,)) if isinstance(part, str)):
-        raise ValueError("the text holds a NUL character; remove it")
+    for part in result if isinstance(result, tuple) else (result,):
+        if isinstance(part, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in part):
+            raise ValueError("holds a NUL or bytes that are no text; rename it")
     return result
 
 

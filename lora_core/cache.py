@@ -1,0 +1,135 @@
+"""Pictures to latents and captions to embeddings, computed once and kept on disk by content.
+
+A file is named by the hash of everything it depends on, so a changed picture, caption, size or model is a new file
+and an old one is never wrong. Everything is encoded one by one: what is in a file must not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from lora_core.base_models import fingerprint
+from lora_core.config import TrainConfig
+from lora_core.dataset import Item, fit, load_picture
+from lora_core.events import Emit, Phase, Warned
+from lora_core.families import BaseModel, Conditioning
+from lora_core.files import WriteError, write_bytes_whole
+from lora_core.plan import Plan
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture as the training step sees it: the VAE's posterior, unscaled, for each mirroring; and its caption."""
+
+    caption: str
+    views: tuple[tuple[Tensor, Tensor], ...]  # (mean_CHW, std_CHW), plain and, with random_flip, mirrored
+
+
+def folder() -> Path:
+    """Where cached tensors lie: TREINO_CACHE, or the user's cache folder."""
+    if given := os.environ.get("TREINO_CACHE"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "Treino" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "treino"
+
+
+def encode_pictures(
+    model: BaseModel, plan: Plan, items: Sequence[Item], config: TrainConfig, device: torch.device, emit: Emit
+) -> list[Example]:
+    """Latents of `items` at their bucket's size, from the cache where they are there. Moves the VAE to `device` and back."""
+    examples = []
+    key = f"{fingerprint(model, 'vae')} {config.transparent_color}"
+    model.vae.to(device)
+    for done, item in enumerate(items):
+        emit(Phase("cache", done, len(items), item.path.name))
+        width, height = plan.size_of[item.path]
+        content = hashlib.sha256(item.path.read_bytes()).hexdigest()
+        views = []
+        for mirrored in (False, True) if config.random_flip else (False,):
+
+            def encode(item: Item = item, mirrored: bool = mirrored) -> dict[str, Tensor]:
+                pixels_HW3 = fit(load_picture(item.path, config.transparent_color), plan.size_of[item.path])
+                return _posterior(model, pixels_HW3[:, ::-1] if mirrored else pixels_HW3)
+
+            tensors = stored(f"{key} {content} {width}x{height} {mirrored}", encode, emit)
+            views.append((tensors["mean"], tensors["std"]))
+        examples.append(Example(item.caption, tuple(views)))
+    emit(Phase("cache", len(items), len(items)))
+    model.vae.to("cpu")
+    return examples
+
+
+@torch.no_grad()
+def _posterior(model: BaseModel, pixels_HW3: np.ndarray) -> dict[str, Tensor]:
+    pixels_BCHW = torch.from_numpy(np.ascontiguousarray(pixels_HW3)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    posterior = model.vae.encode(pixels_BCHW.to(model.vae.device, model.vae.dtype)).latent_dist
+    return {"mean": posterior.mean[0].float().cpu(), "std": posterior.std[0].float().cpu()}
+
+
+class Prompts:
+    """Captions to conditioning: from memory where the text encoders are fixed and the captions known, else encoded anew.
+
+    `live`: the text encoders are being trained, so nothing may be remembered.
+    """
+
+    def __init__(self, model: BaseModel, device: torch.device, live: bool):
+        self.model, self.device, self.live = model, device, live
+        self.known: dict[str, Conditioning] = {}
+
+    def prepare(self, captions: Iterable[str], emit: Emit) -> None:
+        """Encode captions ahead, with the base model's own encoders, from the cache where they are there."""
+        key = " ".join(fingerprint(self.model, name) for name in self.model.text_encoders)
+        wanted = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
+        for done, caption in enumerate(wanted):
+            emit(Phase("cache", done, len(wanted), "captions"))
+            self.known[caption] = stored(f"{key} {caption}", lambda c=caption: self._encode_one(c), emit)
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        """Conditioning for a batch, on the device; gradients flow into trained text encoders."""
+        return self.encode(captions) if self.live else self.base(captions)
+
+    def encode(self, captions: Sequence[str]) -> Conditioning:
+        """Conditioning from the text encoders as they stand."""
+        return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions))
+
+    def base(self, captions: Sequence[str]) -> Conditioning:
+        """Conditioning from the base model's own text encoders; unknown captions are encoded and remembered."""
+        for caption in captions:
+            if caption not in self.known:
+                assert not self.live, "an adapted encoder cannot answer for the base model"
+                self.known[caption] = self._encode_one(caption)
+        rows = [self.known[caption] for caption in captions]
+        return {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
+
+    @torch.no_grad()
+    def _encode_one(self, caption: str) -> Conditioning:
+        return {name: rows[0].cpu() for name, rows in self.encode([caption]).items()}
+
+
+def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) -> dict[str, Tensor]:
+    """Tensors from the cache file of this description, made and written when it is missing or damaged."""
+    name = hashlib.sha256(description.encode()).hexdigest()
+    path = folder() / name[:2] / f"{name}.safetensors"
+    try:
+        return load_tensors(path.read_bytes())
+    except (OSError, SafetensorError):
+        tensors = {key: tensor.contiguous() for key, tensor in make().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_whole(path, save_tensors(tensors))
+    except (OSError, WriteError) as cause:  # a full or read-only disk makes the next start slower, no more
+        emit(Warned(f"The cache cannot be written, so the next start prepares everything again: {cause}"))
+    return tensors

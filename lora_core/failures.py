@@ -1,0 +1,37 @@
+"""Exceptions as sentences: what happened and what to do next."""
+
+from __future__ import annotations
+
+import torch
+
+from lora_core.config import TrainConfig
+from lora_core.errors import UserError
+from lora_core.meter import Diverged
+
+
+def explain(error: Exception, config: TrainConfig) -> str:
+    """One or two sentences for a person; the traceback is kept beside it."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"The graphics card ran out of memory. {_smaller(config)} The last checkpoint is intact."
+    if isinstance(error, MemoryError):
+        return f"The computer ran out of memory. Close other programs. {_smaller(config)}"
+    if isinstance(error, Diverged):
+        return (
+            f"The loss stopped being a number before step {error.args[0]}. Nothing broken was saved: resume from the last "
+            f"checkpoint with a lower learning_rate, e.g. {config.learning_rate / 3:.1g}."
+        )
+    if isinstance(error, OSError):
+        return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
+    return f"Something unforeseen went wrong: {type(error).__name__}: {error}"
+
+
+def _smaller(config: TrainConfig) -> str:
+    """The setting that saves most memory of those not yet used."""
+    if not config.gradient_checkpointing:
+        return "Start again with --gradient_checkpointing."
+    if config.train_batch_size > 1:
+        twice = config.gradient_accumulation_steps * 2
+        return f"Start again with --train_batch_size {config.train_batch_size // 2} --gradient_accumulation_steps {twice}."
+    return f"Start again with --resolution {max(64, config.resolution * 3 // 4 // 64 * 64)}."

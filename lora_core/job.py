@@ -1,0 +1,229 @@
+"""The threaded training core: one training in a thread that can pause, go on, stop and save, sample now, save now.
+
+Terminal and window use this class alone; what happens leaves through events, into the run folder and to listeners.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lora_core import base_models, checkpoint, results
+from lora_core.config import TrainConfig
+from lora_core.errors import UserError
+from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
+from lora_core.failures import explain
+from lora_core.plan import Plan, digest
+from lora_core.prepare import prepare, read_dataset
+from lora_core.run import Run, make_folder
+from lora_core.train import Session, train
+from lora_core.validate import validate
+
+
+class Stopped(Exception):
+    """The user asked to stop while something other than steps was going on."""
+
+
+class Job:
+    """One training. `state` is idle, running, paused, stopping, finished or failed; `error` is set when failed.
+
+    resume: "" starts anew, "latest" goes on from the newest whole checkpoint in `config.output_dir`, a path from that
+    checkpoint folder.
+    """
+
+    def __init__(self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = ()):
+        self.config, self.resume, self.listeners = config, resume, listeners
+        self.run = Run(Path(config.output_dir).expanduser())
+        self.state = "idle"
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="training", daemon=True)
+        self._wake = threading.Condition()
+        self._paused = self._stop = self._sample = self._save = False
+        self._identity: dict[str, str] = {}
+        self._early: list[Event] = []  # told before the run folder was ready
+        self._begun = False
+        self._warned: set[str] = set()
+
+    # --- what the user presses --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.state = "running"
+        self._thread.start()
+
+    def pause(self) -> None:
+        self._press("_paused")
+
+    def unpause(self) -> None:
+        with self._wake:
+            self._paused = False
+            self._wake.notify_all()
+
+    def stop(self) -> None:
+        """Finish the step, save, write the LoRA and end."""
+        self._press("_stop")
+
+    def sample_now(self) -> None:
+        self._press("_sample")
+
+    def save_now(self) -> None:
+        self._press("_save")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; True when the thread has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _press(self, button: str) -> None:
+        with self._wake:
+            setattr(self, button, True)
+            self._wake.notify_all()
+
+    # --- the thread -------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._train()
+            self.state = "finished"
+        except Stopped:
+            self._emit(Finished(0, "", 0, stopped=True))
+            self.state = "finished"
+        except Exception as error:  # the one place where a training's errors end: told, never lost
+            self.error = error
+            self._emit(Failed(explain(error, self.config), "".join(traceback.format_exception(error))))
+            self.state = "failed"
+        finally:
+            gc.collect()
+
+    def _train(self) -> None:
+        make_folder(self.run.folder)
+        base_models.check(self.config.pretrained_model_name_or_path)
+        dataset = read_dataset(self.config)
+        plan = Plan.of(self.config, dataset)
+        identity = results.identity(self.config, digest(dataset))
+        state = self._resumed(identity) if self.resume else None
+        self._begin(state)
+        for problem in dataset.problems:
+            self._emit(Warned(f"{problem.path.name}: {problem.message}"))
+        session = prepare(self.config, dataset, plan, self._emit_or_stop)
+        results.check_space(session, self.run)
+        if state:
+            results.restore(session, state)
+        self._identity = identity
+        train(session, self)
+        if session.step == 0:
+            raise Stopped
+        self._finish(session)
+
+    def _resumed(self, identity: dict[str, str]) -> checkpoint.State:
+        checkpoint.clean(self.run.checkpoints)
+        newest = self.resume == "latest"
+        state = checkpoint.latest(self.run.checkpoints) if newest else checkpoint.load(Path(self.resume))
+        if notice := results.compare(state.identity, identity):
+            self._emit(Warned(notice))
+        return state
+
+    def _begin(self, state: checkpoint.State | None) -> None:
+        if state is None:
+            self.run.begin(self.config)
+        else:
+            self.run.go_on(self.config, state.step)
+        self._begun = True
+        for event in self._early:
+            self.run.append(event)
+        self._emit(State("running"))
+
+    def _finish(self, session: Session) -> None:
+        path = results.write_final(session, self.run, self._emit)
+        stopped = session.step < self.config.max_train_steps
+        self._emit(Finished(session.step, path.name, session.best_step, stopped))
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            if event.message in self._warned:
+                return
+            self._warned.add(event.message)
+        if self._begun:
+            self.run.append(event)
+        else:
+            self._early.append(event)
+        for listener in self.listeners:
+            listener(event)
+
+    def _emit_or_stop(self, event: Event) -> None:
+        """For the work before the first step, which can be given up at any event."""
+        self._emit(event)
+        self._cancel_if_stopped()
+
+    # --- what the training asks between steps (train.Desk) ----------------------------------------------------
+
+    def wants_stop(self, session: Session) -> bool:
+        if self._paused and not self._stop:
+            self._hold(session)
+        if self._stop and self.state != "stopping":
+            self._tell_state("stopping")
+        return self._stop
+
+    def _hold(self, session: Session) -> None:
+        session.meter.flush()
+        self._tell_state("paused")
+        while self._paused and not self._stop:
+            with self._wake:
+                self._wake.wait(0.5)
+            if self.wants_save():
+                self.save(session)
+            if self.wants_sample():
+                self.sample(session)
+        session.meter.resume_after(0.0, counts=False)
+        if not self._stop:
+            self._tell_state("running")
+
+    def wants_sample(self) -> bool:
+        pressed, self._sample = self._sample, False
+        return pressed
+
+    def wants_save(self) -> bool:
+        pressed, self._save = self._save, False
+        return pressed
+
+    def validate(self, session: Session) -> None:
+        with self._pause(session):
+            score = validate(session.model, session.prompts, session.held_out, session.training)
+            if best := score.loss < session.best_loss:
+                session.best_step, session.best_loss = session.step, score.loss
+            self._emit(Validation(session.step, score.loss, score.train_loss, best))
+
+    def sample(self, session: Session) -> None:
+        with self._pause(session, counts=session.step > 0):
+            for path, wish in results.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
+                self._emit(Sample(session.step, path.relative_to(self.run.folder).as_posix(), wish.prompt, wish.seed))
+
+    def save(self, session: Session) -> None:
+        with self._pause(session):
+            path = results.save_checkpoint(session, self.run, self._identity)
+            session.saved_step = session.step
+            self._emit(Saved(session.step, path.relative_to(self.run.folder).as_posix()))
+
+    def _cancel_if_stopped(self) -> None:
+        if self._stop:
+            raise Stopped
+
+    @contextmanager
+    def _pause(self, session: Session, counts: bool = True) -> Iterator[None]:
+        """Time outside training steps: read what waits, and keep it out of the speed."""
+        session.meter.flush()
+        began = time.monotonic()
+        try:
+            yield
+        except Stopped:  # sampling was cut short; the training itself ends at the next look at the desk
+            pass
+        finally:
+            session.meter.resume_after(time.monotonic() - began, counts)
+
+    def _tell_state(self, name: str) -> None:
+        self.state = name
+        self._emit(State(name))

@@ -1,0 +1,96 @@
+"""Adapters on a frozen base model (LoRA, Hu et al. 2021), by PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from lora_core.config import TrainConfig
+from lora_core.errors import UserError
+from lora_core.families import BaseModel
+from lora_core.lora_file import Lora, from_peft
+from lora_core.optim import ParameterGroups
+
+ADAPTER = "default"
+
+
+def attach(model: BaseModel, config: TrainConfig) -> None:
+    """Put fp32 adapters, the same for the same seed, on the UNet and (if asked) on the text encoders.
+
+    Raises:
+        UserError: the model has none of the named layers.
+    """
+    torch.manual_seed(config.seed)
+    if config.target_modules:
+        _inject(model.unet, config, config.target_modules)
+    if config.train_text_encoder:
+        for encoder in model.text_encoders.values():
+            _inject(encoder, config, model.family.text_targets)
+    for module in model.adapted().values():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    if not named_parameters(model):
+        raise UserError(f"The base model {model.name} has none of the layers {', '.join(config.target_modules)}.")
+
+
+def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) -> None:
+    inject_adapter_in_model(
+        LoraConfig(
+            r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,
+            use_rslora=config.use_rslora, use_dora=config.use_dora,
+        ),
+        module,
+        ADAPTER,
+    )  # fmt: skip
+
+
+def named_parameters(model: BaseModel) -> dict[str, nn.Parameter]:
+    """Every trained parameter by "<component>.<name>", in a fixed order."""
+    return {
+        f"{component}.{name}": parameter
+        for component, module in model.adapted().items()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def parameter_groups(model: BaseModel, config: TrainConfig) -> ParameterGroups:
+    """One group for the UNet, one for the text encoders with a rate of their own."""
+    parameters = named_parameters(model)
+    unet = [p for name, p in parameters.items() if name.startswith("unet.")]
+    text = [p for name, p in parameters.items() if not name.startswith("unet.")]
+    rates = [(unet, config.learning_rate), (text, config.text_encoder_lr or config.learning_rate)]
+    return [{"params": group, "lr": rate, "base_lr": rate} for group, rate in rates if group]
+
+
+def extract(model: BaseModel) -> Lora:
+    """The adapters as they stand, as values for a LoRA file."""
+    lora: Lora = {}
+    for component, module in model.adapted().items():
+        if any(isinstance(m, BaseTunerLayer) for m in module.modules()):
+            lora |= from_peft(module, component)
+    return lora
+
+
+@contextmanager
+def disabled(model: BaseModel) -> Iterator[None]:
+    """Within the block the base model answers as if it had no adapters."""
+    layers = [m for module in model.adapted().values() for m in module.modules() if isinstance(m, BaseTunerLayer)]
+    _enable(layers, False)
+    try:
+        yield
+    finally:
+        _enable(layers, True)
+
+
+def _enable(layers: list[Any], enabled: bool) -> None:
+    for layer in layers:
+        # Not enable_adapters(): that also turns requires_grad off and on, which would break a backward in progress.
+        layer._disable_adapters = not enabled

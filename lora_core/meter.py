@@ -1,0 +1,77 @@
+"""Steps to events, late: reading a loss waits for the device, so losses are read together now and then."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from lora_core.events import Emit, Step
+
+READ_EVERY_S = 0.5
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Meter:
+    """Collects losses on the device and emits `Step` events about twice a second and whenever it is flushed.
+
+    The speed counts training steps only; the time to the end also counts the saves and samples still to come, at what
+    the ones so far took.
+    """
+
+    def __init__(self, emit: Emit, total: int, save_every: int, device: torch.device):
+        self.emit, self.total, self.save_every, self.device = emit, total, save_every, device
+        self.waiting: list[tuple[int, Tensor, float]] = []
+        self.laps: deque[float] = deque(maxlen=200)  # seconds of the latest steps
+        self.pauses: list[float] = []  # seconds spent per save, with its validation and samples
+        self.last = self.read_at = time.monotonic()
+
+    def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
+        now = time.monotonic()
+        self.laps.append(now - self.last)
+        self.last = now
+        self.waiting.append((step, loss, learning_rate))
+        if now - self.read_at >= READ_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read the waiting losses and emit them.
+
+        Raises:
+            Diverged: one is not finite; nothing from that step on has been emitted.
+        """
+        if not self.waiting:
+            return
+        losses = torch.stack([loss for _, loss, _ in self.waiting]).tolist()
+        memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        for (step, _, rate), loss in zip(self.waiting, losses, strict=True):
+            if not math.isfinite(loss):
+                raise Diverged(step)
+            self.emit(Step(step, self.total, loss, rate, self.speed(), self.eta(step), memory))
+        self.waiting.clear()
+        self.read_at = time.monotonic()
+
+    def speed(self) -> float:
+        """Steps per second over the latest steps; 0 before the first. The first step warms up and is left out."""
+        laps = list(self.laps)[1:] or list(self.laps)
+        return len(laps) / sum(laps) if laps and sum(laps) else 0.0
+
+    def eta(self, step: int) -> float:
+        """Seconds to the end, or -1 when no step has been timed."""
+        if not self.speed():
+            return -1.0
+        saves = math.ceil(self.total / self.save_every) - step // self.save_every
+        pause = sum(self.pauses) / len(self.pauses) if self.pauses else 0.0
+        return (self.total - step) / self.speed() + max(0, saves) * pause
+
+    def resume_after(self, pause_s: float, counts: bool) -> None:
+        """Time spent outside steps; `counts` when it will come again at every save."""
+        if counts:
+            self.pauses.append(pause_s)
+        self.last = time.monotonic()

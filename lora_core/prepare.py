@@ -1,0 +1,83 @@
+"""From settings to a training ready to step: scan, plan, load, cache, attach, optimizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lora_core import base_models, lora, optim, precision
+from lora_core.cache import Example, Prompts, encode_pictures
+from lora_core.captioning import captions_to_prepare
+from lora_core.config import TrainConfig
+from lora_core.dataset import Dataset, scan
+from lora_core.errors import UserError
+from lora_core.events import Emit, Warned
+from lora_core.families import BaseModel
+from lora_core.meter import Meter
+from lora_core.plan import Plan
+from lora_core.prior import draw_prior
+from lora_core.train import Session
+
+
+def read_dataset(config: TrainConfig) -> Dataset:
+    """The pictures and captions to train on.
+
+    Raises:
+        UserError: no folder named, or nothing usable in it.
+    """
+    if not config.train_data_dir:
+        raise UserError("train_data_dir is missing: name the folder with your pictures, e.g. --train_data_dir ./Training")
+    return scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
+
+
+def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Session:
+    """Load the base model, encode everything once, put adapters on, and build the optimizer.
+
+    Raises:
+        UserError: the base model cannot be had, or a setting does not fit it.
+    """
+    compute = precision.choose(config.device, config.mixed_precision)
+    for notice in (*compute.notices, *plan.notices):
+        emit(Warned(notice))
+    model = base_models.load(config.pretrained_model_name_or_path, compute.dtype, emit)
+    _check_size(model, plan)
+    prompts = Prompts(model, compute.device, live=config.train_text_encoder)
+    training, held_out = _encode(model, prompts, config, plan, compute.device, emit)
+    model.unet.to(compute.device)
+    prior = draw_prior(model, config, emit)
+    lora.attach(model, config)
+    if config.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+    if config.train_text_encoder or config.shuffle_tags:
+        for encoder in model.text_encoders.values():
+            encoder.to(compute.device)
+    for module in model.adapted().values():
+        module.train()
+    return Session(
+        config=config, plan=plan, compute=compute, model=model, prompts=prompts, training=training, held_out=held_out,
+        prior=prior, parameters=lora.named_parameters(model),
+        optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
+        scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
+        meter=Meter(emit, config.max_train_steps, config.save_steps, compute.device),
+    )  # fmt: skip
+
+
+def _encode(
+    model: BaseModel, prompts: Prompts, config: TrainConfig, plan: Plan, device: torch.device, emit: Emit
+) -> tuple[list[Example], list[Example]]:
+    """Latents of training and held-out pictures, and every caption that can be known ahead."""
+    examples = encode_pictures(model, plan, (*plan.training, *plan.validation), config, device, emit)
+    for encoder in model.text_encoders.values():
+        encoder.to(device)
+    captions = captions_to_prepare([example.caption for example in examples], config)
+    prompts.prepare([*captions, *config.prior_prompts], emit)
+    for encoder in model.text_encoders.values():
+        encoder.to("cpu")
+    return examples[: len(plan.training)], examples[len(plan.training) :]
+
+
+def _check_size(model: BaseModel, plan: Plan) -> None:
+    step = model.pixels_per_latent
+    if odd := [size for size in plan.buckets if size[0] % step or size[1] % step]:
+        raise UserError(f"resolution and bucket_step must be multiples of {step} for this model; {odd[0]} is not.")

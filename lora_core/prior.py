@@ -1,0 +1,70 @@
+"""Prior preservation: what the LoRA must leave alone, the base model teaches by its own predictions.
+
+DreamBooth (Ruiz et al. 2022) trains on pictures the base model drew. Here the base model's prediction on them, adapters
+off, is the target instead of the noise: same minimum, but no gradient at all while the LoRA changes nothing, so it
+holds the rest of the model still with far fewer pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_core import diffusion, lora
+from lora_core.base_models import fingerprint
+from lora_core.cache import Prompts, stored
+from lora_core.config import TrainConfig
+from lora_core.events import Emit, Phase
+from lora_core.families import BaseModel
+from lora_core.sample import Wish, draw_latents
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Latents the base model drew, scaled, and what it was asked for."""
+
+    prompt: str
+    latents_CHW: Tensor
+
+
+def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]:
+    """`config.prior_pictures` pictures of the prior prompts in turn, from the cache where they are there."""
+    wishes = [
+        Wish(config.prior_prompts[n % len(config.prior_prompts)], config.seed + n, config.resolution, config.resolution,
+             steps=config.sample_inference_steps, guidance=config.sample_guidance)
+        for n in range(config.prior_pictures)
+    ]  # fmt: skip
+    if not wishes:
+        return []
+    emit(Phase("prior", 0, len(wishes)))
+    models = [fingerprint(model, "unet"), *(fingerprint(model, name) for name in model.text_encoders)]
+    key = hashlib.sha256(repr((models, wishes)).encode()).hexdigest()
+
+    def make() -> dict[str, Tensor]:
+        batches = []
+        for latents_BCHW in draw_latents(model, wishes):
+            batches.append(latents_BCHW.float().cpu())
+            emit(Phase("prior", sum(len(b) for b in batches), len(wishes)))
+        return {"latents": torch.cat(batches)}
+
+    latents_NCHW = stored(f"prior {key}", make, emit)["latents"]
+    return [Prior(wish.prompt, latents) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
+
+
+def prior_loss(model: BaseModel, prompts: Prompts, prior: list[Prior], count: int, rng: torch.Generator) -> Tensor:
+    """Mean squared distance between the predictions with and without adapters, on `count` of the prior's pictures."""
+    device = model.unet.device
+    chosen = [prior[i] for i in torch.randint(len(prior), (count,), generator=rng).tolist()]
+    captions = [p.prompt for p in chosen]
+    latents_BCHW = torch.stack([p.latents_CHW for p in chosen]).to(device)
+    timesteps_B = torch.randint(len(model.scheduler.alphas_cumprod), (count,), generator=rng)
+    abar_B = model.scheduler.alphas_cumprod[timesteps_B].to(device)
+    noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
+    predict = model.family.predict
+    with torch.no_grad(), lora.disabled(model):
+        target = predict(model.unet, noisy_latents, timesteps_B.to(device), prompts.base(captions))
+    return F.mse_loss(predict(model.unet, noisy_latents, timesteps_B.to(device), prompts(captions)), target)

@@ -1,0 +1,169 @@
+"""What a training leaves in its run folder: checkpoints, sample pictures, the finished LoRA, the before/after sheet."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lora_core import checkpoint, lora, lora_file, sample
+from lora_core.config import TrainConfig
+from lora_core.errors import UserError
+from lora_core.events import Emit, Phase, Warned
+from lora_core.files import free_bytes, whole_file, write_bytes_whole
+from lora_core.metadata import TrainingFacts, build
+from lora_core.run import SHEET, Run
+from lora_core.sample import Wish
+from lora_core.train import Session
+
+# Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
+_FIXED = (
+    "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "train_text_encoder", "use_rslora",
+    "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps",
+)  # fmt: skip
+
+
+def identity(config: TrainConfig, dataset_digest: str) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    return {**{name: repr(getattr(config, name)) for name in _FIXED}, "dataset": dataset_digest}
+
+
+def compare(saved: dict[str, str], now: dict[str, str]) -> str:
+    """A notice when the dataset changed since the checkpoint, or an empty string.
+
+    Raises:
+        UserError: a setting changed that the checkpoint depends on; all of them are named.
+    """
+    changed = [f"{name} was {saved.get(name)}, now {now[name]}" for name in _FIXED if saved.get(name) != now[name]]
+    if changed:
+        raise UserError(f"This checkpoint cannot be continued with other settings: {'; '.join(changed)}.")
+    if saved.get("dataset") != now["dataset"]:
+        return "The pictures or captions changed since this checkpoint; going on with them as they are now."
+    return ""
+
+
+def restore(session: Session, state: checkpoint.State) -> None:
+    """Put a checkpoint's state into a prepared session.
+
+    Raises:
+        UserError: the checkpoint's adapters are not those of the model.
+    """
+    parameters = session.parameters
+    if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state.adapters.items()}:
+        raise UserError("The checkpoint belongs to another base model: its adapters do not fit this one.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.adapters[name])
+    session.optimizer.load_state_dict(state.optimizer)
+    session.scaler.load_state_dict(state.scaler)
+    session.step = session.saved_step = state.step
+    session.best_step, session.best_loss = state.best_step, state.best_loss
+
+
+def check_space(session: Session, run: Run) -> None:
+    """Raises UserError when the disk cannot hold the checkpoints and samples this run will leave."""
+    config = session.config
+    numbers = sum(p.numel() for p in session.parameters.values())
+    saves = -(-config.max_train_steps // config.save_steps)
+    states = min(saves, config.keep_states + 1) * numbers * 4 * 3  # weights and two moments in fp32
+    pictures = (saves + 1) * config.sample_count * config.resolution**2 * 3
+    needed = states + (saves + 1) * numbers * 4 + pictures + 20_000_000
+    if (free := free_bytes(run.folder)) < needed:
+        raise UserError(
+            f"This run needs up to {needed / 1e6:,.0f} MB in {run.folder}, where {free / 1e6:,.0f} MB are free; "
+            "make room, choose another --output_dir, or save less often with --save_steps."
+        )
+
+
+def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> Path:
+    """Write the session's state and its LoRA as a checkpoint folder."""
+    state = checkpoint.State(
+        step=session.step, identity=belongs_to,
+        adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
+        optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
+        best_step=session.best_step, best_loss=session.best_loss,
+    )  # fmt: skip
+    return checkpoint.save(run.checkpoints, state, lambda path: _write_lora(session, path), session.config.keep_states)
+
+
+def write_final(session: Session, run: Run, emit: Emit) -> Path:
+    """Put the newest checkpoint's LoRA, verified when it was written, under the name the user chose; and the sheet."""
+    newest = checkpoint.folder_of(run.checkpoints, session.step) / checkpoint.LORA
+    path = run.lora_file(session.config)
+    write_bytes_whole(path, newest.read_bytes())
+    before_after(run, session)
+    return path
+
+
+def _write_lora(session: Session, path: Path) -> None:
+    trained = lora.extract(session.model)
+    lora_file.write(path, trained, session.model.family.name, build(facts(session)), session.config.save_precision)
+
+
+def facts(session: Session) -> TrainingFacts:
+    raise NotImplementedError
+
+
+def wishes(session: Session) -> list[Wish]:
+    """The sample pictures of this run: the given prompts, or captions, held-out pictures first."""
+    config = session.config
+    captions = [example.caption for example in (*session.held_out, *session.training) if example.caption]
+    prompts = list(config.sample_prompts or dict.fromkeys(captions))[: config.sample_count]
+    return [
+        Wish(prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
+             config.sample_inference_steps, config.sample_guidance)
+        for index, prompt in enumerate(prompts)
+    ]  # fmt: skip
+
+
+def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], None]) -> Iterator[tuple[Path, Wish]]:
+    """Draw the sample pictures as the model stands and write them to samples/; at step 0 that is the base model."""
+    todo = wishes(session)
+    if not todo:
+        return
+    emit(Phase("sample", 0, len(todo)))
+    pictures = sample.draw(session.model, todo, on_step)
+    for index, (wish, picture) in enumerate(zip(todo, pictures, strict=True)):
+        path = _sample_path(run, session.step, index)
+        about = PngInfo()
+        about.add_itxt("parameters", parameters_text(wish, session.model.name))
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            picture.save(file, "PNG", pnginfo=about)
+        yield path, wish
+    emit(Phase("sample", len(todo), len(todo)))
+
+
+def parameters_text(wish: Wish, model_name: str) -> str:
+    """How a picture was made, in the form webuis read from a PNG's "parameters" text."""
+    negative = f"\nNegative prompt: {wish.negative_prompt}" if wish.negative_prompt else ""
+    return (
+        f"{wish.prompt}{negative}\nSteps: {wish.steps}, Sampler: DDIM, CFG scale: {wish.guidance:g}, Seed: {wish.seed}, "
+        f"Size: {wish.width}x{wish.height}, Model: {model_name}"
+    )
+
+
+def before_after(run: Run, session: Session) -> None:
+    """A sheet of the sample prompts without and with the LoRA; none when no samples were drawn."""
+    rows = []
+    for index, wish in enumerate(wishes(session)):
+        pair = [_sample_path(run, step, index) for step in (0, session.step)]
+        if all(path.is_file() for path in pair):
+            rows.append((wish.prompt, [_opened(path) for path in pair]))
+    if rows:
+        page = sample.sheet(rows, ("without LoRA", "with LoRA"))
+        with whole_file(run.folder / SHEET) as temporary, temporary.open("wb") as file:
+            page.save(file, "PNG")
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _sample_path(run: Run, step: int, index: int) -> Path:
+    return run.samples / f"step_{step:07d}_{index}.png"

@@ -1,0 +1,137 @@
+"""THE PAGE: how a LoRA is trained. `train` is the loop, `optimizer_step` a step, `denoising_loss` the maths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_core import diffusion, optim
+from lora_core.cache import Example, Prompts
+from lora_core.captioning import caption_for_step
+from lora_core.config import TrainConfig
+from lora_core.families import BaseModel
+from lora_core.meter import Meter
+from lora_core.plan import Plan
+from lora_core.precision import Compute
+from lora_core.prior import Prior, prior_loss
+
+
+@dataclass
+class Session:
+    """Everything a training step touches. `step` counts finished optimizer steps; the rest of the state is in here too."""
+
+    config: TrainConfig
+    plan: Plan
+    compute: Compute
+    model: BaseModel
+    prompts: Prompts
+    training: Sequence[Example]
+    held_out: Sequence[Example]
+    prior: list[Prior]
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    meter: Meter
+    step: int = 0
+    saved_step: int = -1
+    best_step: int = 0
+    best_loss: float = field(default=float("inf"))
+
+
+class Desk(Protocol):
+    """Who a training answers to between steps; `job.Job` is the one there is."""
+
+    def wants_stop(self, session: Session) -> bool:
+        """Whether to end now; blocks while paused."""
+        ...
+
+    def wants_sample(self) -> bool: ...
+
+    def wants_save(self) -> bool: ...
+
+    def validate(self, session: Session) -> None: ...
+
+    def sample(self, session: Session) -> None: ...
+
+    def save(self, session: Session) -> None: ...
+
+
+def train(session: Session, desk: Desk) -> None:
+    """Train to the last step or until told to stop. Everything there is at the end has been validated and saved."""
+    config = session.config
+    if session.step == 0:
+        desk.validate(session)
+        desk.sample(session)
+    while session.step < config.max_train_steps:
+        if desk.wants_stop(session):
+            break
+        # --- one step -------------------------------------------------------------------------------------------
+        learning_rate = optim.set_rates(session.optimizer, config, session.step)
+        loss = optimizer_step(session)
+        session.step += 1
+        session.meter.add(session.step, loss, learning_rate)
+        # --- once in a while ------------------------------------------------------------------------------------
+        due = session.step % config.save_steps == 0 or session.step == config.max_train_steps
+        save, sample = desk.wants_save() or due, desk.wants_sample() or due
+        if save:
+            desk.validate(session)
+            desk.save(session)
+        if sample:
+            desk.sample(session)
+    if session.step and session.saved_step != session.step:  # stopped between two saves
+        desk.validate(session)
+        desk.save(session)
+
+
+def optimizer_step(session: Session) -> Tensor:
+    """One optimizer step over `gradient_accumulation_steps` batches; returns their mean loss, still on the device."""
+    config, scaler = session.config, session.scaler
+    total = torch.zeros((), device=session.compute.device)
+    for micro in range(config.gradient_accumulation_steps):
+        rng = diffusion.generator(config.seed, session.step, micro)
+        if config.lora_dropout:  # dropout draws from the global generator: make that a function of the step too
+            torch.manual_seed(rng.initial_seed())
+        chosen = session.plan.batch(config, session.step * config.gradient_accumulation_steps + micro)
+        loss = denoising_loss(session, [session.training[i] for i in chosen], rng)
+        total += loss.detach() / config.gradient_accumulation_steps
+        if session.prior:
+            loss = loss + config.prior_loss_weight * prior_loss(session.model, session.prompts, session.prior, len(chosen), rng)
+        scaler.scale(loss / config.gradient_accumulation_steps).backward()
+    if config.max_grad_norm:
+        scaler.unscale_(session.optimizer)
+        torch.nn.utils.clip_grad_norm_(session.parameters.values(), config.max_grad_norm)
+    scaler.step(session.optimizer)
+    scaler.update()
+    session.optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def denoising_loss(session: Session, batch: Sequence[Example], rng: torch.Generator) -> Tensor:
+    """The diffusion loss (Ho et al. 2020, eq. 14), by default unweighted, of a batch of one size."""
+    config, model = session.config, session.model
+    latents = draw_latents(batch, rng).to(session.compute.device) * model.vae.config.scaling_factor
+    captions = [caption_for_step(example.caption, config, rng) for example in batch]
+    noise = diffusion.sample_noise(latents, rng, config.noise_offset)
+    timesteps = torch.randint(len(model.scheduler.alphas_cumprod), (len(batch),), generator=rng)
+    alphas_cumprod = model.scheduler.alphas_cumprod[timesteps].to(latents.device)
+    noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
+    prediction = model.family.predict(model.unet, noisy_latents, timesteps.to(latents.device), session.prompts(captions))
+    target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
+    snr = diffusion.snr(alphas_cumprod)
+    weight = diffusion.min_snr_weight(model.prediction_type, snr, config.snr_gamma)
+    return (weight * F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))).mean()
+
+
+def draw_latents(batch: Sequence[Example], rng: torch.Generator) -> Tensor:
+    """A draw from each picture's posterior, mirrored half of the time where both views are cached; BCHW, unscaled."""
+    draws = []
+    for example in batch:
+        view = int(torch.randint(len(example.views), (1,), generator=rng))
+        mean_CHW, std_CHW = example.views[view]
+        draws.append(mean_CHW + std_CHW * torch.randn(mean_CHW.shape, generator=rng))
+    return torch.stack(draws)

@@ -1,0 +1,29 @@
+"""python -m tests.golden writes the golden loss curves anew, after a change that is meant to move them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from lora_core.events import Validation
+from tests.test_train import EVERYTHING, GOLDEN, losses
+from tests.tiny import tiny_dataset, tiny_model
+from tests.training import config_for, run
+
+with tempfile.TemporaryDirectory() as name:
+    home = Path(name)
+    os.environ["TREINO_CACHE"] = str(home / "cache")
+    model, data = tiny_model(home / "model"), tiny_dataset(home / "data")
+    curves = {}
+    for title, values in (("defaults", {}), ("everything", EVERYTHING)):
+        job, events = run(config_for(model, data, home / title, **values))
+        if job.error:
+            raise job.error
+        curves[title] = {
+            "loss": losses(events),
+            "validation": [event.loss for event in events if isinstance(event, Validation)],
+        }
+    GOLDEN.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+    print(GOLDEN)
