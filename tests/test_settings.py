@@ -88,6 +88,7 @@ def test_values_are_taken_as_the_settings_type(name: str, given_value: object, v
         ("layers", [1], "needs a list of texts"),
         ("prompts", {"a": 1}, "needs a list of texts"),
         ("prompts", ["a\0b"], "NUL"),
+        pytest.param("name", "caf\udce9", "no text", id="undecodable"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_in_a_sentence(name: str, value: object, message: str) -> None:
