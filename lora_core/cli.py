@@ -221,8 +221,10 @@ def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
     if not end.path:
         terminal.say("Stopped before a step was trained; there was nothing to save.")
         return STOPPED
+    from lora_core import checkpoint
+
     terminal.say(f"The LoRA is in {run.folder / end.path}")
-    best = run.checkpoints / f"step_{end.best_step:06d}" / "lora.safetensors"
+    best = checkpoint.folder_of(run.checkpoints, end.best_step) / checkpoint.LORA
     if 0 < end.best_step == end.step:
         terminal.say("Its last step has the lowest validation loss.")
     elif best.exists():

@@ -108,8 +108,8 @@ class Terminal:
         numbers = [
             f"{event.step}/{event.total}",
             f"loss {loss:.4f}",
-            _speed(event.steps_per_second),
             f"ETA {duration(event.eta_seconds)}",
+            _speed(event.steps_per_second),
         ]
         if event.memory_bytes:
             numbers.append(f"{event.memory_bytes / 2**30:.1f} GiB")
