@@ -7,27 +7,28 @@ kill and verified (hub_transfer.py); what goes wrong is one sentence (hub_errors
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, parse_hf_uri
-from huggingface_hub.errors import HfHubHTTPError, HfUriError, HFValidationError
+from huggingface_hub.errors import HfUriError, HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, unseen by mypy
 
 from lora_core import files, hub_transfer
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.hub_choice import HALF, INDEX, PARTS, Choice, Variant, choose, single_files
-from lora_core.hub_errors import NotAHub, Unreachable, explain, host
+from lora_core.hub_errors import NotAHub, Unreachable, explain, host, session
 from lora_core.hub_transfer import Meter, RemoteFile, Target
 
 # No reports about the people who train. The library reads these two when it is imported, and asks them when it acts;
@@ -51,8 +52,6 @@ SPARE_BYTES = 200 * 2**20  # left free on the disk beside the model
 ASKING_TIMEOUT_S = 15.0
 SHA = re.compile(r"[0-9a-f]{40}")
 CHECKSUM = re.compile(r"[0-9A-Za-z._-]{8,128}")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,58 +101,63 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
         UserError: no such model, no access, no connection, no space, or a model that Treino cannot use.
     """
     assert precision in ("fp16", "bf16", "no"), precision
-    asked, successor = _plain_id(repo_id)[0], canonical(repo_id)[0]
-    repo, note = _renamed().get(successor, successor), canonical(repo_id)[1]
+    asked = _plain_id(repo_id)[0]
+    successor, note = canonical(repo_id)
+    repo = _renamed().get(successor, successor)
+    if not is_repo_id(repo):
+        raise UserError(f"{repo_id!r} is no model of the hub: give owner/name, or the address of its page.")
     order: tuple[Variant, ...] = (None, HALF) if precision == "no" else (HALF, None)
-    try:
-        if found := _cached(repo, order[:1] if precision == "no" else order):
-            if note and repo != asked:
-                emit(Warned(note))
-            return found
-        if repo != asked and (found := _cached(asked, order)):  # from before the model moved
-            return found
+    good_enough = order[:1] if precision == "no" else order
+    if note is None or repo == asked or not (found := _cached(asked, good_enough)):  # from before the model moved
         if note:
             emit(Warned(note))
+        found = _cached(repo, good_enough)
+    if found:
+        return found
+    try:
         return _download(repo, order, emit)
     except Unreachable as error:
-        if found := _cached(repo, order):
-            emit(Warned(f"{error} Until then the half precision weights in the cache are used."))
-            return found
-        raise
-    except (httpx2.HTTPError, httpx2.InvalidURL, HfHubHTTPError, NotAHub, ImportError, OSError) as error:
-        raise explain(error, repo) from error
+        if not (found := _cached(repo, order)):
+            raise
+        emit(Warned(f"{error} Until then the half precision weights in the cache are used."))
+        return found
 
 
 def _download(repo: str, order: Sequence[Variant], emit: Emit) -> Fetched:
+    """What of the model is not in the cache. Raises UserError, whatever happens on the line and on the disk."""
     emit(Phase("download", detail=f"asking {host()} for {repo}"))
-    info = _ask(repo)
-    name = info.id if is_repo_id(info.id or "") else repo
-    if name != repo:
-        emit(Warned(f"{repo} is called {name} on {host()} now; write {name} from here on."))
-        _remember(repo, name)
-        if found := _cached(name, order):
-            return found
+    try:
+        info = _ask(repo)
+        name = info.id if is_repo_id(info.id or "") else repo
+        if name != repo:
+            emit(Warned(f"{repo} is called {name} on {host()} now; write {name} from here on."))
+            _remember(repo, name)
+            if found := _cached(name, order):
+                return found
+        return _download_files(name, info, order, emit)
+    except (httpx2.HTTPError, httpx2.InvalidURL, NotAHub, OSError) as error:
+        raise explain(error, repo) from error
+
+
+def _download_files(repo: str, info: ModelInfo, order: Sequence[Variant], emit: Emit) -> Fetched:
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    target = _target(name, str(info.sha))
-    choice = choose(name, siblings.keys(), _index(name, siblings, target, emit), order)
-    wanted = [_remote(name, siblings[path], target) for path in choice.files]
-    _announce(name, wanted, target, emit)
+    target = _target(repo, str(info.sha))
+    choice = choose(repo, siblings.keys(), _index(repo, siblings, target, emit), order)
+    wanted = [_remote(repo, siblings[path], target) for path in choice.files]
     missing = [file for file in wanted if not (target.snapshot / file.path).is_file()]
+    _announce(repo, wanted, target, emit)
     here = sum(target.bytes_there(file) for file in missing)
     meter = Meter(emit, here, sum(file.size for file in missing))
     for file in missing:
-        hub_transfer.download(file, _url(name, file.path, target), target, meter)
+        hub_transfer.download(file, _url(repo, file.path, target), target, meter)
     return _complete(choice, target)
 
 
 def _ask(repo: str) -> ModelInfo:
     """What the hub says about a model: its present name, commit and files."""
+    session()
     try:
         info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, files_metadata=True, timeout=ASKING_TIMEOUT_S)
-    except HfHubHTTPError:
-        raise
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError):
-        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NotAHub(str(error)) from error
     if not SHA.fullmatch(info.sha or ""):
@@ -170,8 +174,11 @@ def _index(repo: str, siblings: dict[str, RepoSibling], target: Target, emit: Em
         )  # fmt: skip
         raise UserError(f"{repo} has {what}.")
     file = _remote(repo, siblings[INDEX], target)
-    hub_transfer.download(file, _url(repo, INDEX, target), target, Meter(emit, target.bytes_there(file), file.size))
-    return _read_index(target.snapshot)
+    hub_transfer.download(file, _url(repo, INDEX, target), target, Meter(emit, 0, 0))
+    try:
+        return _read_index(target.snapshot)
+    except ValueError as error:
+        raise UserError(f"{repo} is damaged: its {INDEX} is no JSON ({error}). Choose another copy.") from error
 
 
 def _remote(repo: str, sibling: RepoSibling, target: Target) -> RemoteFile:
@@ -227,7 +234,9 @@ def _cached(repo: str, order: Sequence[Variant]) -> Fetched | None:
     try:
         commit = (_target(repo, "main").repo / "refs" / "main").read_text(encoding="utf-8").strip()
         target = _target(repo, commit)
-        there = [f"{part}/{path.name}" for part in PARTS for path in (target.snapshot / part).glob("*") if path.is_file()]
+        there = [
+            f"{part}/{path.name}" for part in PARTS for path in (target.snapshot / part).glob("*") if path.is_file()
+        ]
         choice = choose(repo, there, _read_index(target.snapshot), order)
         return _complete(choice, target)
     except (OSError, ValueError):  # nothing there, incomplete (UserError) or damaged: the hub is asked
@@ -236,9 +245,9 @@ def _cached(repo: str, order: Sequence[Variant]) -> Fetched | None:
 
 def _read_index(snapshot: Path) -> dict[str, Any]:
     index = json.loads((snapshot / INDEX).read_text(encoding="utf-8"))
-    if not isinstance(index, dict):
-        raise NotAHub(f"{INDEX} is no object")
-    return index
+    if isinstance(index, dict):
+        return index
+    raise ValueError("no object")
 
 
 def _target(repo: str, commit: str) -> Target:
@@ -286,8 +295,9 @@ def _renamed() -> dict[str, str]:
 
 
 def _remember(old: str, new: str) -> None:
-    _renamed_file().parent.mkdir(parents=True, exist_ok=True)
-    files.write_text_whole(_renamed_file(), json.dumps({**_renamed(), old: new}, indent=1))
+    with contextlib.suppress(OSError, files.WriteError):  # without the note the hub is asked again, no more than that
+        _renamed_file().parent.mkdir(parents=True, exist_ok=True)
+        files.write_text_whole(_renamed_file(), json.dumps({**_renamed(), old: new}, indent=1))
 
 
 def _renamed_file() -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -40,6 +40,16 @@ def host() -> str:
     return urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
 
 
+def session() -> None:
+    """Make huggingface_hub's session, which fails for proxies that cannot be used. Raises Unreachable."""
+    try:
+        get_session()
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:  # ImportError: SOCKS needs another package
+        raise Unreachable(
+            f"The proxy of your settings cannot be used ({error}): set HTTPS_PROXY to http://host:port, or unset it."
+        ) from error
+
+
 def explain(error: Exception, repo: str) -> UserError:
     """The sentence for an error of huggingface_hub, of the network or of the disk while `repo` was fetched."""
     if isinstance(error, UserError):
@@ -60,8 +70,6 @@ def explain(error: Exception, repo: str) -> UserError:
         return _broken_line(error)
     if isinstance(error, OSError):
         return files.WriteError(files.explain(error, Path(error.filename or constants.HF_HUB_CACHE)))
-    if isinstance(error, ImportError):  # httpx without its extra package for SOCKS
-        return Unreachable(f"The proxy {_proxy()} is of a kind that is not supported: set HTTPS_PROXY to an http:// one.")
     return Unreachable(
         f"{host()} answered, but not as a hub does: a network's login page may be in between, or HF_ENDPOINT is wrong. "
         "Open it in a browser, then try again."
@@ -94,7 +102,9 @@ def _refusal(error: HfHubHTTPError, repo: str) -> UserError:
             "for a private one log in with `hf auth login` first."
         )
     if status == 403:
-        return UserError(f"{host()} refuses {repo}: {said or 'forbidden'}. Check the rights of your token and try again.")
+        return UserError(
+            f"{host()} refuses {repo}: {said or 'forbidden'}. Check the rights of your token and try again."
+        )
     if status == 407:
         return Unreachable(f"The proxy {_proxy()} asks for a login: set HTTPS_PROXY to http://user:password@host:port.")
     if status == 429:

@@ -25,7 +25,11 @@ from filelock import Timeout
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import are_symlinks_supported
-from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but exported in a way mypy does not see
+    WeakFileLock,
+    build_hf_headers,
+    hf_raise_for_status,
+)
 
 from lora_core import files
 from lora_core.errors import UserError
@@ -74,12 +78,15 @@ class Target:
 
 
 class Meter:
-    """Bytes done of all files together, told at most twice a second, with the speed of the last ten seconds."""
+    """Bytes done of all files together, told at most twice a second, with the speed of the last ten seconds.
+
+    With a `total` of 0 only what is said is told.
+    """
 
     def __init__(self, emit: Emit, done: int, total: int) -> None:
         self._emit, self._done, self._total = emit, done, total
-        self._times: deque[tuple[float, int]] = deque([(time.monotonic(), done)])
-        self._told = 0.0
+        self._told = time.monotonic()
+        self._times: deque[tuple[float, int]] = deque([(self._told, done)])
 
     def add(self, count: int) -> None:
         """`count` more bytes are on disk; negative when some had to be thrown away."""
@@ -90,7 +97,7 @@ class Meter:
         self._times.append((now, self._done))
         while now - self._times[0][0] > SPEED_OVER_S:
             self._times.popleft()
-        if now - self._told >= REPORT_EVERY_S or self._done == self._total:
+        if self._total and (now - self._told >= REPORT_EVERY_S or self._done == self._total):
             self._told = now
             self._emit(Phase("download", self._done, self._total, self._speed()))
 
@@ -129,10 +136,12 @@ def alias(snapshot: Path, file: str, name: str) -> None:
     source, also = snapshot / file, snapshot / name
     if also.is_file():
         return
-    for link in (lambda: os.symlink(source.name, also), lambda: os.link(source, also)):
-        with contextlib.suppress(OSError):  # no symbolic links here: a hard link; neither (FAT): a copy
-            link()
-            return
+    with contextlib.suppress(OSError):  # Windows makes symbolic links for developers only
+        os.symlink(source.name, also)
+        return
+    with contextlib.suppress(OSError):  # FAT has no hard links either
+        os.link(source, also)
+        return
     with files.whole_file(also) as temporary:
         shutil.copyfile(source, temporary)
 
@@ -234,7 +243,9 @@ def _is_right(file: RemoteFile, path: Path) -> bool:
         return False
     if not file.algorithm:
         return True
-    digest = hashlib.sha256() if file.algorithm == "sha256" else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    digest = hashlib.sha256()
+    if file.algorithm == "git-sha1":
+        digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
     with open(path, "rb") as content:
         while chunk := content.read(1 << 20):
             digest.update(chunk)
