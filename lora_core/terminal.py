@@ -17,6 +17,7 @@ REDRAW_S = 0.1
 PLAIN_SHARE, PLAIN_S = 0.05, 30.0  # a plain line every so much of the run, or after so many seconds
 BAR_MIN, BAR_MAX = 8, 40  # columns
 PHASES = {
+    "download": "Downloading",
     "load": "Loading the model",
     "cache": "Preparing the pictures",
     "prior": "Drawing prior pictures",
@@ -90,6 +91,8 @@ class Terminal:
     def _show_phase(self, event: Phase) -> None:
         text = PHASES.get(event.name, event.name)
         counted = f" {event.done}/{event.total}" if event.total else ""
+        if event.total and event.name == "download":  # counted in bytes
+            counted = f" {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB"
         detail = f": {event.detail}" if event.detail else ""
         is_new, self._phase = event.name != self._phase, event.name
         if self._has_bar:

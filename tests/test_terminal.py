@@ -224,6 +224,13 @@ def test_plain_lines_name_each_phase_once() -> None:
     assert stream.text().splitlines() == ["Preparing the pictures 0/50", "Training", "Preparing the pictures 49/50"]
 
 
+def test_a_download_is_counted_in_bytes() -> None:
+    for screen in (False, True):
+        stream = Stream(screen=screen)
+        Terminal(stream, {})(Phase("download", 512_000_000, 4_265_000_000, "sd15: unet"))
+        assert shown(stream.text())[0] == "Downloading 512 of 4265 MB: sd15: unet"
+
+
 def test_everything_worth_knowing_has_a_line() -> None:
     stream = Stream(screen=False)
     show = Terminal(stream, {})
