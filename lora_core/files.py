@@ -33,7 +33,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     The block writes the file (and may verify it). When the block raises, the temporary file is deleted and `path`
     is as it was. A symbolic link is followed: the file it points at is the one replaced. Raises WriteError.
     """
-    target = Path(os.path.realpath(path))
+    # Only links are resolved: on Windows that turns mapped drives into network paths.
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
     try:
         yield temporary
