@@ -34,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     is as it was. A symbolic link is followed: the file it points at is the one replaced. Raises WriteError.
     """
     # Only links are resolved: on Windows that turns mapped drives into network paths.
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
     temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
     try:
         yield temporary
