@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,9 +58,8 @@ class Run:
         """Make the folder ready to go on after `step`: what was told of later steps is told again, so it is dropped."""
         kept = [to_line(event, at) for event, at in self.read()[0] if not _later(event, step)]
         write_text_whole(self.events_file, "".join(f"{line}\n" for line in kept))
-        for folder in self.checkpoints.glob("step_*"):
-            if folder.name > f"step_{step:07d}":  # left by steps that will be trained again
-                shutil.rmtree(folder)
+        # Someone who goes back to an older checkpoint may still want the newer ones: their steps are trained again.
+        self._move_aside([folder for folder in self.checkpoints.glob("step_*") if folder.name > f"step_{step:07d}"])
         write_text_whole(self.config_file, config.to_toml())
 
     def _set_aside(self, new_name: str) -> None:
@@ -77,6 +75,10 @@ class Run:
             old = [path for path in self.folder.iterdir() if path.name in names or path.name.startswith(prefix)]
             old = [path for path in old if path.is_file() and path.name not in PARTS]
             old += [self.folder / part for part in reversed(PARTS) if (self.folder / part).exists()]
+        self._move_aside(old)
+
+    def _move_aside(self, old: list[Path]) -> None:
+        """Move files and folders to a new `previous/<time>/`."""
         if not old:
             return
         name = time.strftime("%Y-%m-%d_%H-%M-%S")

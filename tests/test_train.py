@@ -76,6 +76,16 @@ def test_a_run_falls_back_to_an_older_checkpoint_when_the_newest_is_damaged(
     assert equal(expected, adapters_after(tmp_path, 10))
 
 
+def test_going_back_to_an_older_checkpoint_keeps_the_newer_ones(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    config = config_for(tiny_sd1, pictures, tmp_path)
+    run(config)
+    expected = adapters_after(tmp_path, 10)
+    job, _ = run(config, resume=str(tmp_path / "checkpoints" / "step_0000008"))
+    assert job.error is None and equal(expected, adapters_after(tmp_path, 10))
+    (previous,) = (tmp_path / "previous").iterdir()
+    assert (previous / "step_0000010" / "state.pt").is_file()
+
+
 def test_settings_a_checkpoint_depends_on_cannot_change(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     run(config_for(tiny_sd1, pictures, tmp_path, max_train_steps=4))
     job, _ = run(config_for(tiny_sd1, pictures, tmp_path, lora_rank=8, seed=1), resume="latest")

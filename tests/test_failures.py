@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lora_core.config import TrainConfig
+from lora_core.errors import UserError
+from lora_core.failures import explain
+from lora_core.meter import Diverged
+
+PLAIN = TrainConfig.of({})
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ({}, "--gradient_checkpointing"),
+        ({"gradient_checkpointing": True, "train_batch_size": 4}, "--train_batch_size 2 --gradient_accumulation_steps 2"),
+        ({"gradient_checkpointing": True, "resolution": 768}, "--resolution 576"),
+    ],
+)
+def test_out_of_memory_names_the_next_setting(values: dict[str, object], advice: str) -> None:
+    assert advice in explain(torch.OutOfMemoryError("CUDA out of memory. Tried ..."), TrainConfig.of(values))
+
+
+def test_other_failures_are_sentences() -> None:
+    assert explain(UserError("Take another folder."), PLAIN) == "Take another folder."
+    assert "before step 7" in explain(Diverged(7), PLAIN) and "learning_rate" in explain(Diverged(7), PLAIN)
+    assert "No space left" in explain(OSError(28, "No space left on device", "x.png"), PLAIN)
+    assert "ZeroDivisionError" in explain(ZeroDivisionError("1/0"), PLAIN)

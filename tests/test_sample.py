@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_core import base_models, lora, sample
+from lora_core.config import TrainConfig
+from lora_core.families import BaseModel
+from lora_core.sample import Wish
+from tests.training import config_for
+
+
+@pytest.fixture
+def model(tiny_sd1: Path) -> BaseModel:
+    return base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
+
+
+def wishes(*seeds: int) -> list[Wish]:
+    return [Wish("a zebu", seed, 64, 48, steps=3, guidance=3.0) for seed in seeds]
+
+
+def test_a_seed_gives_its_picture_whoever_shares_the_batch(model: BaseModel) -> None:
+    alone = sample.draw(model, wishes(7))[0]
+    _, beside = sample.draw(model, wishes(1, 7))
+    assert alone.size == (64, 48)
+    assert np.abs(np.asarray(alone, float) - np.asarray(beside, float)).max() <= 1
+
+
+def test_sampling_leaves_the_model_as_it_was(model: BaseModel) -> None:
+    lora.attach(model, TrainConfig.of({"lora_rank": 2, "lora_dropout": 0.5}))
+    model.unet.train()
+    before = {name: tensor.clone() for name, tensor in model.unet.state_dict().items()}
+    first, second = sample.draw(model, wishes(3))[0], sample.draw(model, wishes(3))[0]
+    assert np.array_equal(np.asarray(first), np.asarray(second)), "dropout must be off while sampling"
+    assert model.unet.training and all(p.grad is None for p in model.unet.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.unet.state_dict().items())
+
+
+def test_sampling_can_be_cancelled_between_denoising_steps(model: BaseModel) -> None:
+    class Enough(Exception):
+        pass
+
+    calls = []
+
+    def after_step() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        sample.draw(model, wishes(1), after_step)
+    assert len(calls) == 2
+
+
+def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_path: Path) -> None:
+    base = np.asarray(sample.draw(model, wishes(5))[0], float)
+    lora.attach(model, config_for("tiny", tmp_path, tmp_path, use_dora=True, train_text_encoder=True))
+    assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1, "a new adapter changes nothing"
+    with torch.no_grad():
+        for parameter in lora.named_parameters(model).values():
+            parameter.add_(torch.randn_like(parameter))
+    assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() > 5
+    with lora.disabled(model):
+        assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1
+
+
+def test_a_sheet_has_a_row_per_prompt_and_a_column_per_state() -> None:
+    red, blue = Image.new("RGB", (64, 48), "#ff0000"), Image.new("RGB", (64, 64), "#0000ff")
+    page = sample.sheet([("short", [red, blue]), ("a long prompt " * 20, [blue, red])], ("without", "with"), cell=100)
+    assert page.size == (230 + 2 * 110 + 10, 34 + 2 * 110 + 10)
+    assert page.getpixel((230 + 50, 34 + 50)) == (255, 0, 0) and page.getpixel((230 + 160, 34 + 50)) == (0, 0, 255)
+    assert page.getpixel((230 + 50, 34 + 160)) == (0, 0, 255)
