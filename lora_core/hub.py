@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,10 +157,19 @@ def _download_files(repo: str, info: ModelInfo, order: Sequence[Variant], emit: 
 def _ask(repo: str) -> ModelInfo:
     """What the hub says about a model: its present name, commit and files."""
     session()
-    try:
-        info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, files_metadata=True, timeout=ASKING_TIMEOUT_S)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise NotAHub(str(error)) from error
+    api = HfApi(endpoint=constants.ENDPOINT)
+    for pause_s in (*hub_transfer.WAITS_S[:2], None):
+        try:
+            info = api.model_info(repo, files_metadata=True, timeout=ASKING_TIMEOUT_S)
+            break
+        except (httpx2.ConnectError, httpx2.TimeoutException):
+            raise  # nobody is there: say so at once
+        except httpx2.HTTPError as error:
+            if pause_s is None or not hub_transfer.may_pass(error):
+                raise
+            time.sleep(hub_transfer.wait_s(error, pause_s))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise NotAHub(str(error)) from error
     if not SHA.fullmatch(info.sha or ""):
         raise NotAHub(f"no commit in the answer about {repo}")
     return info

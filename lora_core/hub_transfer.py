@@ -180,7 +180,7 @@ def _fetch(file: RemoteFile, url: str, partial: Path, meter: Meter) -> None:
         try:
             _stream(url, partial, file.size, meter)
         except (httpx2.TransportError, HfHubHTTPError) as cause:
-            if not _may_pass(cause):
+            if not may_pass(cause):
                 raise
             error = cause
         if _size(partial) > before or (partial.exists() and file.size == 0):
@@ -190,7 +190,7 @@ def _fetch(file: RemoteFile, url: str, partial: Path, meter: Meter) -> None:
         if misses > len(WAITS_S):
             raise error
         meter.say(f"connection lost, trying again ({misses} of {len(WAITS_S)})")
-        time.sleep(_wait_s(error, WAITS_S[misses - 1]))
+        time.sleep(wait_s(error, WAITS_S[misses - 1]))
 
 
 def _stream(url: str, partial: Path, size: int, meter: Meter) -> None:
@@ -226,14 +226,15 @@ def _starts_at(response: httpx2.Response, position: int) -> bool:
     return found is not None and int(found[1]) == position
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Whether the same request may well succeed in a moment."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (408, 416, 429, 500, 502, 503, 504)
     return not isinstance(error, (httpx2.ProxyError, httpx2.UnsupportedProtocol))
 
 
-def _wait_s(error: Exception, usual_s: float) -> float:
+def wait_s(error: Exception, usual_s: float) -> float:
+    """Seconds to wait after `error`: what a busy hub asks for, within reason, or else the usual."""
     asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
     return min(max(float(asked), usual_s), LONGEST_WAIT_S) if asked.isdigit() else usual_s
 
