@@ -162,8 +162,8 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     from lora_core.job import Job  # brings torch
 
     terminal, events = Terminal(sys.stdout), deque[Event](maxlen=1)
-    for note in wanted.notes:
-        terminal.say(note)
+    for line in (*_headlines(wanted.config), *wanted.notes):
+        terminal.say(line)
     job = Job(wanted.config, resume=wanted.resume, listeners=[terminal, events.append])
     _watch(job, terminal)
     terminal.close()
@@ -177,6 +177,20 @@ def _run(wanted: Request, *, verbose: bool) -> int:
         return FAILED
     assert isinstance(end, Finished), "a job ends by Failed or Finished"
     return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
+
+
+def _headlines(config: TrainConfig) -> tuple[str, str]:
+    """What is about to happen, and where: a training that runs on a CPU by mistake must be seen to."""
+    from lora_core import precision
+
+    compute = precision.choose(config.device, config.mixed_precision)
+    lora = Run(Path(config.output_dir)).lora_file(config)
+    size = f"{config.max_train_steps} steps at rank {config.lora_rank}"
+    where = f"computing on {compute.device} in {str(compute.dtype).removeprefix('torch.')}"
+    return (
+        f"Treino {__version__}: {config.train_data_dir} to {lora}",
+        f"{size} on {config.pretrained_model_name_or_path}, {where}",
+    )
 
 
 def _watch(job: Job, terminal: Terminal) -> None:
