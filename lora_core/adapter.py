@@ -1,0 +1,45 @@
+"""A LoRA as a value: one adapter per module, whatever the file it came from called them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lora_core.errors import UserError
+
+
+class LoraError(UserError):
+    """A LoRA that cannot be read, written or used, told in a sentence."""
+
+
+class NoEffectError(LoraError):
+    """A LoRA that would leave every picture as it is."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The change of one layer: weight + (alpha / rank) * up @ down (Hu et al. 2021).
+
+    down: [rank, in] or [rank, in, kh, kw]. up: [out, rank] or [out, rank, 1, 1].
+    dora_scale: magnitudes (DoRA, Liu et al. 2024) over the input axis, [1, in] or [1, in, 1, 1], as LyCORIS defines
+        them and every webui reads them; or over the output axis, [out, 1] or [out, 1, 1, 1], which only some read.
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+    dora_scale: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return int(self.down.shape[0])
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+Lora = dict[str, Adapter]
+"""Adapters by module: "unet.<path>", "text_encoder.<path>", "text_encoder_2.<path>" with the path in diffusers'
+names; in text encoders it begins with "text_model."."""

@@ -1,0 +1,260 @@
+"""What a LoRA file says about itself: ss_* as sd-scripts writes it, modelspec.* 1.0.1, and treino.config.
+
+Webuis read these without a guard (A1111's dialog calls int(), float() and .items() on them), so every type here is
+theirs: values are strings, objects are JSON, and what is not known is left out or "None", as sd-scripts leaves it.
+`sshs_*` come last, from the tensors, in `lora_file.with_hashes`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_core import __version__
+
+THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
+CONFIG = "treino.config"
+_ARCHITECTURE = {"sd1": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base"}
+_STABILITY = "https://github.com/Stability-AI/generative-models"
+# Lines of the settings that hold folder names, tags or captions.
+_PRIVATE_SETTINGS = (
+    "train_data_dir", "output_dir", "trigger_word", "sample_prompts", "sample_negative_prompt", "prior_prompts",
+)  # fmt: skip
+_PRIVATE_KEYS = (
+    "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_tag_frequency", "ss_training_comment", "ss_sd_model_name",
+    "modelspec.trigger_phrase", "modelspec.description", "modelspec.tags", "modelspec.thumbnail",
+    "modelspec.usage_hint", "modelspec.author",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """What is known about a training, in plain values. Times are Unix seconds, sizes (width, height) in pixels."""
+
+    output_name: str
+    family: str  # sd1, sd2, sdxl
+    rank: int
+    alpha: float
+    resolution: int
+    base_model: str = ""  # hub id, file or folder; only its last part is written
+    prediction_type: str = "epsilon"  # or v_prediction, as diffusers' schedulers name it
+    network_args: Mapping[str, str] = field(default_factory=dict)  # e.g. {"rslora": "True", "targets": "to_q,to_v"}
+
+    learning_rate: float = 0.0
+    text_encoder_lr: float = 0.0  # 0: not trained
+    steps: int = 0  # done
+    max_train_steps: int = 0
+    epochs: float = 0.0  # done
+    batches_per_epoch: int = 0
+    batch_size: int = 1
+    gradient_accumulation_steps: int = 1
+    seed: int = 0
+    optimizer: str = ""
+    lr_scheduler: str = ""
+    lr_warmup_steps: int = 0
+    mixed_precision: str = "no"
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = 0.0
+    noise_offset: float = 0.0
+    snr_gamma: float = 0.0
+    lora_dropout: float = 0.0
+    caption_dropout: float = 0.0
+    prior_loss_weight: float = 1.0
+    validation_split: float = 0.0
+    random_flip: bool = False
+    shuffle_tags: bool = False
+    keep_tags: int = 0
+    enable_bucket: bool = True
+
+    training_pictures: int = 0
+    validation_pictures: int = 0
+    prior_pictures: int = 0
+    buckets: Mapping[tuple[int, int], int] = field(default_factory=dict)  # size -> pictures
+    dataset_dirs: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # folder -> (repeats, pictures)
+    tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # folder -> tag -> pictures
+
+    title: str = ""
+    description: str = ""
+    author: str = ""
+    trigger_phrase: str = ""
+    usage_hint: str = ""
+    thumbnail: str = ""  # data URL
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    config_toml: str = ""
+    private: bool = False  # leave folder names, tags, captions and pictures out
+
+
+def build(facts: TrainingFacts) -> dict[str, str]:
+    """The metadata of the file, all but `sshs_*`."""
+    metadata = {**_ss(facts), **_modelspec(facts)}
+    if facts.config_toml:
+        metadata[CONFIG] = facts.config_toml
+    return without_private(metadata) if facts.private else metadata
+
+
+def without_private(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The same metadata without folder names, tags, captions and pictures; webuis still recognise the family."""
+    kept = {key: value for key, value in metadata.items() if key not in _PRIVATE_KEYS}
+    kept = {key: value for key, value in kept.items() if key.startswith(("ss_", "sshs_", "modelspec.", "treino."))}
+    if "modelspec.title" in kept:
+        kept["modelspec.title"] = kept.get("ss_output_name", "LoRA")
+    if CONFIG in kept:
+        kept[CONFIG] = _without_private_settings(kept[CONFIG])
+    return kept
+
+
+def _without_private_settings(toml: str) -> str:
+    lines = []
+    for line in toml.splitlines(keepends=True):
+        name, _, value = line.partition("=")
+        is_path = name.strip() == "pretrained_model_name_or_path" and not _is_public(value.strip())
+        if name.strip() not in _PRIVATE_SETTINGS and not is_path:
+            lines.append(line)
+    return "".join(lines)
+
+
+def _is_public(value: str) -> bool:
+    """Whether a TOML string is "starter" or a hub id, and so no folder of the user's."""
+    return re.fullmatch(r'"(?:starter|\w[\w.-]*/\w[\w.-]*)"', value) is not None and not value.endswith(
+        ('.safetensors"', '.ckpt"')
+    )
+
+
+def _ss(facts: TrainingFacts) -> dict[str, str]:
+    values: dict[str, Any] = {
+        **dict.fromkeys(_UNUSED), **_ss_schedule(facts), **_ss_network(facts), **_ss_dataset(facts),
+        "ss_session_id": uuid.uuid5(uuid.NAMESPACE_OID, f"{facts.output_name}{facts.started_at}{facts.seed}").int >> 96,
+        "ss_output_name": facts.output_name,
+        "ss_sd_scripts_commit_hash": f"treino {__version__}",
+        "ss_training_started_at": facts.started_at,
+        "ss_training_finished_at": facts.finished_at,
+        "ss_training_comment": facts.description or None,
+    }  # fmt: skip
+    if facts.base_model:
+        values["ss_sd_model_name"] = re.split(r"[\\/]", facts.base_model.rstrip("\\/"))[-1]
+    return {key: value if isinstance(value, str) else str(value) for key, value in values.items()}
+
+
+# Settings of sd-scripts that Treino has not; sd-scripts writes what is off as "None" too.
+_UNUSED = (
+    "ss_clip_skip", "ss_multires_noise_iterations", "ss_multires_noise_discount",
+    "ss_adaptive_noise_scale", "ss_caption_dropout_every_n_epochs", "ss_caption_tag_dropout_rate",
+    "ss_face_crop_aug_range", "ss_scale_weight_norms", "ss_ip_noise_gamma", "ss_noise_offset_random_strength",
+    "ss_ip_noise_gamma_random_strength", "ss_huber_schedule", "ss_huber_scale", "ss_huber_c", "ss_validation_seed",
+    "ss_max_validation_steps", "ss_validate_every_n_epochs", "ss_validate_every_n_steps", "ss_resize_interpolation",
+    "ss_max_token_length",
+)  # fmt: skip
+
+
+def _ss_schedule(facts: TrainingFacts) -> dict[str, Any]:
+    return {
+        "ss_learning_rate": facts.learning_rate,
+        "ss_unet_lr": facts.learning_rate,
+        "ss_text_encoder_lr": facts.text_encoder_lr or None,
+        "ss_num_batches_per_epoch": facts.batches_per_epoch,
+        "ss_num_epochs": max(1, round(facts.epochs)),
+        "ss_epoch": max(1, round(facts.epochs)),
+        "ss_steps": facts.steps,
+        "ss_max_train_steps": facts.max_train_steps,
+        "ss_gradient_checkpointing": facts.gradient_checkpointing,
+        "ss_gradient_accumulation_steps": facts.gradient_accumulation_steps,
+        "ss_lr_warmup_steps": facts.lr_warmup_steps,
+        "ss_lr_scheduler": facts.lr_scheduler,
+        "ss_optimizer": facts.optimizer,
+        "ss_max_grad_norm": facts.max_grad_norm,
+        "ss_mixed_precision": facts.mixed_precision,
+        "ss_lowram": False,
+        "ss_full_fp16": False,
+        "ss_fp8_base": False,
+        "ss_fp8_base_unet": False,
+        "ss_seed": facts.seed,
+        "ss_noise_offset": facts.noise_offset or None,
+        "ss_min_snr_gamma": facts.snr_gamma or None,
+        "ss_zero_terminal_snr": False,
+        "ss_debiased_estimation": False,
+        "ss_loss_type": "l2",
+        "ss_prior_loss_weight": facts.prior_loss_weight,
+        "ss_cache_latents": True,
+        "ss_validation_split": facts.validation_split,
+    }
+
+
+def _ss_network(facts: TrainingFacts) -> dict[str, Any]:
+    version = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}[facts.family]
+    values = {
+        "ss_v2": facts.family == "sd2",
+        "ss_base_model_version": version + ("_v" if _is_v(facts) and facts.family != "sdxl" else ""),
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": facts.rank,
+        "ss_network_alpha": facts.alpha,
+        "ss_network_dropout": facts.lora_dropout or None,
+    }
+    if facts.network_args:
+        values["ss_network_args"] = json.dumps(dict(facts.network_args))
+    return values
+
+
+def _ss_dataset(facts: TrainingFacts) -> dict[str, Any]:
+    sizes = list(facts.buckets) or [(facts.resolution, facts.resolution)]
+    buckets = {
+        str(number): {"resolution": list(size), "count": count}
+        for number, (size, count) in enumerate(sorted(facts.buckets.items()))
+    }
+    dirs = {name: {"n_repeats": repeats, "img_count": count} for name, (repeats, count) in facts.dataset_dirs.items()}
+    tags = {name: dict(counts) for name, counts in facts.tag_frequency.items()}
+    return {
+        "ss_num_train_images": facts.training_pictures,
+        "ss_num_validation_images": facts.validation_pictures,
+        "ss_num_reg_images": facts.prior_pictures,
+        "ss_batch_size_per_device": facts.batch_size,
+        "ss_total_batch_size": facts.batch_size,
+        "ss_resolution": f"({facts.resolution}, {facts.resolution})",
+        "ss_color_aug": False,
+        "ss_flip_aug": facts.random_flip,
+        "ss_random_crop": False,
+        "ss_shuffle_caption": facts.shuffle_tags,
+        "ss_keep_tokens": facts.keep_tags,
+        "ss_caption_dropout_rate": facts.caption_dropout,
+        "ss_enable_bucket": facts.enable_bucket,
+        "ss_bucket_no_upscale": False,
+        "ss_min_bucket_reso": min(min(size) for size in sizes),
+        "ss_max_bucket_reso": max(max(size) for size in sizes),
+        "ss_bucket_info": json.dumps({"buckets": buckets, "mean_img_ar_error": 0.0}),
+        "ss_dataset_dirs": json.dumps(dirs, ensure_ascii=False),
+        "ss_reg_dataset_dirs": json.dumps({}),
+        "ss_tag_frequency": json.dumps(tags, ensure_ascii=False),
+    }
+
+
+def _modelspec(facts: TrainingFacts) -> dict[str, str]:
+    """https://github.com/Stability-AI/ModelSpec, version 1.0.1, with the names sd-scripts gives the models."""
+    if facts.family == "sd2":
+        architecture = "stable-diffusion-v2-768-v" if _is_v(facts) else "stable-diffusion-v2-512"
+    else:
+        architecture = _ARCHITECTURE[facts.family]
+    values = {
+        "sai_model_spec": "1.0.1",
+        "architecture": f"{architecture}/lora",
+        "implementation": _STABILITY if facts.family == "sdxl" else "diffusers",
+        "implementation_version": f"treino/{__version__}",
+        "title": facts.title or facts.output_name,
+        "resolution": f"{facts.resolution}x{facts.resolution}",
+        "prediction_type": "v" if _is_v(facts) else "epsilon",
+        "date": datetime.datetime.fromtimestamp(int(facts.finished_at), datetime.UTC).isoformat(),
+        "description": facts.description,
+        "author": facts.author,
+        "trigger_phrase": facts.trigger_phrase,
+        "usage_hint": facts.usage_hint,
+        "thumbnail": facts.thumbnail if len(facts.thumbnail) <= THUMBNAIL_LIMIT else "",
+    }
+    return {f"modelspec.{key}": value for key, value in values.items() if value}
+
+
+def _is_v(facts: TrainingFacts) -> bool:
+    return facts.prediction_type.startswith("v")
