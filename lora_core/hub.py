@@ -108,11 +108,10 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
     if not is_repo_id(repo):
         raise UserError(f"{repo_id!r} is no model of the hub: give owner/name, or the address of its page.")
     order: tuple[Variant, ...] = (None, HALF) if precision == "no" else (HALF, None)
-    good_enough = order[:1] if precision == "no" else order
-    if note is None or repo == asked or not (found := _cached(asked, good_enough)):  # from before the model moved
+    if note is None or repo == asked or not (found := _cached(asked, _good_enough(order))):  # from before it moved
         if note:
             emit(Warned(note))
-        found = _cached(repo, good_enough)
+        found = _cached(repo, _good_enough(order))
     if found:
         return found
     try:
@@ -124,6 +123,11 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
         return found
 
 
+def _good_enough(order: Sequence[Variant]) -> Sequence[Variant]:
+    """What of the cache spares asking the hub: full weights do for half precision, half ones not for full."""
+    return order[:1] if order[0] is None else order
+
+
 def _download(repo: str, order: Sequence[Variant], emit: Emit) -> Fetched:
     """What of the model is not in the cache. Raises UserError, whatever happens on the line and on the disk."""
     emit(Phase("download", detail=f"asking {host()} for {repo}"))
@@ -133,7 +137,7 @@ def _download(repo: str, order: Sequence[Variant], emit: Emit) -> Fetched:
         if name != repo:
             emit(Warned(f"{repo} is called {name} on {host()} now; write {name} from here on."))
             _remember(repo, name)
-            if found := _cached(name, order):
+            if found := _cached(name, _good_enough(order)):
                 return found
         return _download_files(name, info, order, emit)
     except (httpx2.HTTPError, httpx2.InvalidURL, NotAHub, OSError) as error:

@@ -1,8 +1,8 @@
 """A hub on loopback: the model API, /resolve with HEAD, GET and Range, and every trouble a line or a hub can make.
 
 The shapes are those of huggingface.co as huggingface_hub reads them: /api/models/ID?blobs=true, 307 for renamed
-models, X-Error-Code for refusals, and for large files a redirect to another host ("the CDN": the same server as
-`localhost` instead of `127.0.0.1`) with X-Linked-Etag, X-Linked-Size and X-Repo-Commit.
+models, X-Error-Code for refusals, and for large files a redirect to another origin ("the CDN", on a port of its own)
+with X-Linked-Etag, X-Linked-Size and X-Repo-Commit.
 """
 
 from __future__ import annotations
@@ -68,21 +68,29 @@ class HubServer:
     requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._http.daemon_threads = True
-        self._http.hub = self  # type: ignore[attr-defined]
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Handler) for _ in ("hub", "cdn")]
+        self._threads = []
+        for server in self._servers:
+            server.daemon_threads = True
+            server.hub = self  # type: ignore[attr-defined]
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+            self._threads.append(thread)
+            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     @property
     def port(self) -> int:
-        return int(self._http.server_address[1])
+        return int(self._servers[0].server_address[1])
+
+    @property
+    def cdn(self) -> str:
+        return f"http://127.0.0.1:{self._servers[1].server_address[1]}/cdn"
 
     @property
     def endpoint(self) -> str:
@@ -202,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers["X-Linked-Size"] = str(len(data))
         headers["X-Linked-Etag"] = f'"{hashlib.sha256(data).hexdigest()}"'
-        headers["Location"] = f"http://localhost:{hub.port}/cdn/{name}/{path}?signature=1"
+        headers["Location"] = f"{hub.cdn}/{name}/{path}?signature=1"
         self._answer(302, headers, b"")
 
     def _content(self, data: bytes, path: str, request: Request, headers: dict[str, str]) -> None:
