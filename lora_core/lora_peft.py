@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from lora_core.adapter import Adapter, Lora, LoraError
 from lora_core.dialects import output_axis
 from lora_core.dialects.modules import TEXT_ENCODERS, with_text_model
+from lora_core.dora import normalise_over_inputs
+from lora_core.lora_shapes import check_fits
 
 
 def from_peft(model: nn.Module, component: str, adapter: str = "default") -> Lora:
@@ -40,6 +43,41 @@ def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = 
     with torch.no_grad():
         for module, layer in layers.items():
             _write(layer, adapter, mine[module])
+
+
+def inject(model: nn.Module, component: str, lora: Lora, adapter: str = "default") -> None:
+    """Put adapters with the values of a LoRA onto a bare component; other components' adapters are left aside.
+
+    Exact for every LoRA of ours, DoRA included, which diffusers' own loader leaves out.
+
+    Raises:
+        LoraError: the component lacks a layer, a layer has another size, or only some layers have DoRA.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    has_text_model = any(name.startswith("text_model.") for name, _ in model.named_modules())
+    mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
+    check_fits(mine, base_shapes(model, component))
+    magnitudes = [value.dora_scale is not None for value in mine.values()]
+    if any(magnitudes) and not all(magnitudes):
+        raise LoraError("Only some layers of the LoRA have DoRA magnitudes; it cannot be loaded into a model.")
+    paths = {module: module.partition(".")[2] for module in mine}
+    if not has_text_model:
+        paths = {module: path.removeprefix("text_model.") for module, path in paths.items()}
+    # PEFT takes names for regular expressions.
+    ranks: dict[str, Any] = {re.escape(paths[module]): value.rank for module, value in mine.items()}
+    alphas: dict[str, Any] = {re.escape(paths[module]): value.alpha for module, value in mine.items()}
+    config = LoraConfig(
+        target_modules=list(paths.values()), rank_pattern=ranks, alpha_pattern=alphas, use_dora=any(magnitudes)
+    )
+    inject_adapter_in_model(config, model, adapter)
+    if any(magnitudes) and all(_is_over_inputs(value) for value in mine.values()):
+        normalise_over_inputs(model, adapter)
+    load_into_peft(model, component, mine, adapter)
+
+
+def _is_over_inputs(value: Adapter) -> bool:
+    return value.dora_scale is not None and value.dora_scale.shape[0] == 1
 
 
 def base_shapes(model: nn.Module, component: str) -> dict[str, tuple[int, ...]]:
