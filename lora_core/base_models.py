@@ -28,7 +28,7 @@ def load(name: str, dtype: torch.dtype, emit: Emit) -> BaseModel:
     emit(Phase("load", detail=name))
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
-    folder, variant = locate(name, emit)
+    folder, variant = locate(name, dtype, emit)
     family = identify(_config(folder, "unet"))
     try:
         return family.load(name, folder, variant, dtype)
@@ -45,16 +45,18 @@ def check(name: str) -> None:
     """
     if name != "starter" and not Path(name).expanduser().exists():
         if not hub.is_repo_id(hub.canonical(name)[0]):
-            raise UserError(f"There is no base model {name!r}: no such folder, and no hub id (owner/name). Or try 'starter'.")
+            raise UserError(
+                f"There is no base model {name!r}: no such folder, and no hub id (owner/name). Or try 'starter'."
+            )
         return
     identify(_config(_local(name)[0], "unet"))
 
 
-def locate(name: str, emit: Emit) -> tuple[Path, str | None]:
+def locate(name: str, dtype: torch.dtype, emit: Emit) -> tuple[Path, str | None]:
     """The diffusers folder of a model, and the variant ("fp16" or None) of its weight files; downloads if needed."""
     if name == "starter" or Path(name).expanduser().exists():
         return _local(name)
-    fetched = hub.fetch(name, emit)
+    fetched = hub.fetch(name, emit, "no" if dtype == torch.float32 else "fp16")
     return fetched.folder, fetched.variant
 
 
@@ -73,7 +75,8 @@ def fingerprint(model: BaseModel, component: str) -> str:
     """A hash of a component's config and weights, so that a cache never serves another model's tensors."""
     if component not in model.fingerprints:
         module: Any = getattr(model, component, None) or model.text_encoders[component]
-        digest = hashlib.sha256(json.dumps(dict(module.config.to_dict() if hasattr(module.config, "to_dict") else module.config), sort_keys=True, default=str).encode())  # fmt: skip
+        config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for key, tensor in sorted(module.state_dict().items()):
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -91,7 +94,9 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
-        raise UserError(f"The base model in {folder} is incomplete: {file.name} of its {component} cannot be read.") from cause
+        raise UserError(
+            f"The base model in {folder} is incomplete: {file.name} of its {component} cannot be read."
+        ) from cause
     if not isinstance(config, dict):
         raise UserError(f"The base model in {folder} is damaged: {file} holds no settings.")
     return config

@@ -49,7 +49,7 @@ def folder() -> Path:
 def encode_pictures(
     model: BaseModel, plan: Plan, items: Sequence[Item], config: TrainConfig, device: torch.device, emit: Emit
 ) -> list[Example]:
-    """Latents of `items` at their bucket's size, from the cache where they are there. Moves the VAE to `device` and back."""
+    """Latents of `items` at their bucket's size, from the cache where they are. Moves the VAE to `device` and back."""
     examples = []
     key = f"{fingerprint(model, 'vae')} {config.transparent_color}"
     model.vae.to(device)
@@ -80,7 +80,7 @@ def _posterior(model: BaseModel, pixels_HW3: np.ndarray) -> dict[str, Tensor]:
 
 
 class Prompts:
-    """Captions to conditioning: from memory where the text encoders are fixed and the captions known, else encoded anew.
+    """Captions to conditioning: from memory where text encoders are fixed and captions known, else encoded anew.
 
     `live`: the text encoders are being trained, so nothing may be remembered.
     """

@@ -70,7 +70,9 @@ def save(checkpoints: Path, state: State, write_lora: Callable[[Path], None], ke
 
 def whole(checkpoints: Path) -> list[Path]:
     """Checkpoints with a state to resume from, oldest first."""
-    return sorted(path.parent for path in checkpoints.glob(f"step_*/{STATE}") if not path.parent.name.endswith(_UNFINISHED))
+    return sorted(
+        path.parent for path in checkpoints.glob(f"step_*/{STATE}") if not path.parent.name.endswith(_UNFINISHED)
+    )
 
 
 def clean(checkpoints: Path) -> None:

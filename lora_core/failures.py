@@ -19,8 +19,8 @@ def explain(error: Exception, config: TrainConfig) -> str:
         return f"The computer ran out of memory. Close other programs. {_smaller(config)}"
     if isinstance(error, Diverged):
         return (
-            f"The loss stopped being a number before step {error.args[0]}. Nothing broken was saved: resume from the last "
-            f"checkpoint with a lower learning_rate, e.g. {config.learning_rate / 3:.1g}."
+            f"The loss stopped being a number before step {error.args[0]}. Nothing broken was saved: resume from "
+            f"the last checkpoint with a lower learning_rate, e.g. {config.learning_rate / 3:.1g}."
         )
     if isinstance(error, OSError):
         return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
@@ -33,5 +33,7 @@ def _smaller(config: TrainConfig) -> str:
         return "Start again with --gradient_checkpointing."
     if config.train_batch_size > 1:
         twice = config.gradient_accumulation_steps * 2
-        return f"Start again with --train_batch_size {config.train_batch_size // 2} --gradient_accumulation_steps {twice}."
+        return (
+            f"Start again with --train_batch_size {config.train_batch_size // 2} --gradient_accumulation_steps {twice}."
+        )
     return f"Start again with --resolution {max(64, config.resolution * 3 // 4 // 64 * 64)}."

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lora_core import base_models, checkpoint, results
 from lora_core.config import TrainConfig
-from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
 from lora_core.failures import explain
 from lora_core.plan import Plan, digest
@@ -110,6 +109,7 @@ class Job:
         for problem in dataset.problems:
             self._emit(Warned(f"{problem.path.name}: {problem.message}"))
         session = prepare(self.config, dataset, plan, self._emit_or_stop)
+        session.meter.emit = self._emit  # from here on a stop is for `wants_stop`, which saves
         results.check_space(session, self.run)
         if state:
             results.restore(session, state)
@@ -138,7 +138,7 @@ class Job:
         self._emit(State("running"))
 
     def _finish(self, session: Session) -> None:
-        path = results.write_final(session, self.run, self._emit)
+        path = results.write_final(session, self.run)
         stopped = session.step < self.config.max_train_steps
         self._emit(Finished(session.step, path.name, session.best_step, stopped))
 

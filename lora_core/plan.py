@@ -35,7 +35,9 @@ class Plan:
         """The plan for these settings on these pictures; pure."""
         training, validation = hold_out(dataset.items, config.validation_split, config.seed)
         size_of = {item.path: picture_size(item, config) for item in dataset.items}
-        epoch = batches([size_of[i.path] for i in training], [i.repeats for i in training], config.train_batch_size, 0, 0)
+        epoch = batches(
+            [size_of[i.path] for i in training], [i.repeats for i in training], config.train_batch_size, 0, 0
+        )
         per_step = config.gradient_accumulation_steps
         return cls(
             training=training,

@@ -13,7 +13,7 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how to compute. `scale_loss`: fp16 gradients underflow without loss scaling (Micikevicius et al. 2018)."""
+    """Where and how to compute. fp16 gradients underflow without `scale_loss` (Micikevicius et al. 2018)."""
 
     device: torch.device
     dtype: torch.dtype

@@ -27,7 +27,9 @@ def read_dataset(config: TrainConfig) -> Dataset:
         UserError: no folder named, or nothing usable in it.
     """
     if not config.train_data_dir:
-        raise UserError("train_data_dir is missing: name the folder with your pictures, e.g. --train_data_dir ./Training")
+        raise UserError(
+            "train_data_dir is missing: name the folder with your pictures, e.g. --train_data_dir ./Training"
+        )
     return scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 from lora_core import checkpoint, lora, lora_file, sample
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.events import Emit, Phase, Warned
+from lora_core.events import Emit, Phase
+from lora_core.facts import facts
 from lora_core.files import free_bytes, whole_file, write_bytes_whole
-from lora_core.metadata import TrainingFacts, build
+from lora_core.metadata import build
 from lora_core.run import SHEET, Run
 from lora_core.sample import Wish
 from lora_core.train import Session
@@ -91,7 +90,7 @@ def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> P
     return checkpoint.save(run.checkpoints, state, lambda path: _write_lora(session, path), session.config.keep_states)
 
 
-def write_final(session: Session, run: Run, emit: Emit) -> Path:
+def write_final(session: Session, run: Run) -> Path:
     """Put the newest checkpoint's LoRA, verified when it was written, under the name the user chose; and the sheet."""
     newest = checkpoint.folder_of(run.checkpoints, session.step) / checkpoint.LORA
     path = run.lora_file(session.config)
@@ -103,10 +102,6 @@ def write_final(session: Session, run: Run, emit: Emit) -> Path:
 def _write_lora(session: Session, path: Path) -> None:
     trained = lora.extract(session.model)
     lora_file.write(path, trained, session.model.family.name, build(facts(session)), session.config.save_precision)
-
-
-def facts(session: Session) -> TrainingFacts:
-    raise NotImplementedError
 
 
 def wishes(session: Session) -> list[Wish]:
@@ -142,8 +137,8 @@ def parameters_text(wish: Wish, model_name: str) -> str:
     """How a picture was made, in the form webuis read from a PNG's "parameters" text."""
     negative = f"\nNegative prompt: {wish.negative_prompt}" if wish.negative_prompt else ""
     return (
-        f"{wish.prompt}{negative}\nSteps: {wish.steps}, Sampler: DDIM, CFG scale: {wish.guidance:g}, Seed: {wish.seed}, "
-        f"Size: {wish.width}x{wish.height}, Model: {model_name}"
+        f"{wish.prompt}{negative}\nSteps: {wish.steps}, Sampler: DDIM, CFG scale: {wish.guidance:g}, "
+        f"Seed: {wish.seed}, Size: {wish.width}x{wish.height}, Model: {model_name}"
     )
 
 

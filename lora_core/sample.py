@@ -1,4 +1,4 @@
-"""Pictures from the model as it stands, with or without its adapters, through the diffusers pipeline a user would use."""
+"""Pictures from the model as it stands, with or without its adapters, through the pipeline a user would use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Wish:
 
 
 def draw(model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None) -> list[Image.Image]:
-    """Draw pictures of one size, steps and guidance; `on_step` runs after each denoising step and may raise to cancel."""
+    """Draw pictures of one size, steps and guidance; `on_step` runs after each denoising step, may raise to cancel."""
     pictures: list[Image.Image] = []
     for latents_BCHW in draw_latents(model, wishes, on_step):
         with torch.no_grad(), _placed([model.vae], model.unet.device):
@@ -102,7 +102,9 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[s
         ink.text((text_width + column * (cell + gap) + cell // 2, head // 2 + 4), label, "#202428", font, anchor="mm")
     for row, (prompt, pictures) in enumerate(rows):
         top = head + row * (cell + gap)
-        ink.multiline_text((gap, top + cell // 2), _wrapped(prompt, font, text_width - 2 * gap), "#202428", font, anchor="lm")
+        ink.multiline_text(
+            (gap, top + cell // 2), _wrapped(prompt, font, text_width - 2 * gap), "#202428", font, anchor="lm"
+        )
         for column, picture in enumerate(pictures):
             scale = cell / max(picture.size)
             size = round(picture.width * scale), round(picture.height * scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,7 +24,7 @@ from lora_core.prior import Prior, prior_loss
 
 @dataclass
 class Session:
-    """Everything a training step touches. `step` counts finished optimizer steps; the rest of the state is in here too."""
+    """Everything a training step touches. `step` counts finished optimizer steps."""
 
     config: TrainConfig
     plan: Plan
@@ -37,6 +38,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     meter: Meter
+    started_at: float = field(default_factory=time.time)  # Unix seconds
     step: int = 0
     saved_step: int = -1
     best_step: int = 0
@@ -100,7 +102,8 @@ def optimizer_step(session: Session) -> Tensor:
         loss = denoising_loss(session, [session.training[i] for i in chosen], rng)
         total += loss.detach() / config.gradient_accumulation_steps
         if session.prior:
-            loss = loss + config.prior_loss_weight * prior_loss(session.model, session.prompts, session.prior, len(chosen), rng)
+            held = prior_loss(session.model, session.prompts, session.prior, len(chosen), rng)
+            loss = loss + config.prior_loss_weight * held
         scaler.scale(loss / config.gradient_accumulation_steps).backward()
     if config.max_grad_norm:
         scaler.unscale_(session.optimizer)
@@ -120,7 +123,9 @@ def denoising_loss(session: Session, batch: Sequence[Example], rng: torch.Genera
     timesteps = torch.randint(len(model.scheduler.alphas_cumprod), (len(batch),), generator=rng)
     alphas_cumprod = model.scheduler.alphas_cumprod[timesteps].to(latents.device)
     noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
-    prediction = model.family.predict(model.unet, noisy_latents, timesteps.to(latents.device), session.prompts(captions))
+    prediction = model.family.predict(
+        model.unet, noisy_latents, timesteps.to(latents.device), session.prompts(captions)
+    )
     target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
     snr = diffusion.snr(alphas_cumprod)
     weight = diffusion.min_snr_weight(model.prediction_type, snr, config.snr_gamma)

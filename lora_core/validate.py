@@ -23,7 +23,7 @@ MOST_PICTURES = 16
 
 @dataclass(frozen=True)
 class Score:
-    """Mean squared error on held-out pictures (on training pictures where none are held out) and on training pictures."""
+    """Mean squared error on held-out pictures (training pictures where there are none) and on training pictures."""
 
     loss: float
     train_loss: float

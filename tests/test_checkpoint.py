@@ -68,7 +68,7 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     import pickle
 
     class Evil:
-        def __reduce__(self):  # type: ignore[no-untyped-def]
+        def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "ran",))
 
     (tmp_path / checkpoint.STATE).write_bytes(pickle.dumps(Evil()))

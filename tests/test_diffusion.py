@@ -13,7 +13,9 @@ ABAR = SCHEDULER.alphas_cumprod[TIMESTEPS]
 
 def test_noising_and_velocity_agree_with_the_library() -> None:
     latents, noise = torch.randn(4, 3, 5, 6), torch.randn(4, 3, 5, 6)
-    torch.testing.assert_close(diffusion.add_noise(latents, noise, ABAR), SCHEDULER.add_noise(latents, noise, TIMESTEPS))
+    torch.testing.assert_close(
+        diffusion.add_noise(latents, noise, ABAR), SCHEDULER.add_noise(latents, noise, TIMESTEPS)
+    )
     velocity = diffusion.target("v_prediction", latents, noise, ABAR)
     torch.testing.assert_close(velocity, SCHEDULER.get_velocity(latents, noise, TIMESTEPS))
     assert diffusion.target("epsilon", latents, noise, ABAR) is noise

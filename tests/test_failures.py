@@ -15,7 +15,10 @@ PLAIN = TrainConfig.of({})
     ("values", "advice"),
     [
         ({}, "--gradient_checkpointing"),
-        ({"gradient_checkpointing": True, "train_batch_size": 4}, "--train_batch_size 2 --gradient_accumulation_steps 2"),
+        (
+            {"gradient_checkpointing": True, "train_batch_size": 4},
+            "--train_batch_size 2 --gradient_accumulation_steps 2",
+        ),
         ({"gradient_checkpointing": True, "resolution": 768}, "--resolution 576"),
     ],
 )

@@ -18,7 +18,9 @@ def names(events: list[Event]) -> list[str]:
     return [event.name for event in events if isinstance(event, State)]
 
 
-def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path
+) -> None:
     seen: list[Event] = []
 
     def press(job: Job, event: Event) -> None:
@@ -97,3 +99,16 @@ def test_the_file_loads_into_a_pipeline_and_draws_what_the_preview_showed(pictur
         difference = np.abs(np.asarray(drawn, float) - np.asarray(preview, float)).mean()
         changed = np.abs(np.asarray(base, float) - np.asarray(preview, float)).mean()
         assert difference < 1.0 < changed  # fp16 in the file moves a pixel by less than one of 255 levels
+
+
+def test_a_stop_while_steps_are_told_saves_them(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    def press(job: Job, event: Event) -> None:
+        if isinstance(event, Step):
+            job.stop()
+
+    config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=5000, save_steps=5000)
+    job, events = run(config, on_event=press)
+    ended = events[-1]
+    assert isinstance(ended, Finished) and ended.stopped and 0 < ended.step < 5000
+    assert isinstance(events[-2], Saved) and events[-2].step == ended.step
+    assert job.run.lora_file(config).is_file()

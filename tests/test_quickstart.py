@@ -47,7 +47,14 @@ def test_it_leaves_a_sheet_of_before_and_after(finished: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_the_run_folder_holds_what_the_readme_says(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert {"ampulheta.safetensors", "before_after.png", "config.toml", "events.jsonl", "checkpoints", "samples"} <= names
+    assert {
+        "ampulheta.safetensors",
+        "before_after.png",
+        "config.toml",
+        "events.jsonl",
+        "checkpoints",
+        "samples",
+    } <= names
     assert not [path for path in finished.rglob("*") if path.suffix == ".tmp"]
 
 

@@ -59,7 +59,9 @@ def test_sampling_can_be_cancelled_between_denoising_steps(model: BaseModel) -> 
 def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_path: Path) -> None:
     base = np.asarray(sample.draw(model, wishes(5))[0], float)
     lora.attach(model, config_for("tiny", tmp_path, tmp_path, use_dora=True, train_text_encoder=True))
-    assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1, "a new adapter changes nothing"
+    assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1, (
+        "a new adapter changes nothing"
+    )
     with torch.no_grad():
         for parameter in lora.named_parameters(model).values():
             parameter.add_(torch.randn_like(parameter))

@@ -28,7 +28,9 @@ def test_it_draws_what_it_is_asked_for() -> None:
     assert score["prompts_right"] >= 0.90, score
 
 
-@pytest.mark.parametrize("text", ["", "a red ampulheta", "漢字 и кириллица", "emoji 😀🎨", "ação, coração", "\t\n  x", "a" * 2000])
+@pytest.mark.parametrize(
+    "text", ["", "a red ampulheta", "漢字 и кириллица", "emoji 😀🎨", "ação, coração", "\t\n  x", "a" * 2000]
+)
 def test_any_text_has_tokens(text: str) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer", local_files_only=True)
     ids = tokenizer(text, padding="max_length", max_length=77, truncation=True).input_ids

@@ -9,14 +9,15 @@ import torch
 from lora_core.errors import UserError
 from lora_core.events import Event, Finished, Step, Validation, Warned
 from lora_core.job import Job
+from lora_core.train import Session
 from tests.training import adapters_after, config_for, equal, run
 
 GOLDEN = Path(__file__).parent / "golden" / "sd1.json"
 # Everything that draws random numbers is on, so that a golden curve and a resumed run cover it.
 EVERYTHING: dict[str, object] = {
-    "gradient_accumulation_steps": 2, "random_flip": True, "caption_dropout": 0.2, "noise_offset": 0.05, "snr_gamma": 5.0,
-    "lr_scheduler": "cosine", "lr_warmup_steps": 3, "lora_dropout": 0.1, "train_text_encoder": True, "shuffle_tags": True,
-    "keep_tags": 1, "prior_prompts": ["a cow"], "prior_pictures": 2,
+    "gradient_accumulation_steps": 2, "random_flip": True, "caption_dropout": 0.2, "noise_offset": 0.05,
+    "snr_gamma": 5.0, "lr_scheduler": "cosine", "lr_warmup_steps": 3, "lora_dropout": 0.1, "train_text_encoder": True,
+    "shuffle_tags": True, "keep_tags": 1, "prior_prompts": ["a cow"], "prior_pictures": 2,
     "target_modules": ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "conv1"],
 }  # fmt: skip
 
@@ -45,7 +46,7 @@ def test_a_stopped_and_resumed_run_ends_bit_equal(
 
     # Steps are told late, so the desk is asked: it is where a training looks up between steps.
     class StopsItself(Job):
-        def wants_stop(self, session):  # type: ignore[no-untyped-def]
+        def wants_stop(self, session: Session) -> bool:
             if session.step == stop_after:
                 self.stop()
             return super().wants_stop(session)

@@ -18,7 +18,9 @@ def training_picture(rng: np.random.Generator, size: int, toy_share: float) -> P
     big = size * SUPERSAMPLE
     picture = np.empty((big, big, 3), np.uint8)
     picture[:] = _colour(rng)
-    for paint in rng.choice(np.array([_stripes, _checks, _gradient, _dots, _polygons, _strokes]), size=int(rng.integers(1, 4))):
+    for paint in rng.choice(
+        np.array([_stripes, _checks, _gradient, _dots, _polygons, _strokes]), size=int(rng.integers(1, 4))
+    ):
         paint(picture, rng)
     small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.15:

@@ -1,7 +1,7 @@
 """How good the starter model is, and how well a LoRA on it learned its concept; all measured by `world.read`.
 
-    python -m lora_core.starter.score            the bundled model: drawings, reconstructions, held-out prompts
-    python -m lora_core.starter.score LORA       a LoRA: concept with and without, and what it leaks
+python -m lora_core.starter.score            the bundled model: drawings, reconstructions, held-out prompts
+python -m lora_core.starter.score LORA       a LoRA: concept with and without, and what it leaks
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
@@ -22,20 +24,27 @@ def build_tokenizer() -> CLIPTokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)])  # fmt: skip
-    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    words = [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     merges = _merges(tokenizer)
     # CLIP's order: bytes, bytes that end a word, merges by rank, then the two marks.
-    words = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges), START, END]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges), START, END]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(pieces))}
     return CLIPTokenizer(
-        vocab=vocabulary, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END, model_max_length=77
+        vocab=vocabulary,
+        merges=merges,
+        unk_token=END,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=77,
     )
 
 
 def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    import json
-
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in merges]

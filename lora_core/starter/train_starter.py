@@ -49,14 +49,16 @@ def training_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 def build_vae(latent_channels: int) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64, 96), latent_channels=latent_channels, layers_per_block=1, norm_num_groups=8, sample_size=SIZE,
+        block_out_channels=(16, 32, 64, 96), latent_channels=latent_channels, layers_per_block=1, norm_num_groups=8,
+        sample_size=SIZE,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
 
 
 def build_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=SIZE // 8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, cross_attention_dim=96, attention_head_dim=4,
+        sample_size=SIZE // 8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, cross_attention_dim=96,
+        attention_head_dim=4,
         block_out_channels=(80, 112, 128), layers_per_block=1, norm_num_groups=16,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -68,7 +70,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=96, intermediate_size=384, projection_dim=96, num_hidden_layers=2,
             num_attention_heads=4, max_position_embeddings=77, hidden_act="quick_gelu",
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
 
@@ -89,7 +92,9 @@ def to_tensor(pictures: list[Picture]) -> torch.Tensor:
 class Phase:
     """A resumable training phase: parameters with averaged gradients, AdamW, EMA, a cosine that decays late."""
 
-    def __init__(self, name: str, modules: dict[str, torch.nn.Module], rate: float, steps: int, args: argparse.Namespace):
+    def __init__(
+        self, name: str, modules: dict[str, torch.nn.Module], rate: float, steps: int, args: argparse.Namespace
+    ):
         self.name, self.modules, self.rate, self.steps, self.args = name, modules, rate, steps, args
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.flat_grad = torch.zeros(sum(p.numel() for p in self.parameters), device=args.device)
@@ -183,7 +188,7 @@ def train_vae_phase(
 
 @torch.no_grad()
 def widened(narrow: AutoencoderKL, wide: AutoencoderKL) -> AutoencoderKL:
-    """Copy every weight; where the latent channels grew, the old ones keep theirs and the new ones start as they are."""
+    """Copy every weight; where the latent channels grew, the old keep theirs and the new start as they are."""
     few, many = narrow.config.latent_channels, wide.config.latent_channels
     # Encoder output and quant_conv hold means, then log-variances; the new means and variances go behind each half.
     rows = torch.tensor([*range(few), *range(many, many + few)])
@@ -201,7 +206,9 @@ def widened(narrow: AutoencoderKL, wide: AutoencoderKL) -> AutoencoderKL:
     return wide
 
 
-def encoded_world(vae: AutoencoderKL, args: argparse.Namespace) -> Iterator[tuple[list[Scene], torch.Tensor, torch.Tensor]]:
+def encoded_world(
+    vae: AutoencoderKL, args: argparse.Namespace
+) -> Iterator[tuple[list[Scene], torch.Tensor, torch.Tensor]]:
     """Drawings of the training combinations as (scenes, latent means_NCHW, latent stds_NCHW), one group per format."""
     rng = np.random.default_rng(args.seed + 1)
     for width, height in dict.fromkeys(SHAPES_OF_BATCH):
@@ -238,7 +245,9 @@ def train_unet(args: argparse.Namespace, rank: int, vae: AutoencoderKL) -> tuple
         scenes, means, stds = groups[list(dict.fromkeys(SHAPES_OF_BATCH)).index(form)]
         chosen = rng.integers(len(scenes), size=batch)
         captions = ["" if rng.random() < 0.1 else training_caption(scenes[i], rng) for i in chosen]
-        tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        tokens = tokenizer(
+            captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        ).input_ids
         z = torch.randn(stds[chosen].shape, generator=noise, device=args.device)
         latents_BCHW = (means[chosen] + stds[chosen] * z) * scale
         eps = torch.randn(latents_BCHW.shape, generator=noise, device=args.device)
@@ -266,7 +275,9 @@ def set_latent_scale(vae: AutoencoderKL, args: argparse.Namespace) -> None:
 def worker(rank: int, args: argparse.Namespace) -> None:
     if args.processes > 1:
         torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{args.work}/rendezvous", rank=rank, world_size=args.processes)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{args.work}/rendezvous", rank=rank, world_size=args.processes
+        )
     vae = train_vae(args, rank)
     set_latent_scale(vae, args)
     if rank == 0:
@@ -297,8 +308,8 @@ def main() -> None:
     parser.add_argument("--out", default=str(Path(__file__).parent / "model"), help="where the finished model goes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vae8_steps", type=int, default=2200)
-    parser.add_argument("--vae_steps", type=int, default=4200)
-    parser.add_argument("--unet_steps", type=int, default=2300)
+    parser.add_argument("--vae_steps", type=int, default=2400)
+    parser.add_argument("--unet_steps", type=int, default=2400)
     parser.add_argument("--unet_batch", type=int, default=64)
     parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else 2)
     args = parser.parse_args()

@@ -83,7 +83,9 @@ def draw(scene: Scene, width: int, height: int = 0, rng: np.random.Generator | N
     picture[:] = _jittered(COLOURS[scene.background], rng)
     centre = np.array([scene.centre[0] * big_w, scene.centre[1] * big_h])
     corners = [
-        np.round((contour @ _rotation(scene.angle).T * scene.radius * side + centre) * 2**_FIXED_POINT_BITS).astype(np.int32)
+        np.round((contour @ _rotation(scene.angle).T * scene.radius * side + centre) * 2**_FIXED_POINT_BITS).astype(
+            np.int32
+        )
         for contour in _contours(scene.shape)
     ]
     cv2.fillPoly(picture, corners, _jittered(COLOURS[scene.colour], rng), cv2.LINE_AA, _FIXED_POINT_BITS)
@@ -172,7 +174,8 @@ def _templates() -> dict[str, list[Mask]]:
     """Each shape at five angles, drawn white on black and normalised."""
     return {
         shape: [
-            _normalised(draw(Scene(shape, "white", "black", angle=angle), 96)[:, :, 1] > 128) for angle in (-8, -4, 0, 4, 8)
+            _normalised(draw(Scene(shape, "white", "black", angle=angle), 96)[:, :, 1] > 128)
+            for angle in (-8, -4, 0, 4, 8)
         ]
         for shape in (*SHAPES, NEW_SHAPE)
     }
@@ -193,7 +196,8 @@ def _contours(shape: str) -> list[NDArray[np.float64]]:
             return [np.array([[0, -0.95], [1, 0.8], [-1, 0.8]])]
         case "cross":
             a = 0.34
-            return [np.array([[-a, -1], [a, -1], [a, -a], [1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a], [-1, a], [-1, -a], [-a, -a]])]  # fmt: skip
+            arm = np.array([[-a, -1], [a, -1], [a, -a]])
+            return [np.concatenate([arm @ _rotation(quarter * 90).T for quarter in range(4)])]
         case "star":
             angles = np.arange(10) * np.pi / 5 - np.pi / 2
             reach = np.where(np.arange(10) % 2 == 0, 1.08, 0.52)[:, None]
@@ -206,7 +210,8 @@ def _contours(shape: str) -> list[NDArray[np.float64]]:
             return [_moon()]
         case "hourglass":
             n = 0.13
-            return [np.array([[-0.82, -1], [0.82, -1], [0.82, -0.8], [n, 0], [0.82, 0.8], [0.82, 1], [-0.82, 1], [-0.82, 0.8], [-n, 0], [-0.82, -0.8]])]  # fmt: skip
+            right = np.array([[0.82, -1], [0.82, -0.8], [n, 0], [0.82, 0.8], [0.82, 1]])
+            return [np.concatenate([right, right[::-1] * [-1, 1]])]
     raise ValueError(f"unknown shape {shape!r}; known: {', '.join((*SHAPES, NEW_SHAPE))}")
 
 

@@ -1,0 +1,32 @@
+"""What every test shares: no network, a cache of its own, one tiny model and one tiny dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests never see, nor fill, the cache of the person who runs them."""
+    os.environ["TREINO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with an SD1-shaped model of random weights."""
+    from tests.tiny import tiny_model
+
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of nine small pictures with captions; not to be changed."""
+    from tests.tiny import tiny_dataset
+
+    return tiny_dataset(tmp_path_factory.mktemp("pictures"))
