@@ -49,8 +49,8 @@ class Terminal:
         self._glyphs = _glyphs(stream.encoding or "ascii")
         self._drawn = 0  # columns of the bar now on the screen
         self._drawn_at = -math.inf
-        self._told_at = -math.inf  # the last plain line about progress
-        self._told_step = 0
+        self._told_at = self._told_phase_at = -math.inf  # the last plain lines about progress
+        self._told_mark = 0
         self._phase = ""
         self._state = "running"
         self._loss, self._weight = 0.0, 0.0
@@ -98,8 +98,8 @@ class Terminal:
         if self._has_bar:
             if event.name != "train":  # the first step draws the bar
                 self._draw(f"{text}{counted}{detail}", at_once=is_new)
-        elif is_new or self._clock() - self._told_at >= PLAIN_S:
-            self._told_at = self._clock()
+        elif is_new or self._clock() - self._told_phase_at >= PLAIN_S:
+            self._told_phase_at = self._clock()
             self._line(f"{text}{counted}{detail}")
 
     def _show_step(self, event: Step) -> None:
@@ -120,9 +120,9 @@ class Terminal:
         if self._has_bar:
             self._draw(self._bar(share, numbers), at_once=last)
             return
-        is_due = event.step - self._told_step >= PLAIN_SHARE * event.total
-        if is_due or last or self._clock() - self._told_at >= PLAIN_S:
-            self._told_step, self._told_at = event.step, self._clock()
+        mark = int(share / PLAIN_SHARE + 1e-9)
+        if mark > self._told_mark or last or self._clock() - self._told_at >= PLAIN_S:
+            self._told_mark, self._told_at = mark, self._clock()
             self._line("step " + "  ".join(numbers))
 
     def _show_state(self, event: State) -> None:
