@@ -26,7 +26,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """An optimizer step: mean loss of its batches, learning rate, steps per second, seconds to the end (-1: unknown)."""
+    """An optimizer step: mean loss of its batches, learning rate, steps per second, seconds left (-1: unknown)."""
 
     step: int
     total: int

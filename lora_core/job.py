@@ -106,8 +106,6 @@ class Job:
         identity = results.identity(self.config, digest(dataset))
         state = self._resumed(identity) if self.resume else None
         self._begin(state)
-        for problem in dataset.problems:
-            self._emit(Warned(f"{problem.path.name}: {problem.message}"))
         session = prepare(self.config, dataset, plan, self._emit_or_stop)
         session.meter.emit = self._emit  # from here on a stop is for `wants_stop`, which saves
         results.check_space(session, self.run)

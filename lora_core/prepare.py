@@ -10,7 +10,7 @@ from lora_core import base_models, lora, optim, precision
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
 from lora_core.config import TrainConfig
-from lora_core.dataset import Dataset, scan
+from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.events import Emit, Warned
 from lora_core.families import BaseModel
@@ -18,6 +18,8 @@ from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.prior import draw_prior
 from lora_core.train import Session
+
+TOLD_OF_EACH = 5  # problems of one kind that are told by file; the rest are counted
 
 
 def read_dataset(config: TrainConfig) -> Dataset:
@@ -43,6 +45,8 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Se
     for notice in (*compute.notices, *plan.notices):
         emit(Warned(notice))
     model = base_models.load(config.pretrained_model_name_or_path, compute.dtype, emit)
+    for sentence in quality_sentences(model, dataset, config):
+        emit(Warned(sentence))
     _check_size(model, plan)
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
     training, held_out = _encode(model, prompts, config, plan, compute.device, emit)
@@ -63,6 +67,24 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Se
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=Meter(emit, config.max_train_steps, config.save_steps, compute.device),
     )  # fmt: skip
+
+
+def quality_sentences(model: BaseModel, dataset: Dataset, config: TrainConfig) -> list[str]:
+    """The dataset's quality report as sentences, of each kind the first few and the number of the rest."""
+
+    def token_count(caption: str) -> int:
+        """Tokens without the start and end marks, by the tokenizer that makes most of them."""
+        return max(len(tokenizer(caption).input_ids) - 2 for tokenizer in model.tokenizers.values())
+
+    kinds: dict[str, list[str]] = {}
+    for problem in report(dataset, config.resolution, token_count):
+        kinds.setdefault(problem.kind, []).append(problem.message)
+    sentences = []
+    for messages in kinds.values():
+        sentences += messages[:TOLD_OF_EACH]
+        if (rest := len(messages) - TOLD_OF_EACH) > 0:
+            sentences.append(f"... and {rest} more: {messages[TOLD_OF_EACH]}")
+    return sentences
 
 
 def _encode(

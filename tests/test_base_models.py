@@ -50,7 +50,8 @@ def test_a_model_of_another_family_is_told(tiny_sd1: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "part", ["unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/tokenizer.json"]
+    "part",
+    ["unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/tokenizer.json"],
 )
 def test_an_incomplete_or_truncated_model_is_a_sentence(part: str, tiny_sd1: Path, tmp_path: Path) -> None:
     for damage in (lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:50])):

@@ -82,5 +82,6 @@ def identify(unet_config: Mapping[str, Any]) -> Family:
     width = unet_config.get("cross_attention_dim")
     raise UserError(
         f"The base model is of a kind Treino cannot train (cross-attention width {width}, "
-        f"{unet_config.get('in_channels')} input channels); take a Stable Diffusion 1.x model, e.g. stable-diffusion-v1-5/stable-diffusion-v1-5."
+        f"{unet_config.get('in_channels')} input channels); take a Stable Diffusion 1.x model, "
+        "e.g. stable-diffusion-v1-5/stable-diffusion-v1-5."
     )
