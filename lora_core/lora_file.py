@@ -16,15 +16,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lora_core.adapter import Adapter, Lora, LoraError, NoEffectError
-from lora_core.dialects import decode, webui
+from lora_core.dialects import decode, peft, webui
 from lora_core.dialects.modules import leaf, loads_everywhere
 from lora_core.files import WriteError, free_bytes, whole_file
 from lora_core.lora_peft import from_peft, load_into_peft
 from lora_core.lora_shapes import FAMILIES, family_of, fit
 
 __all__ = [
-    "Adapter", "Lora", "LoraError", "NoEffectError", "family_of", "from_peft", "load_into_peft", "read", "to_tensors",
-    "with_hashes", "write",
+    "Adapter", "Lora", "LoraError", "NoEffectError", "family_of", "from_peft", "is_ready", "load_into_peft", "read",
+    "serialise", "to_tensors", "width_of", "with_hashes", "write",
 ]  # fmt: skip
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -64,6 +64,7 @@ def read(path: Path) -> tuple[Lora, dict[str, str]]:
         LoraError: no such file, not a .safetensors, cut short, or no LoRA.
     """
     tensors, metadata = _load(path)
+    metadata = {**peft.settings_beside(path), **metadata}
     try:
         return decode(tensors, metadata), metadata
     except LoraError as cause:
@@ -88,6 +89,25 @@ def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
             tensors[f"{name}.dora_scale"] = _stored(adapter.dora_scale, torch.float32, module)
     _check_effect(tensors)
     return tensors
+
+
+def serialise(lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) -> bytes:
+    """The whole file as `write` writes it; checked like there."""
+    tensors = to_tensors(lora, family, dtype)
+    return save(tensors, with_hashes(tensors, metadata))
+
+
+def is_ready(path: Path, lora: Lora, family: str) -> bool:
+    """Whether the file `lora` was read from has our names and layouts already. Raises LoraError as `to_tensors` does."""
+    wanted = to_tensors(lora, family, width_of(lora))
+    found, _ = _load(path)
+    return {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in wanted.items()}
+
+
+def width_of(lora: Lora) -> str:
+    """The narrowest of our dtypes that loses nothing of the matrices."""
+    found = {tensor.dtype for adapter in lora.values() for tensor in (adapter.down, adapter.up)}
+    return next((name for name, dtype in DTYPES.items() if found == {dtype}), "fp32")
 
 
 def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

@@ -7,20 +7,30 @@ theirs: values are strings, objects are JSON, and what is not known is left out 
 
 from __future__ import annotations
 
+import base64
 import datetime
+import io
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lora_core import __version__
 
+_THUMBNAIL_SIDE = 256  # pixels
 THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
 CONFIG = "treino.config"
-_ARCHITECTURE = {"sd1": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base"}
-_STABILITY = "https://github.com/Stability-AI/generative-models"
+_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+_FAMILY_OF_ARCHITECTURE = {
+    "sd1": r"stable-diffusion-v1/lora",  # Forge compares the whole name
+    "sd2": r"stable-diffusion-v2.*/lora",
+    "sdxl": r"stable-diffusion-xl-v1-base/lora",
+}
+# diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
+_PEFT_SETTINGS = "lora_adapter_metadata"
 # Lines of the settings that hold folder names, tags or captions.
 _PRIVATE_SETTINGS = (
     "train_data_dir", "output_dir", "trigger_word", "sample_prompts", "sample_negative_prompt", "prior_prompts",
@@ -98,6 +108,18 @@ def build(facts: TrainingFacts) -> dict[str, str]:
     return without_private(metadata) if facts.private else metadata
 
 
+def thumbnail_url(picture: Path) -> str:
+    """A sample picture as the small JPEG data URL that fits `TrainingFacts.thumbnail`."""
+    from PIL import Image
+
+    with Image.open(picture) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 def without_private(metadata: Mapping[str, str]) -> dict[str, str]:
     """The same metadata without folder names, tags, captions and pictures; webuis still recognise the family."""
     kept = {key: value for key, value in metadata.items() if key not in _PRIVATE_KEYS}
@@ -107,6 +129,33 @@ def without_private(metadata: Mapping[str, str]) -> dict[str, str]:
     if CONFIG in kept:
         kept[CONFIG] = _without_private_settings(kept[CONFIG])
     return kept
+
+
+def recognisable(
+    metadata: Mapping[str, str], family: str, name: str, adapters: Iterable[tuple[int, float]]
+) -> dict[str, str]:
+    """Anyone's metadata, with what webuis tell the family by and call the LoRA by set right; the rest stays.
+
+    adapters: (rank, alpha) of every module.
+    """
+    kept = {key: value for key, value in metadata.items() if key != _PEFT_SETTINGS}
+    ranks, alphas = (set(numbers) for numbers in zip(*adapters, strict=True))
+    if not kept.get("ss_base_model_version", "").startswith(_VERSIONS[family]):
+        kept["ss_base_model_version"] = _VERSIONS[family]
+    if not re.match(_FAMILY_OF_ARCHITECTURE[family], kept.get("modelspec.architecture", "")):
+        is_v = kept.get("modelspec.prediction_type") == "v" or kept["ss_base_model_version"].endswith("_v")
+        kept["modelspec.architecture"] = f"{_architecture(family, is_v)}/lora"
+    kept["ss_v2"] = str(family == "sd2")
+    kept["ss_output_name"] = name
+    defaults = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",  # the word sd-scripts' resizing writes
+        "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.implementation": _implementation(family),
+        "modelspec.title": name,
+    }
+    return {**defaults, **kept}
 
 
 def _without_private_settings(toml: str) -> str:
@@ -186,10 +235,9 @@ def _ss_schedule(facts: TrainingFacts) -> dict[str, Any]:
 
 
 def _ss_network(facts: TrainingFacts) -> dict[str, Any]:
-    version = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}[facts.family]
     values = {
         "ss_v2": facts.family == "sd2",
-        "ss_base_model_version": version + ("_v" if _is_v(facts) and facts.family != "sdxl" else ""),
+        "ss_base_model_version": _VERSIONS[facts.family] + ("_v" if _is_v(facts) and facts.family != "sdxl" else ""),
         "ss_network_module": "networks.lora",
         "ss_network_dim": facts.rank,
         "ss_network_alpha": facts.alpha,
@@ -234,14 +282,10 @@ def _ss_dataset(facts: TrainingFacts) -> dict[str, Any]:
 
 def _modelspec(facts: TrainingFacts) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.1, with the names sd-scripts gives the models."""
-    if facts.family == "sd2":
-        architecture = "stable-diffusion-v2-768-v" if _is_v(facts) else "stable-diffusion-v2-512"
-    else:
-        architecture = _ARCHITECTURE[facts.family]
     values = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{architecture}/lora",
-        "implementation": _STABILITY if facts.family == "sdxl" else "diffusers",
+        "architecture": f"{_architecture(facts.family, _is_v(facts))}/lora",
+        "implementation": _implementation(facts.family),
         "implementation_version": f"treino/{__version__}",
         "title": facts.title or facts.output_name,
         "resolution": f"{facts.resolution}x{facts.resolution}",
@@ -254,6 +298,16 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
         "thumbnail": facts.thumbnail if len(facts.thumbnail) <= THUMBNAIL_LIMIT else "",
     }
     return {f"modelspec.{key}": value for key, value in values.items() if value}
+
+
+def _architecture(family: str, is_v: bool) -> str:
+    if family == "sd2":
+        return "stable-diffusion-v2-768-v" if is_v else "stable-diffusion-v2-512"
+    return {"sd1": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base"}[family]
+
+
+def _implementation(family: str) -> str:
+    return "https://github.com/Stability-AI/generative-models" if family == "sdxl" else "diffusers"
 
 
 def _is_v(facts: TrainingFacts) -> bool:

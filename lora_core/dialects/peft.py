@@ -10,11 +10,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lora_core.adapter import LoraError
 from lora_core.dialects.blocks import from_original
-from lora_core.dialects.modules import with_text_model
+from lora_core.dialects.modules import TEXT_ENCODERS, with_text_model
 
 SETTINGS = "lora_adapter_metadata"
 _ENDING = re.compile(
@@ -42,6 +43,24 @@ def module_of(path: str) -> str:
         return f"text_encoder.{with_text_model(path)}"
     path = path.removeprefix("unet.")
     return f"unet.{from_original(path) or path}"
+
+
+def settings_beside(path: Path) -> dict[str, str]:
+    """The settings PEFT saves beside adapter_model.safetensors, as metadata in diffusers' form; {} where there are none.
+
+    Raises:
+        LoraError: there are some, but they cannot be read, and without them the strength is unknown.
+    """
+    file = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        return {SETTINGS: json.dumps({f"{c}.{k}": v for c in ("unet", *TEXT_ENCODERS) for k, v in settings.items()})}
+    except (OSError, ValueError, AttributeError):
+        raise LoraError(
+            f"{file} is damaged, so the strength of the LoRA beside it is unknown; copy it again."
+        ) from None
 
 
 def alpha_of(module: str, rank: int, metadata: Mapping[str, str]) -> float:

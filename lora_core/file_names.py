@@ -1,0 +1,51 @@
+"""Names that every system takes for a LoRA, and every webui in a prompt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lora_core.config import RESERVED
+from lora_core.errors import UserError
+
+_FORBIDDEN = '<>:"/\\|?*'
+_MOST_BYTES = 200  # leaves room for endings and for the temporary name within the 255 of most file systems
+_MOST_WINDOWS = 259  # MAX_PATH without its ending zero
+
+
+def check_name(name: str, folder: Path, is_windows: bool = os.name == "nt") -> None:
+    """Whether `name` plus an ending may be a file in `folder`, here and where the file may be copied later.
+
+    Raises:
+        UserError: it may not; the sentence says why and what would do.
+    """
+    problem = _problem(name)
+    if problem:
+        raise UserError(f"{name!r} cannot be the name of a LoRA: {problem}.")
+    longest = len(str(folder.absolute() / f"{name}.safetensors"))
+    if is_windows and longest > _MOST_WINDOWS:
+        raise UserError(
+            f"{folder / name} is too long for Windows ({longest} of {_MOST_WINDOWS} characters); choose a shorter name."
+        )
+
+
+def _problem(name: str) -> str:
+    if not name.strip():
+        return "it is empty"
+    if odd := [c for c in name if c in _FORBIDDEN or ord(c) < 32 or ord(c) == 127]:
+        return f"{odd[0]!r} is not allowed in file names; use letters, digits, - and _"
+    if name != name.strip() or name.endswith("."):
+        return "Windows drops spaces and dots at the end and trips over spaces in front"
+    if name.split(".")[0].rstrip().upper() in RESERVED:
+        return f"Windows keeps {name.split('.')[0]} for a device; put another word in front"
+    if len(name.encode()) > _MOST_BYTES:
+        return f"it is too long ({len(name.encode())} bytes, {_MOST_BYTES} are allowed)"
+    return ""
+
+
+def plain(text: str) -> str:
+    """A text made into a name that passes: other signs become _, ends are trimmed; "" when nothing is left."""
+    kept = "".join(c if c not in _FORBIDDEN and ord(c) >= 32 and ord(c) != 127 else "_" for c in text).strip(" ._")
+    while len(kept.encode()) > _MOST_BYTES:
+        kept = kept[:-1].rstrip(" .")
+    return f"{kept}_" if kept.split(".")[0].rstrip().upper() in RESERVED else kept
