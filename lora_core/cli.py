@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
     except UserError as wrong:
         _complain(str(wrong))
         code = WRONG_INPUT
+    except SystemExit as end:  # argparse, after `convert --help`
+        code = int(end.code or 0)
     except KeyboardInterrupt:
         _complain("Stopped.")
         code = STOPPED

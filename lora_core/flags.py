@@ -17,8 +17,8 @@ A true|false setting is switched on by its name alone (--random_flip) and off by
 Lists of names are parted by ',', lists of prompts by ';'. Dashes may stand for underscores.
 
 commands:
-  convert ...           change a LoRA file between the names that programs use (convert --help)
-  export ...            copy a LoRA into a webui (export --help)
+  export RUN            put a finished LoRA into your webui, with picture and words (export --help)
+  convert IN OUT        turn any program's LoRA into a file that every webui loads (convert --help)
 
 examples:
   python treino.py --preset quickstart

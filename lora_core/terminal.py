@@ -155,14 +155,19 @@ class Terminal:
         self._drawn = columns
 
     def _line(self, text: str, colour: str = "") -> None:
-        if self._drawn:
-            self._write("\r" + " " * self._drawn + "\r")
-            self._drawn, self._drawn_at = 0, -math.inf  # the bar comes back with the next event
+        self._erase()
         text = _clean(text)
         self._write((f"\x1b[{colour}m{text}\x1b[0m" if colour and self._has_colour else text) + "\n")
 
-    def _end_bar(self) -> None:
+    def _erase(self) -> None:
         if self._drawn:
+            self._write("\r" + " " * self._drawn + "\r")
+            self._drawn, self._drawn_at = 0, -math.inf  # the bar comes back with the next event
+
+    def _end_bar(self) -> None:
+        if self._phase != "train":
+            self._erase()  # of a phase that is over nobody wants to read
+        elif self._drawn:
             self._write("\n")
             self._drawn = 0
 

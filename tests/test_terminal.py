@@ -224,6 +224,15 @@ def test_plain_lines_name_each_phase_once() -> None:
     assert stream.text().splitlines() == ["Preparing the pictures 0/50", "Training", "Preparing the pictures 49/50"]
 
 
+def test_a_phase_that_is_over_leaves_nothing_behind() -> None:
+    stream = Stream(screen=True)
+    show = Terminal(stream, {})
+    show(Phase("sample", 2, 2))
+    show(Finished(60, "a.safetensors", 60))
+    show.say("The LoRA is in a.safetensors")
+    assert shown(stream.text()) == ["The LoRA is in a.safetensors", ""]
+
+
 def test_a_download_is_counted_in_bytes() -> None:
     for screen in (False, True):
         stream = Stream(screen=screen)
