@@ -1,0 +1,24 @@
+"""The door to Treino from a terminal: `python treino.py --help` tells the rest."""
+
+from __future__ import annotations
+
+import sys
+
+from lora_core import bootstrap
+
+# The answers to these need nothing installed, so nobody waits for an installation to read them.
+ANSWERS = {"-h", "--help", "--version", "--list_presets", "--list-presets"}
+COMMANDS = {"convert", "export"}
+
+
+def main(argv: list[str]) -> int:
+    bootstrap.require_python()
+    if not ANSWERS.intersection(argv) or COMMANDS.intersection(argv[:1]):
+        bootstrap.ensure()
+    from lora_core.cli import main as run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
