@@ -90,7 +90,7 @@ def _add_general(made: argparse.ArgumentParser) -> None:
     group.add_argument("--verbose", action="store_true", default=False, help="Show the traceback of a failure.")
     group.add_argument(
         "--preset", nargs="?", const=MISSING, default=None, metavar="NAME|FILE",
-        help="Settings to start from: a name of --list_presets, a .toml, or a LoRA that Treino wrote. Flags go over them.",
+        help="Settings to start from: a name of --list_presets, a .toml, or a LoRA of Treino. Flags go over them.",
     )  # fmt: skip
     group.add_argument(
         "--resume", nargs="?", const="latest", default=None, metavar="latest|PATH",

@@ -47,7 +47,7 @@ class Problem:
 class ConfigError(UserError):
     """One or more settings are wrong; `problems` lists all of them at once."""
 
-    def __init__(self, problems: Iterable[Problem]):
+    def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(f"{p.field}: {p.message}" for p in self.problems))
 

@@ -38,7 +38,7 @@ class Terminal:
         stream: TextIO,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
-    ):
+    ) -> None:
         self._stream, self._clock, self._lock = stream, clock, threading.Lock()
         self._is_broken = False
         screen = stream.isatty()

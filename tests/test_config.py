@@ -216,7 +216,7 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         read_values(tmp_path / "none.toml")
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(UserError, match="folder.toml cannot be read"):
+    with pytest.raises(UserError, match=r"folder.toml cannot be read"):
         read_values(tmp_path / "folder.toml")
 
 
@@ -250,7 +250,7 @@ def test_a_lora_without_our_settings_is_told(tmp_path: Path, content: bytes) -> 
 
 def test_presets_by_name_by_file_and_by_a_wrong_name(tmp_path: Path) -> None:
     assert find_preset("quickstart") == read_preset(PRESETS / "quickstart.toml")
-    with pytest.raises(UserError, match="Did you mean 'quickstart'?"):
+    with pytest.raises(UserError, match=r"Did you mean 'quickstart'?"):
         find_preset("quikstart")
     with pytest.raises(UserError, match="There is no file"):
         find_preset(str(tmp_path / "none.toml"))

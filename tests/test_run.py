@@ -221,7 +221,7 @@ def test_runs_are_listed_newest_first_with_previous_ones(tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_made_or_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot be written to .* choose another --output_dir"):
+    with pytest.raises(UserError, match=r"cannot be written to .* choose another --output_dir"):
         make_folder(tmp_path / "file" / "run")
     make_folder(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []

@@ -31,7 +31,7 @@ from lora_core.terminal import Terminal, duration
 class Stream(io.TextIOWrapper):
     """A stream that is or is not a screen, of a given width and encoding."""
 
-    def __init__(self, *, screen: bool, encoding: str = "utf-8"):
+    def __init__(self, *, screen: bool, encoding: str = "utf-8") -> None:
         super().__init__(io.BytesIO(), encoding=encoding, newline="")
         self._screen = screen
 
