@@ -128,7 +128,7 @@ def restart(home: Environment) -> None:
 def _make_folder(home: Environment, lock: int, build: torch_build.TorchBuild) -> None:
     """An environment with pip in it: a new one, or the one that is there where that is sound."""
     state = home.state()
-    is_sound = home.can_start() and not (home.is_running() and not home.is_for(sys.version_info))
+    is_sound = home.can_start() and not (home.is_running() and not home.is_for(sys.version_info[:2]))
     if state == environment.FOREIGN:
         if not home.python.exists():
             raise SetupError(f"{home.folder} is in the way and holds no Python. Delete it and start again.")

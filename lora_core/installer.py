@@ -70,7 +70,8 @@ _CAUSES = (
     (r"No matching distribution found for (?P<what>\S+)", _NO_BUILD),
     (
         r"subprocess-exited-with-error|Failed (?:to build|building wheel)|Visual C\+\+ 14",
-        "A package has no ready-made build for Python {python}. Install Python 3.11, 3.12 or 3.13 and start again with it",
+        "A package has no ready-made build for Python {python}. "
+        "Install Python 3.11, 3.12 or 3.13 and start again with it",
     ),
     (
         r"(?:DLL load failed|WinError 126|WinError 1114)",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +79,8 @@ def versions(path: Sequence[str] | None = None) -> dict[str, str]:
     """Canonical name -> version of all that is installed; of two copies the one that is imported."""
     from importlib import metadata  # newer than the oldest Python that has to read this file
 
-    place = {} if path is None else {"path": list(path)}
     found: dict[str, str] = {}
-    for distribution in metadata.distributions(**place):
+    for distribution in metadata.distributions(path=sys.path if path is None else list(path)):
         # A folder that an interrupted pip left behind has no name.
         name = distribution.metadata["Name"] if distribution.metadata else None
         if name:
