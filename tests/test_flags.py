@@ -94,7 +94,7 @@ def test_values_may_be_empty_or_begin_with_a_dash() -> None:
         (["-x"], ["There is no flag -x."]),
         (["stray"], ["'stray' belongs to no flag; put text with spaces in quotes."]),
         (["--seed"], ["--seed needs a value; write --seed=VALUE if the value begins with '-'."]),
-        (["--save_steps", "-1e-5"], ["--save_steps needs a value; write --save_steps=VALUE if the value begins with '-'."]),
+        (["--seed", "-1e-5"], ["--seed needs a value; write --seed=VALUE if the value begins with '-'."]),
         (["--preset"], ["--preset needs a value; write --preset=VALUE if the value begins with '-'."]),
     ],
 )  # fmt: skip
