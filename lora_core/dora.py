@@ -7,11 +7,25 @@ there. Over the input axis, all of them compute the weight that was trained.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class AdaptedLayer(Protocol):
+    """What PEFT makes of a layer; the mappings are by adapter name."""
+
+    lora_A: Mapping[str, Layer]
+    lora_B: Mapping[str, Layer]
+    lora_magnitude_vector: nn.ModuleDict
+    scaling: dict[str, float]
+
+    def get_base_layer(self) -> Layer: ...
 
 
 class InputDora(nn.Module):
@@ -22,12 +36,14 @@ class InputDora(nn.Module):
 
     over_inputs = True
 
-    def __init__(self, layer: Any, adapter: str) -> None:
+    def __init__(self, layer: AdaptedLayer, adapter: str) -> None:
         super().__init__()
         merged = _merged(layer.get_base_layer(), layer.lora_A[adapter], layer.lora_B[adapter], layer.scaling[adapter])
         self.weight = nn.Parameter(_norm(merged))
 
-    def forward(self, x: Tensor, *, lora_A: Any, lora_B: Any, scaling: float, base_layer: Any, **_: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, *, lora_A: Layer, lora_B: Layer, scaling: float, base_layer: Layer, **_: object
+    ) -> Tensor:
         """What the adapter adds to the base layer's answer; x: [..., in] or [B, in, H, W]."""
         # The norm is a constant to the gradient (section 4.3 of the paper).
         norm = _norm(_merged(base_layer, lora_A, lora_B, scaling)).detach()
@@ -37,21 +53,33 @@ class InputDora(nn.Module):
         factor = factor.to(x.dtype)
         frozen = base_layer.weight.to(x.dtype)
         if isinstance(base_layer, nn.Conv2d):
-            moved = base_layer._conv_forward(x * (factor - 1), frozen, None)
+            moved: Tensor = base_layer._conv_forward(x * (factor - 1), frozen, None)
         else:
             moved = functional.linear(x * (factor - 1), frozen)
-        return moved + lora_B(lora_A(x * factor)) * scaling  # type: ignore[no-any-return]  # PEFT's layers are untyped
+        adapted: Tensor = lora_B(lora_A(x * factor))
+        return moved + adapted * scaling
 
 
 def normalise_over_inputs(model: nn.Module, adapter: str = "default") -> None:
     """Replace every magnitude vector PEFT made in a model; do it before the optimizer is given the parameters."""
-    modules: list[Any] = list(model.modules())
-    for layer in modules:
-        if isinstance(getattr(layer, "lora_A", None), nn.ModuleDict) and adapter in layer.lora_magnitude_vector:
+    for layer in adapted_layers(model, adapter).values():
+        if adapter in layer.lora_magnitude_vector:
             layer.lora_magnitude_vector[adapter] = InputDora(layer, adapter)
 
 
-def _merged(base: Any, down: Any, up: Any, scaling: float) -> Tensor:
+def adapted_layers(model: nn.Module, adapter: str = "default") -> dict[str, AdaptedLayer]:
+    """Every layer PEFT gave this adapter, by path."""
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    return {path: cast(AdaptedLayer, layer) for path, layer in modules.items() if adapter in _adapters(layer)}
+
+
+def _adapters(layer: nn.Module) -> tuple[str, ...]:
+    # Told by what it has: importing peft for its class takes seconds, and reading a file needs none of it.
+    downs = getattr(layer, "lora_A", None)
+    return tuple(downs) if isinstance(downs, nn.ModuleDict) else ()
+
+
+def _merged(base: Layer, down: Layer, up: Layer, scaling: float) -> Tensor:
     """The adapted weight in fp32, [out, in] or [out, in, kh, kw]; without a graph, as only its norm is wanted."""
     with torch.no_grad():
         change = up.weight.float().flatten(1) @ down.weight.float().flatten(1)

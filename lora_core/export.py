@@ -34,7 +34,7 @@ class ExistsError(UserError):
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What A1111's and Forge's editor of a LoRA shows; sd_version "" is filled in from the LoRA. A weight of 0 is unset."""
+    """What A1111's and Forge's editor of a LoRA shows. sd_version "": taken from the LoRA. A weight of 0: unset."""
 
     description: str = ""
     sd_version: str = ""
@@ -54,7 +54,7 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export left behind. `refreshed` is the address of the webui that took notice, "" when `hint` is needed."""
+    """What an export left. `refreshed`: the address of the webui that took notice, "" when `hint` is needed."""
 
     name: str
     lora: Path
@@ -100,7 +100,8 @@ def export_lora(
     return Exported(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
         picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,
-        prompt=prompt_text(name, sidecar), refreshed=refresh(webui), hint=webui.hint, warnings=_warnings(lora, family, webui),
+        prompt=prompt_text(name, sidecar), refreshed=refresh(webui), hint=webui.hint,
+        warnings=_warnings(lora, family, webui),
     )  # fmt: skip
 
 

@@ -94,11 +94,12 @@ def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
 def serialise(lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) -> bytes:
     """The whole file as `write` writes it; checked like there."""
     tensors = to_tensors(lora, family, dtype)
-    return save(tensors, with_hashes(tensors, metadata))
+    data: bytes = save(tensors, with_hashes(tensors, metadata))
+    return data
 
 
 def is_ready(path: Path, lora: Lora, family: str) -> bool:
-    """Whether the file `lora` was read from has our names and layouts already. Raises LoraError as `to_tensors` does."""
+    """Whether the file `lora` was read from has our names and layouts already. Raises LoraError like `to_tensors`."""
     wanted = to_tensors(lora, family, width_of(lora))
     found, _ = _load(path)
     return {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in wanted.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lora_core.adapter import Adapter, Lora, LoraError
 from lora_core.dialects import output_axis
 from lora_core.dialects.modules import TEXT_ENCODERS, with_text_model
-from lora_core.dora import normalise_over_inputs
+from lora_core.dora import AdaptedLayer, adapted_layers, normalise_over_inputs
 from lora_core.lora_shapes import check_fits
 
 
@@ -22,7 +22,7 @@ def from_peft(model: nn.Module, component: str, adapter: str = "default") -> Lor
     """
     return {
         f"{component}.{_file_path(path, component)}": _read(layer, adapter)
-        for path, layer in _layers(model, adapter).items()
+        for path, layer in adapted_layers(model, adapter).items()
     }
 
 
@@ -32,7 +32,9 @@ def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = 
     Raises:
         LoraError: they are not; the model is as it was.
     """
-    layers = {f"{component}.{_file_path(path, component)}": layer for path, layer in _layers(model, adapter).items()}
+    layers = {
+        f"{component}.{_file_path(path, component)}": layer for path, layer in adapted_layers(model, adapter).items()
+    }
     mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
     if odd := sorted(layers.keys() ^ mine.keys()):
         raise LoraError(f"The LoRA and the model have adapters on different layers: {', '.join(odd[:3])}.")
@@ -83,52 +85,38 @@ def _is_over_inputs(value: Adapter) -> bool:
 def base_shapes(model: nn.Module, component: str) -> dict[str, tuple[int, ...]]:
     """The weight shapes of every linear and convolution of a component, by module name; adapters left aside."""
     shapes: dict[str, tuple[int, ...]] = {}
-    module: Any
     for path, module in model.named_modules():
-        if _is_adapted(module):
-            module = module.get_base_layer()
-        elif "lora_" in path or "base_layer" in path:
-            continue
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            shapes[f"{component}.{_file_path(path, component)}"] = tuple(module.weight.shape)
+        if ".lora_" not in path and isinstance(module, nn.Linear | nn.Conv2d):
+            name = path.removesuffix(".base_layer")  # PEFT's place for what it wraps
+            shapes[f"{component}.{_file_path(name, component)}"] = tuple(module.weight.shape)
     return shapes
-
-
-def _layers(model: nn.Module, adapter: str) -> dict[str, Any]:
-    modules: dict[str, Any] = dict(model.named_modules())
-    return {path: module for path, module in modules.items() if _is_adapted(module) and adapter in module.lora_A}
-
-
-def _is_adapted(module: Any) -> bool:
-    # Told by what it has: importing peft for its class takes seconds, and reading a file needs none of it.
-    return isinstance(getattr(module, "lora_A", None), nn.ModuleDict)
 
 
 def _file_path(path: str, component: str) -> str:
     return with_text_model(path) if component in TEXT_ENCODERS else path
 
 
-def _read(layer: Any, adapter: str) -> Adapter:
+def _read(layer: AdaptedLayer, adapter: str) -> Adapter:
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     # Through fp32, in which the file keeps it: what is read back is then what was written.
     alpha = float(torch.tensor(layer.scaling[adapter] * down.shape[0], dtype=torch.float32))
     return Adapter(_copy(down), _copy(up), alpha, _magnitude(layer, adapter, down.dim()))
 
 
-def _magnitude(layer: Any, adapter: str, dimensions: int) -> Tensor | None:
+def _magnitude(layer: AdaptedLayer, adapter: str, dimensions: int) -> Tensor | None:
     if adapter not in layer.lora_magnitude_vector:
         return None
     magnitude = layer.lora_magnitude_vector[adapter]
-    values = _copy(magnitude.weight)
+    values = _copy(cast(Tensor, magnitude.weight))
     return values if getattr(magnitude, "over_inputs", False) else output_axis(values, dimensions)
 
 
-def _write(layer: Any, adapter: str, value: Adapter) -> None:
+def _write(layer: AdaptedLayer, adapter: str, value: Adapter) -> None:
     layer.lora_A[adapter].weight.copy_(value.down)
     layer.lora_B[adapter].weight.copy_(value.up)
     layer.scaling[adapter] = value.scale
     if value.dora_scale is not None:
-        weight = layer.lora_magnitude_vector[adapter].weight
+        weight = cast(Tensor, layer.lora_magnitude_vector[adapter].weight)
         weight.copy_(value.dora_scale.reshape(weight.shape))
 
 

@@ -115,8 +115,8 @@ def _weight(run: Run | None, step: int | None) -> tuple[float, tuple[str, ...]]:
     better = run.checkpoints / f"step_{best:07d}" / "lora.safetensors"
     instead = f" The LoRA of step {best} is {better}." if better.is_file() else ""
     remark = (
-        f"The validation loss was lowest at step {best} ({trained[best]:.4f}) and is {trained[mine]:.4f} at step {mine}: "
-        f"it overfits, so a weight of {OVERFIT_WEIGHT:g} is proposed.{instead}"
+        f"The validation loss was lowest at step {best} ({trained[best]:.4f}) and is {trained[mine]:.4f} at step "
+        f"{mine}: it overfits, so a weight of {OVERFIT_WEIGHT:g} is proposed.{instead}"
     )
     return OVERFIT_WEIGHT, (remark,)
 

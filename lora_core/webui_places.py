@@ -38,12 +38,9 @@ def places_of(platform: str, home: Path, environment: Mapping[str, str], drives:
     elif platform == "darwin":
         yield from (Path("/Applications"), *_children(Path("/Volumes")))
     else:
-        mounts = (
-            *_children(Path("/mnt")),
-            *_children(Path("/media") / home.name),
-            *_children(Path("/run/media") / home.name),
-        )
-        yield from (Path("/opt"), Path("/srv"), Path("/data"), Path("/workspace"), *mounts)
+        yield from (Path("/opt"), Path("/srv"), Path("/data"), Path("/workspace"))
+        for mounts in (Path("/mnt"), Path("/media") / home.name, Path("/run/media") / home.name):
+            yield from _children(mounts)
 
 
 def config_folder() -> Path:
@@ -61,7 +58,7 @@ def remembered(config: Path) -> list[Path]:
 
 
 def remember(config: Path, folder: Path) -> None:
-    """Put a webui folder first among those chosen before. A convenience: a config folder it cannot write is no error."""
+    """Put a webui folder first among those chosen before; being a convenience, it fails in silence."""
     chosen = [folder, *(other for other in remembered(config) if other != folder)][:_MOST_REMEMBERED]
     try:
         config.mkdir(parents=True, exist_ok=True)

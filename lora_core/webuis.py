@@ -90,8 +90,8 @@ def at(folder: Path) -> WebUI:
 _INNER = ("webui", "ComfyUI", "Fooocus", "app", "Data")
 # Folders people put programs into: their children are looked at too. Compared without case, spaces and signs.
 _SHELVES = {
-    "ai", "sd", "ml", "art", "aiart", "stablediffusion", "diffusion", "apps", "programs", "tools", "git", "github", "repos",
-    "src", "code", "projects", "downloads", "documents", "desktop", "opt", "portable", "games", "workspace",
+    "ai", "sd", "ml", "art", "aiart", "stablediffusion", "diffusion", "apps", "programs", "tools", "git", "github",
+    "repos", "src", "code", "projects", "downloads", "documents", "desktop", "opt", "portable", "games", "workspace",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ that knows it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -17,9 +18,9 @@ from lora_core.dialects.modules import exists
 _DIALECTS = (webui.split, attn_procs.split, onetrainer.split, peft.split)
 # Endings of other kinds of adapters, which no pair of matrices can stand for.
 _OTHER_KINDS = {
-    "hada_w1": "LoHa", "lokr_w": "LoKr", "lora_mid": "a LoCon with Tucker decomposition", "oft_": "OFT",
-    "boft": "BOFT", "ia3": "IA3", ".diff": "a full difference", "a1.weight": "GLoRA", "w_norm": "trained norms",
-    "bundle_emb": "a bundled embedding",
+    r"\.hada_": "LoHa", r"\.lokr_": "LoKr", r"\.lora_mid\.": "a LoCon with Tucker decomposition", r"\.oft_": "OFT",
+    r"\.on_input$": "IA3", r"\.diff(_b)?$": "a full difference", r"\.[ab][12]\.weight$": "GLoRA",
+    r"\.[wb]_norm$": "trained norms", r"^bundle_emb\.": "a bundled embedding",
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
     """The adapters in the tensors of a file, whatever its dialect; dtypes and numbers stay as they are.
 
     Raises:
-        LoraError: keys of no dialect or no module of Stable Diffusion, another kind of adapter, a pair without its half.
+        LoraError: keys of no dialect or no module of Stable Diffusion, another kind of adapter, half a pair.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     unknown = []
@@ -46,7 +47,7 @@ def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
 
 def _about(unknown: list[str], total: int) -> str:
     for mark, kind in _OTHER_KINDS.items():
-        if any(mark in key for key in unknown):
+        if any(re.search(mark, key) for key in unknown):
             return f"The file holds {kind} ({unknown[0]}), which is no plain LoRA and cannot be converted to one."
     if len(unknown) == total:
         return f"The file is no LoRA for Stable Diffusion 1, 2 or XL: it holds {unknown[0]} and the like."

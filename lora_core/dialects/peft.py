@@ -46,7 +46,7 @@ def module_of(path: str) -> str:
 
 
 def settings_beside(path: Path) -> dict[str, str]:
-    """The settings PEFT saves beside adapter_model.safetensors, as metadata in diffusers' form; {} where there are none.
+    """PEFT's settings beside adapter_model.safetensors, as metadata in diffusers' form; {} where there are none.
 
     Raises:
         LoraError: there are some, but they cannot be read, and without them the strength is unknown.
