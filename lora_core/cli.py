@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
         code = STOPPED
     except BrokenPipeError:  # `treino.py --help | head`; Python would complain once more when it closes the stream
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as failure:  # the last door: whatever it is, a sentence and an exit code
+    except Exception as failure:  # noqa: BLE001  the last door: whatever it is, a sentence and an exit code
         _report(failure, "--verbose" in argv)
         code = FAILED
     return code
