@@ -1,6 +1,6 @@
 """What a requirements file asks for, and whether it is installed; the standard library is all it takes.
 
-PEP 440 and PEP 508 as far as our own files go: a name, or a name with versions such as `>=1.2,<2`.
+PEP 440 and PEP 508 as far as our own files go: a name, or a name with releases such as `>=1.2,<2`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:(?:==|!=|>=|<=|>|<)\s*[0-9][^\s,]*\s*,?\s*)*)")
+_BOUND = r"(==|!=|>=|<=|>|<)\s*([0-9]+(?:\.[0-9]+)*)"
+_LINE = re.compile(rf"([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:{_BOUND}\s*,?\s*)*)")
 _VERSION = re.compile(r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?(?:\.post(\d+))?(?:\.dev(\d+))?(?:\+[a-z0-9.]+)?")
 _COMPARE: dict[str, Callable[[_Key, _Key], bool]] = {
     "==": operator.eq, "!=": operator.ne, ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
@@ -55,11 +56,8 @@ def parse(line: str) -> Requirement:
     """One requirement. Raises ValueError on options, extras, markers and addresses, which our files do without."""
     found = _LINE.fullmatch(line.strip())
     if not found:
-        raise ValueError(f"requirement {line!r} is not a name with versions such as >=1.2,<2")
-    pairs = re.findall(r"(==|!=|>=|<=|>|<)\s*([^\s,]+)", found[2])
-    for _, version in pairs:
-        _key(version)
-    return Requirement(found[1], tuple(pairs))
+        raise ValueError(f"requirement {line!r} is not a name with releases such as >=1.2,<2")
+    return Requirement(found[1], tuple(re.findall(_BOUND, found[2])))
 
 
 def unmet(wanted: Iterable[Requirement], path: Sequence[str] | None = None) -> list[str]:
@@ -98,15 +96,10 @@ def _allows(sign: str, wanted: str, version: str) -> bool:
     except ValueError:
         return False
     if have[0] == want[0]:  # within one release: 2.0rc1 is not taken as below 2.0, nor 2.0.post1 as above it
-        if sign == "<" and _is_early(have) and not _is_early(want):
-            return False
-        if sign == ">" and have[2] >= 0 > want[2]:
+        is_early = have[1] < _FINAL or have[3] != _NO_DEV
+        if (sign == "<" and is_early) or (sign == ">" and have[2] >= 0):
             return False
     return _COMPARE[sign](have, want)
-
-
-def _is_early(key: _Key) -> bool:
-    return key[1] < _FINAL or key[3] != _NO_DEV
 
 
 def _key(version: str) -> _Key:
