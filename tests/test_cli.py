@@ -401,3 +401,12 @@ def test_one_press_passed_on_twice_counts_once(monkeypatch: pytest.MonkeyPatch) 
         signal.raise_signal(signal.SIGINT)
         assert len(presses) == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_other_commands_go_through_the_same_door(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"treino.py {command}" in capsys.readouterr().out
+    assert main([command]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("treino: ") and "Traceback" not in told.err
