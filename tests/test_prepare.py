@@ -7,7 +7,7 @@ from PIL import Image
 
 from lora_core import base_models
 from lora_core.dataset import scan
-from lora_core.events import Event, Saved, Warned
+from lora_core.events import Saved, Warned
 from lora_core.prepare import TOLD_OF_EACH, quality_sentences
 from tests.tiny import tiny_dataset
 from tests.training import config_for, run

@@ -53,7 +53,7 @@ def test_a_stopped_and_resumed_run_ends_bit_equal(
 
     job = StopsItself(config)
     job.start()
-    assert job.wait(120) and job.error is None
+    assert job.wait(600) and job.error is None
     ended = job.run.finished()
     assert ended is not None and ended.stopped and ended.step == stop_after
     resumed, _ = run(config, resume="latest")

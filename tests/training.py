@@ -27,7 +27,7 @@ def config_for(model: Path | str, data: Path, out: Path, **values: object) -> Tr
 def run(
     config: TrainConfig, resume: str = "", on_event: Callable[[Job, Event], None] | None = None
 ) -> tuple[Job, list[Event]]:
-    """Start a job, wait for its end (at most two minutes) and return it with all that it told."""
+    """Start a job, wait for its end (at most ten minutes) and return it with all that it told."""
     events: list[Event] = []
 
     def listen(event: Event) -> None:
@@ -37,7 +37,7 @@ def run(
 
     job = Job(config, resume, [listen])
     job.start()
-    assert job.wait(120), "the training did not end"
+    assert job.wait(600), "the training did not end"
     return job, events
 
 
