@@ -51,7 +51,7 @@ _CAUSES = (
         _NO_BUILD,
     ),
     (
-        r"DO NOT MATCH THE HASHES|BadZipFile|IncompleteRead|Connection broken|Read timed out|ReadTimeoutError",
+        r"DO NOT MATCH THE HASHES|BadZipFile|IncompleteRead|Connection broken: |Read timed out|ReadTimeoutError",
         "A download was cut short. Check the network connection and start again; what is complete is kept",
     ),
     (
@@ -96,15 +96,14 @@ def run(command: Sequence[str], log: Path, lock: int, say: Callable[[str], objec
     Raises:
         SetupError: it failed; the sentence has the cause, the fix and the place of the log.
     """
-    began, printed = time.monotonic(), []
-    with open(log, "a", encoding="utf-8", newline="\n") as record:
-        record.write(f"$ {subprocess.list2cmdline(command)}\n")
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            encoding="utf-8", errors="replace", env=clean(os.environ),
-            pass_fds=() if sys.platform == "win32" else (lock,),
-        )  # fmt: skip
+    printed, began = [], time.monotonic()
+    with open(log, "a", encoding="utf-8", newline="\n") as record, subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace", env=clean(os.environ),
+        pass_fds=() if sys.platform == "win32" else (lock,),
+    ) as process:  # fmt: skip
         assert process.stdout is not None
+        record.write(f"$ {subprocess.list2cmdline(command)}\n")
         try:
             for line in _lines(process.stdout, lambda: say(f"    still busy after {time.monotonic() - began:.0f} s")):
                 printed.append(line)
@@ -113,12 +112,10 @@ def run(command: Sequence[str], log: Path, lock: int, say: Callable[[str], objec
                 told = news(line)
                 if told:
                     say(f"    {told}")
-            code = process.wait()
         except BaseException:
             process.terminate()
-            process.wait()
             raise
-    if code:
+    if process.returncode:
         raise SetupError(f"{explain(''.join(printed))}. The log is in {log}.")
     return "".join(printed)
 
