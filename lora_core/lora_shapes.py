@@ -24,7 +24,7 @@ _NEVER_SDXL = re.compile(
 
 
 def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
-    """ "sd1", "sd2" or "sdxl": by the widths, then by the blocks, then by what the metadata claim.
+    """The family (sd1, sd2 or sdxl) by the widths, then by the blocks, then by what the metadata claim.
 
     Raises:
         LoraError: it belongs to no family, or nothing in it tells which.
@@ -36,7 +36,7 @@ def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
         return _CROSS_ATTENTION[widths.pop()]
     if any(m.startswith("text_encoder_2.") for m in lora) or any(_ONLY_SDXL.match(m) for m in lora):
         return "sdxl"
-    guess = _by_text_encoder(lora) or _by_projection(lora) or _claimed(metadata or {})
+    guess = _by_text_encoder(lora) or _by_projection(lora) or _claimed(metadata or {}) or _by_lone_text_encoder(lora)
     if guess is None:
         raise LoraError("Nothing in the LoRA tells its base model; say it with --family sd1, sd2 or sdxl.")
     return guess
@@ -50,6 +50,13 @@ def _by_text_encoder(lora: Lora) -> str | None:
     if (768 in shapes and any(_NEVER_SDXL.match(m) for m in lora)) or STARTER_WIDTH in shapes:
         return "sd1"
     return None
+
+
+def _by_lone_text_encoder(lora: Lora) -> str | None:
+    """Trainers of SDXL adapt both text encoders or none, so the first one alone is SD1's."""
+    is_alone = all(m.startswith("text_encoder.") for m in lora)
+    widths = {a.down.shape[1] for m, a in lora.items() if m.endswith(("_proj", "fc1"))}
+    return "sd1" if is_alone and widths == {768} else None
 
 
 def _by_projection(lora: Lora) -> str | None:
@@ -85,9 +92,7 @@ def fit(lora: Lora, family: str) -> Lora:
 
 def is_convolution(module: str, family: str) -> bool:
     kind = leaf(module)
-    return kind in (*CONV_1X1, *CONV_3X3, "conv_in", "conv_out") or (
-        kind in ("proj_in", "proj_out") and family == "sd1"
-    )
+    return kind in (*CONV_1X1, *CONV_3X3, "conv_in", "conv_out") or (kind in ("proj_in", "proj_out") and family == "sd1")
 
 
 def _fit(module: str, adapter: Adapter, family: str) -> Adapter:
