@@ -30,9 +30,9 @@ def check_name(name: str, folder: Path, is_windows: bool = os.name == "nt") -> N
 
 
 def _problem(name: str) -> str:
-    if not name.strip():
+    if not name.strip(" "):
         return "it is empty"
-    if odd := [c for c in name if c in _FORBIDDEN or ord(c) < 32 or ord(c) == 127]:
+    if odd := [c for c in name if not _is_allowed(c)]:
         return f"{odd[0]!r} is not allowed in file names; use letters, digits, - and _"
     if name != name.strip() or name.endswith("."):
         return "Windows drops spaces and dots at the end and trips over spaces in front"
@@ -43,9 +43,13 @@ def _problem(name: str) -> str:
     return ""
 
 
+def _is_allowed(character: str) -> bool:
+    return character not in _FORBIDDEN and character.isprintable()
+
+
 def plain(text: str) -> str:
     """A text made into a name that passes: other signs become _, ends are trimmed; "" when nothing is left."""
-    kept = "".join(c if c not in _FORBIDDEN and ord(c) >= 32 and ord(c) != 127 else "_" for c in text).strip(" ._")
+    kept = "".join(c if _is_allowed(c) else "_" for c in text).strip(" ._")
     while len(kept.encode()) > _MOST_BYTES:
         kept = kept[:-1].rstrip(" .")
     return f"{kept}_" if kept.split(".")[0].rstrip().upper() in RESERVED else kept

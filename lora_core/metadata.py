@@ -31,12 +31,14 @@ _FAMILY_OF_ARCHITECTURE = {
 }
 # diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
 _PEFT_SETTINGS = "lora_adapter_metadata"
-# Lines of the settings that hold folder names, tags or captions.
+# Lines of the settings that hold folder names, tags or captions, or mean nothing without one that does.
 _PRIVATE_SETTINGS = (
     "train_data_dir", "output_dir", "trigger_word", "sample_prompts", "sample_negative_prompt", "prior_prompts",
+    "prior_pictures",
 )  # fmt: skip
 _PRIVATE_KEYS = (
     "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_tag_frequency", "ss_training_comment", "ss_sd_model_name",
+    "ss_datasets", "ss_vae_name",
     "modelspec.trigger_phrase", "modelspec.description", "modelspec.tags", "modelspec.thumbnail",
     "modelspec.usage_hint", "modelspec.author",
 )  # fmt: skip

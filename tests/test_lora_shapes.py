@@ -27,7 +27,8 @@ def test_the_family_by_widths(family: str, words: tuple[str, ...]) -> None:
     ("family", "words"),
     [
         ("sd1", ("proj_in",)), ("sd1", ("attentions.0.proj_out",)), ("sd2", ("proj_in",)),
-        ("sdxl", ("up_blocks.0.attentions",)), ("sdxl", ("transformer_blocks.9.attn1.to_q",)), ("sdxl", ("text_encoder_2",)),
+        ("sdxl", ("up_blocks.0.attentions",)), ("sdxl", ("transformer_blocks.9.attn1.to_q",)),
+        ("sdxl", ("text_encoder_2",)),
         ("sd1", ("text_encoder", "down_blocks.0.attentions.0.proj_in")),
     ],
 )  # fmt: skip
