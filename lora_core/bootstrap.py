@@ -29,7 +29,7 @@ MAIN_FILE = "requirements.txt"
 _NEED_GB = {"cpu": 3, "default": 3}  # measured: 1.9 installed, and the wheels while they are unpacked
 _NEED_CUDA_GB = 10
 _DONE = "TREINO_SET_UP"  # set for the process that follows a set-up: it must not set up once more
-_IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2"}
+_IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml"}
 _TRY_IMPORTS = """
 import importlib, platform, sys
 for name in sys.argv[1:]:
@@ -101,7 +101,7 @@ def set_up(home: Environment, files: Sequence[str], wanted: Sequence[Requirement
         _make_folder(home, lock, build)
         _install(home, files, lock, build, wanted)
         _say("Checking that everything can be imported")
-        names = [_IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in requirements.read(home.root / MAIN_FILE)]
+        names = [import_name(requirement) for requirement in requirements.read(home.root / MAIN_FILE)]
         output = installer.run([str(home.python), "-I", "-c", _TRY_IMPORTS, *names], home.log, lock, _say)
         left = requirements.unmet(wanted, home.packages)
         if left:
@@ -123,6 +123,11 @@ def restart(home: Environment) -> None:
     for name in ("SIGINT", "SIGBREAK"):
         signal.signal(getattr(signal, name), lambda *_: None)
     sys.exit(subprocess.Popen(command, env=variables).wait())
+
+
+def import_name(requirement: Requirement) -> str:
+    """What Python calls the package that pip calls otherwise."""
+    return _IMPORTED_AS.get(requirement.name, requirement.name.replace("-", "_"))
 
 
 def _make_folder(home: Environment, lock: int, build: torch_build.TorchBuild) -> None:

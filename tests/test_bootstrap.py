@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_core import bootstrap, environment, torch_build
+from lora_core import bootstrap, environment, requirements, torch_build
 from lora_core.environment import Environment
 from lora_core.errors import UserError
+from lora_core.requirements import Requirement
 from lora_core.torch_build import NvidiaCard
 
 ROOT = Path(__file__).parent.parent
@@ -326,6 +328,11 @@ def test_a_set_up_that_does_not_hold_is_not_tried_forever(
     monkeypatch.setattr(sys, "prefix", str(program.home.folder))
     monkeypatch.setenv("TREINO_SET_UP", "1")
     assert "is not as it was made (alpha>=1,<2 is missing)" in in_process(program, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("requirement", requirements.read(ROOT / "requirements.txt"), ids=str)
+def test_what_is_required_can_be_imported(requirement: Requirement) -> None:
+    assert importlib.util.find_spec(bootstrap.import_name(requirement)) is not None
 
 
 @pytest.mark.parametrize(
