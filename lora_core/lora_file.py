@@ -23,8 +23,8 @@ from lora_core.lora_peft import from_peft, load_into_peft
 from lora_core.lora_shapes import FAMILIES, family_of, fit
 
 __all__ = [
-    "Adapter", "Lora", "LoraError", "NoEffectError", "family_of", "from_peft", "is_ready", "load_into_peft", "read",
-    "serialise", "to_tensors", "width_of", "with_hashes", "write",
+    "Adapter", "Lora", "LoraError", "NoEffectError", "family_of", "from_peft", "is_ready", "load_into_peft", "pack",
+    "read", "serialise", "to_tensors", "width_of", "write",
 ]  # fmt: skip
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -45,8 +45,7 @@ def write(path: Path, lora: Lora, family: str, metadata: Mapping[str, str], dtyp
     """
     assert family in FAMILIES, family
     tensors = to_tensors(lora, family, dtype)
-    header = with_hashes(tensors, metadata)
-    data = save(tensors, header)
+    data = pack(tensors, metadata)
     if (free := free_bytes(path.parent)) < len(data) + _HEADER_ALLOWANCE:
         raise WriteError(
             f"The disk is full: {path} needs {len(data) / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
@@ -54,7 +53,7 @@ def write(path: Path, lora: Lora, family: str, metadata: Mapping[str, str], dtyp
         )
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
-        _verify(temporary, tensors, header)
+        _verify(temporary, tensors, metadata)
 
 
 def read(path: Path) -> tuple[Lora, dict[str, str]]:
@@ -93,9 +92,7 @@ def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
 
 def serialise(lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) -> bytes:
     """The whole file as `write` writes it; checked like there."""
-    tensors = to_tensors(lora, family, dtype)
-    data: bytes = save(tensors, with_hashes(tensors, metadata))
-    return data
+    return pack(to_tensors(lora, family, dtype), metadata)
 
 
 def is_ready(path: Path, lora: Lora, family: str) -> bool:
@@ -111,19 +108,26 @@ def width_of(lora: Lora) -> str:
     return next((name for name, dtype in DTYPES.items() if found == {dtype}), "fp32")
 
 
-def with_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata with the hashes webuis know a LoRA by, as sd-scripts computes them (`networks/lora.py`).
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A .safetensors with the hashes webuis know a LoRA by, as sd-scripts computes them (`networks/lora.py`).
 
     sshs_model_hash: SHA-256 of the tensor section, the AutoV3 of Civitai. sshs_legacy_hash: 8 hex digits of the
     SHA-256 of 64 KiB at 1 MiB, in a file that holds the ss_ metadata only: what is added later must not change it.
+    The header is in a fixed order, so the same LoRA is the same file.
     """
-    data = save(dict(tensors), {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    data: bytes = save(dict(tensors), {key: value for key, value in metadata.items() if key.startswith("ss_")})
     start = 8 + int.from_bytes(data[:8], "little")
-    return {
-        **metadata,
-        "sshs_model_hash": hashlib.sha256(data[start:]).hexdigest(),
+    section = memoryview(data)[start:]
+    hashes = {
+        "sshs_model_hash": hashlib.sha256(section).hexdigest(),
         "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
     }
+    layout = json.loads(data[8:start])
+    layout.pop("__metadata__", None)
+    table = {"__metadata__": dict(sorted({**metadata, **hashes}.items())), **layout}
+    header = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    header += b" " * (-len(header) % 8)  # the format wants the tensors to begin at a multiple of 8
+    return b"".join((len(header).to_bytes(8, "little"), header, section))
 
 
 def _check_widths(lora: Lora, family: str) -> None:
@@ -158,7 +162,9 @@ def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
 def _verify(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Compare the file on disk with what was meant, number by number."""
     found, header = _load(path)
-    same = found.keys() == tensors.keys() and header == dict(metadata)
+    said = {key: value for key, value in header.items() if not key.startswith("sshs_")}
+    meant = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
+    same = found.keys() == tensors.keys() and said == meant
     if not same or any(not _equal(found[name], tensor) for name, tensor in tensors.items()):
         raise WriteError("The disk gave back other bytes than were written to it; check the disk and save elsewhere.")
 

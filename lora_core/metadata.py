@@ -2,7 +2,7 @@
 
 Webuis read these without a guard (A1111's dialog calls int(), float() and .items() on them), so every type here is
 theirs: values are strings, objects are JSON, and what is not known is left out or "None", as sd-scripts leaves it.
-`sshs_*` come last, from the tensors, in `lora_file.with_hashes`.
+`sshs_*` come last, from the tensors, in `lora_file.pack`.
 """
 
 from __future__ import annotations

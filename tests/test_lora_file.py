@@ -198,6 +198,19 @@ def test_hashes_are_those_of_sd_scripts(tmp_path: Path) -> None:
     assert found["sshs_legacy_hash"] != "e3b0c442"
 
 
+def test_the_same_lora_is_the_same_file(tmp_path: Path) -> None:
+    metadata = {f"ss_{number}": "x" for number in range(20)}
+    for name, order in (("a", metadata), ("b", dict(reversed(metadata.items())))):
+        write(tmp_path / name, small_lora(), "sd1", order, "fp16")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    read(tmp_path / "a")
+
+
+def test_hashes_brought_along_are_made_anew(tmp_path: Path) -> None:
+    write(tmp_path / "a", small_lora(), "sd1", {"sshs_model_hash": "of another file"}, "fp16")
+    assert len(read(tmp_path / "a")[1]["sshs_model_hash"]) == 64
+
+
 # --- what never takes the name -------------------------------------------------------------------------------------
 
 
