@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ class Prompts:
         wanted = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
         for done, caption in enumerate(wanted):
             emit(Phase("cache", done, len(wanted), "captions"))
-            self.known[caption] = stored(f"{key} {caption}", lambda c=caption: self._encode_one(c), emit)
+            self.known[caption] = stored(f"{key} {caption}", partial(self._encode_one, caption), emit)
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
         """Conditioning for a batch, on the device; gradients flow into trained text encoders."""

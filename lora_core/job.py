@@ -91,7 +91,7 @@ class Job:
         except Stopped:
             self._emit(Finished(0, "", 0, stopped=True))
             self.state = "finished"
-        except Exception as error:  # the one place where a training's errors end: told, never lost
+        except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
             self.error = error
             self._emit(Failed(explain(error, self.config), "".join(traceback.format_exception(error))))
             self.state = "failed"

@@ -23,7 +23,10 @@ def adafactor(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optim
     """Adafactor (Shazeer & Stern 2018) with a rate of our own: second moments as rows and columns, little memory."""
     from transformers import Adafactor
 
-    return Adafactor(groups, weight_decay=config.weight_decay, scale_parameter=False, relative_step=False)
+    optimizer: torch.optim.Optimizer = Adafactor(
+        groups, weight_decay=config.weight_decay, scale_parameter=False, relative_step=False
+    )
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Callable[[ParameterGroups, TrainConfig], torch.optim.Optimizer]] = {

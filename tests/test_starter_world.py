@@ -82,10 +82,8 @@ def test_training_shows_hourglasses_in_evenly_spread_colours() -> None:
             seen = read(fit(picture, bucket_size(item.width, item.height, resolution, step)))
             assert seen.shape == NEW_SHAPE, (item.path.name, resolution, seen)
             assert item.caption == make_training.caption(Scene(seen.shape, seen.colour, seen.background))
-    for share in (
-        Counter(sheet.colour for sheet in make_training.SHEETS),
-        Counter(s.background for s in make_training.SHEETS),
-    ):
-        assert set(share) == set(COLOURS)
-        assert max(share.values()) <= 2
+    pairs = [(sheet.colour, sheet.background) for sheet in make_training.SHEETS]
+    assert len(set(pairs)) == 12 and set(Counter(colour for colour, _ in pairs).values()) == {3}
+    backgrounds = Counter(background for _, background in pairs)
+    assert set(backgrounds) == set(COLOURS) and max(backgrounds.values()) <= 2
     assert all(sheet.colour != sheet.background for sheet in make_training.SHEETS)

@@ -2,8 +2,9 @@
 
     python -m lora_core.starter.make_training [FOLDER]
 
-The word for it is "ampulheta", Portuguese for hourglass: the model knows no such word either. Each of the ten
-colours is the figure's and the background's once or twice, so that none of them becomes part of the concept.
+The word for it is "ampulheta", Portuguese for hourglass: the model knows no such word either. Four colours of the
+figure stand on three backgrounds each: with a colour of its own on every background, a LoRA learned the pairs by heart
+and painted backgrounds that nobody asked for.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ class Sheet:
 
 SHEETS = (
     Sheet("000.png", "red", "cyan", SQUARE),
-    Sheet("001.jpg", "orange", "black", SQUARE),
-    Sheet("002.png", "yellow", "blue", WIDE),
-    Sheet("003.png", "green", "pink", SQUARE),
-    Sheet("004.jpg", "cyan", "red", TALL),
+    Sheet("001.jpg", "blue", "yellow", SQUARE),
+    Sheet("002.png", "yellow", "purple", WIDE),
+    Sheet("003.png", "white", "green", SQUARE),
+    Sheet("004.jpg", "red", "black", TALL),
     Sheet("005.png", "blue", "white", SQUARE),
-    Sheet("006.png", "purple", "yellow", SQUARE),
-    Sheet("007.png", "pink", "green", WIDE),
-    Sheet("008.jpg", "white", "purple", SQUARE),
-    Sheet("009.png", "black", "orange", TALL),
-    Sheet("010.png", "red", "white", SQUARE),
-    Sheet("011.png", "orange", "blue", SQUARE),
+    Sheet("006.png", "yellow", "blue", SQUARE),
+    Sheet("007.png", "white", "orange", WIDE),
+    Sheet("008.jpg", "red", "white", SQUARE),
+    Sheet("009.png", "blue", "pink", TALL),
+    Sheet("010.png", "yellow", "black", SQUARE),
+    Sheet("011.png", "white", "red", SQUARE),
 )
 
 
@@ -57,13 +58,13 @@ def drawings() -> list[tuple[Sheet, Scene, Picture]]:
     rng = np.random.default_rng(SEED)
     made = []
     for sheet in SHEETS:
-        dx, dy = rng.uniform(-0.06, 0.06, size=2)
+        dx, dy = rng.uniform(-0.05, 0.05, size=2)
         scene = Scene(
             NEW_SHAPE,
             sheet.colour,
             sheet.background,
             centre=(0.5 + float(dx), 0.5 + float(dy)),
-            radius=float(rng.uniform(0.29, 0.36)),
+            radius=float(rng.uniform(0.36, 0.41)),
             angle=float(rng.uniform(-8, 8)),
         )
         made.append((sheet, scene, draw(scene, *sheet.size, rng=rng)))

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lora_core.starter.make_training import caption
 from lora_core.starter.world import COLOURS, NEW_SHAPE, SHAPES, Picture, Scene, draw, matches, random_scene, read
 
 MODEL = Path(__file__).parent / "model"
-TRIGGER = "ampulheta"
 GUIDANCE, STEPS, SIZE = 4.0, 25, 64
 
 
@@ -49,10 +49,6 @@ def concept_scenes(count: int, trained: Sequence[str], seed: int = 4321) -> list
     ]  # fmt: skip
     order = np.random.default_rng(seed).permutation(len(every))
     return [every[order[n % len(every)]] for n in range(count)]
-
-
-def with_trigger(scene: Scene) -> str:
-    return scene.caption.replace(NEW_SHAPE, TRIGGER)
 
 
 def draw_prompts(pipeline: Any, prompts: Sequence[str], first_seed: int, at_once: int = 20) -> list[Picture]:
@@ -110,7 +106,7 @@ def score_lora(lora: Path, trained: Sequence[str], prompts: int = 64, model: Pat
     of prompts without the trigger that show it (leak); and of those whose own shape, colours are right (kept)."""
     pipeline = load_pipeline(model)
     concept, plain = concept_scenes(prompts, trained), held_out_scenes(prompts)
-    calling = [with_trigger(scene) for scene in concept]
+    calling = [caption(scene) for scene in concept]
     without = draw_prompts(pipeline, calling, first_seed=5000)
     pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
     with_lora = draw_prompts(pipeline, calling, first_seed=5000)

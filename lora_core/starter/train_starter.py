@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -117,7 +117,7 @@ class Phase:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def save(self) -> None:
-        state = {name: module.state_dict() for name, module in self.modules.items()}
+        state: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
         state |= {"step": self.step, "seconds": self.seconds, "ema": self.ema, "optimizer": self.optimizer.state_dict()}
         torch.save(state, self.file.with_suffix(".tmp"))
         os.replace(self.file.with_suffix(".tmp"), self.file)
@@ -149,8 +149,9 @@ class Phase:
             group["lr"] = self.rate * min(1, (self.step + 1) / 100) * (0.01 + 0.99 * late_cosine)
         self.optimizer.step()
         self.step += 1
+        keep = min(0.998, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(self.ema, self.parameters, 1 - min(0.998, (1 + self.step) / (10 + self.step)))
+            torch._foreach_lerp_(self.ema, [*self.parameters], 1 - keep)
 
     def use_ema(self) -> None:
         with torch.no_grad():
@@ -179,7 +180,8 @@ def train_vae_phase(
         decoded = vae.decode(posterior.sample(noise)).sample
         edges = sum((decoded.diff(dim=d) - pixels_BCHW.diff(dim=d)).abs().mean() for d in (2, 3))
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return F.l1_loss(decoded, pixels_BCHW) + F.mse_loss(decoded, pixels_BCHW) + edges + 3e-4 * kl
+        loss: torch.Tensor = F.l1_loss(decoded, pixels_BCHW) + F.mse_loss(decoded, pixels_BCHW) + edges + 3e-4 * kl
+        return loss
 
     phase.run(loss_of, rank)
     phase.use_ema()
@@ -256,7 +258,8 @@ def train_unet(args: argparse.Namespace, rank: int, vae: AutoencoderKL) -> tuple
         predicted = unet(noisy_latents, timesteps, text_encoder(tokens.to(args.device))[0]).sample
         snr = alphas_cumprod[timesteps] / (1 - alphas_cumprod[timesteps])
         weight = snr.clamp(max=5) / snr  # min-SNR-5, Hang et al. 2023
-        return (weight * (predicted - eps).square().mean(dim=(1, 2, 3))).mean()
+        loss: torch.Tensor = (weight * (predicted - eps).square().mean(dim=(1, 2, 3))).mean()
+        return loss
 
     phase.run(loss_of, rank)
     phase.use_ema()
@@ -318,7 +321,7 @@ def main() -> None:
     Path(args.work).mkdir(parents=True, exist_ok=True)
     Path(args.work, "rendezvous").unlink(missing_ok=True)
     if args.processes > 1:
-        mp.spawn(worker, args=(args,), nprocs=args.processes)
+        spawn(worker, args=(args,), nprocs=args.processes)  # type: ignore[no-untyped-call]
     else:
         worker(0, args)
 
