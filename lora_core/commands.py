@@ -26,16 +26,10 @@ class _Parser(argparse.ArgumentParser):
 
 def convert(argv: list[str]) -> int:
     """`convert IN OUT`: any program's LoRA as a file that every webui loads."""
-    parser = _Parser(
-        "treino.py convert", description="Turn any LoRA for SD 1, 2 or XL into a file that every webui loads."
-    )
-    parser.add_argument(
-        "source", metavar="IN", type=Path, help="a .safetensors LoRA of any program, or a folder with one"
-    )
+    parser = _Parser("treino.py convert", description="Turn any LoRA for SD 1, 2 or XL into a file that every webui loads.")
+    parser.add_argument("source", metavar="IN", type=Path, help="a .safetensors LoRA of any program, or a folder with one")
     parser.add_argument("target", metavar="OUT", type=Path, help="the file to write, or a folder")
-    parser.add_argument(
-        "--family", choices=FAMILIES, default="", help="base model, where the LoRA itself does not tell"
-    )
+    parser.add_argument("--family", choices=FAMILIES, default="", help="base model, where the LoRA itself does not tell")
     parser.add_argument("--precision", choices=tuple(DTYPES), default="", help="number format [default: as it is]")
     parser.add_argument("--replace", action="store_true", help="overwrite OUT")
     parser.add_argument("--drop", action="store_true", help="leave out layers that not every webui loads")
@@ -73,9 +67,7 @@ _SIDECAR = ("activation_text", "preferred_weight", "negative_text", "description
 
 
 def _export_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        "treino.py export", description="Put a finished LoRA into your webui, with a picture and its words."
-    )
+    parser = _Parser("treino.py export", description="Put a finished LoRA into your webui, with a picture and its words.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a LoRA file")
     parser.add_argument(
         "--to", default="auto", metavar="FOLDER", help="the webui or its LoRA folder [default: auto, find it]"
@@ -85,9 +77,7 @@ def _export_parser() -> argparse.ArgumentParser:
         "--on-existing", "--on_existing", choices=ON_EXISTING, default=KEEP_BOTH,
         help="what to do when the name is taken [default: keep-both, which adds a number]",
     )  # fmt: skip
-    parser.add_argument(
-        "--trigger", dest="activation_text", help="words that call it [default: the run's trigger word]"
-    )
+    parser.add_argument("--trigger", dest="activation_text", help="words that call it [default: the run's trigger word]")
     parser.add_argument("--weight", dest="preferred_weight", type=_weight, help="recommended weight, 0 to 2")
     parser.add_argument("--negative", dest="negative_text", help="words for the negative prompt")
     parser.add_argument("--description", help="a sentence for the card")

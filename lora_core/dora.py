@@ -41,9 +41,7 @@ class InputDora(nn.Module):
         merged = _merged(layer.get_base_layer(), layer.lora_A[adapter], layer.lora_B[adapter], layer.scaling[adapter])
         self.weight = nn.Parameter(_norm(merged))
 
-    def forward(
-        self, x: Tensor, *, lora_A: Layer, lora_B: Layer, scaling: float, base_layer: Layer, **_: object
-    ) -> Tensor:
+    def forward(self, x: Tensor, *, lora_A: Layer, lora_B: Layer, scaling: float, base_layer: Layer, **_: object) -> Tensor:
         """What the adapter adds to the base layer's answer; x: [..., in] or [B, in, H, W]."""
         # The norm is a constant to the gradient (section 4.3 of the paper).
         norm = _norm(_merged(base_layer, lora_A, lora_B, scaling)).detach()

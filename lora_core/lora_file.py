@@ -145,9 +145,7 @@ def _check_effect(tensors: Mapping[str, Tensor]) -> None:
             stem = name.removesuffix(".lora_up.weight")
             if tensors[f"{stem}.lora_down.weight"].any() and tensors[f"{stem}.alpha"].any():
                 return
-    raise NoEffectError(
-        "The LoRA has no effect: every adapter is still zero. Train longer or with a higher learning rate."
-    )
+    raise NoEffectError("The LoRA has no effect: every adapter is still zero. Train longer or with a higher learning rate.")
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:

@@ -32,9 +32,7 @@ def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = 
     Raises:
         LoraError: they are not; the model is as it was.
     """
-    layers = {
-        f"{component}.{_file_path(path, component)}": layer for path, layer in adapted_layers(model, adapter).items()
-    }
+    layers = {f"{component}.{_file_path(path, component)}": layer for path, layer in adapted_layers(model, adapter).items()}
     mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
     if odd := sorted(layers.keys() ^ mine.keys()):
         raise LoraError(f"The LoRA and the model have adapters on different layers: {', '.join(odd[:3])}.")

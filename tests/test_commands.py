@@ -45,9 +45,7 @@ def run(tmp_path: Path) -> Path:
         run.append(Validation(step, loss, loss, best=step == 100))
         Image.new("RGB", (64, 64), (step, 0, 0)).save(run.samples / f"step_{step:07d}_0.png")
     run.append(Finished(200, "zebu.safetensors", 100))
-    facts = TrainingFacts(
-        output_name="zebu", family="sd1", rank=2, alpha=3.0, resolution=512, config_toml=config.to_toml()
-    )
+    facts = TrainingFacts(output_name="zebu", family="sd1", rank=2, alpha=3.0, resolution=512, config_toml=config.to_toml())
     write(run.lora_file(config), random_lora(_LAYER), "sd1", build(facts), "fp16")
     return run.folder
 

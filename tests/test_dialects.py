@@ -60,9 +60,7 @@ def test_sd_scripts_resolves_every_module(family: str) -> None:
 def test_invokeai_resolves_every_module_and_the_family(family: str) -> None:
     unet = [module for module in real_modules(family) if module.startswith("unet.")]
     names = invoke.modules(family, [module.removeprefix("unet.") for module in unet])
-    assert {module: names.get(webui.name(module, family)) for module in unet} == {
-        m: m.removeprefix("unet.") for m in unet
-    }
+    assert {module: names.get(webui.name(module, family)) for module in unet} == {m: m.removeprefix("unet.") for m in unet}
     assert invoke.base(to_tensors(small_lora(family), family, "fp32")) == family
 
 
@@ -85,9 +83,7 @@ def test_original_paths_are_read_in_every_family(family: str) -> None:
     for module, path in original_paths(family).items():
         assert f"unet.{blocks.from_original(path)}" == module
     if family == "sdxl":  # the only one that is written so
-        assert {m: blocks.to_original(m.removeprefix("unet.")) for m in original_paths(family)} == original_paths(
-            family
-        )
+        assert {m: blocks.to_original(m.removeprefix("unet.")) for m in original_paths(family)} == original_paths(family)
 
 
 def test_layers_outside_the_blocks_have_original_names_too() -> None:
@@ -102,9 +98,7 @@ def test_names_with_underscores_come_apart_where_they_must() -> None:
     assert dotted("down_blocks_10_attentions_0_transformer_blocks_9_attn2_to_out_0") == (
         "down_blocks.10.attentions.0.transformer_blocks.9.attn2.to_out.0"
     )
-    assert (
-        dotted("text_model_encoder_layers_11_self_attn_out_proj") == "text_model.encoder.layers.11.self_attn.out_proj"
-    )
+    assert dotted("text_model_encoder_layers_11_self_attn_out_proj") == "text_model.encoder.layers.11.self_attn.out_proj"
     assert [leaf(m) for m in ("a.to_out.0", "a.ff.net.2", "a.net.0.proj", "a.conv1")] == [
         "to_out.0",
         "net.2",

@@ -90,17 +90,13 @@ def test_three_files_with_the_same_name(lora: Path, webui: Path, tmp_path: Path)
     done = export_lora(lora, webui, "zebu", CANCEL, card, picture)
     folder = webui / "models" / "Lora"
     assert _names(folder) == ["zebu.json", "zebu.png", "zebu.safetensors"]
-    assert (done.lora, done.sidecar, done.picture) == tuple(
-        folder / f"zebu.{e}" for e in ("safetensors", "json", "png")
-    )
+    assert (done.lora, done.sidecar, done.picture) == tuple(folder / f"zebu.{e}" for e in ("safetensors", "json", "png"))
     assert done.prompt == "<lora:zebu:0.9> zebu, stripes"
     assert (done.webui, done.name, done.warnings) == ("AUTOMATIC1111", "zebu", ())
 
 
 def test_the_card_is_as_a1111s_editor_writes_it(lora: Path, webui: Path) -> None:
-    done = _put(
-        lora, webui, description="d", activation_text="zebu", preferred_weight=0.8, negative_text="n", notes="é"
-    )
+    done = _put(lora, webui, description="d", activation_text="zebu", preferred_weight=0.8, negative_text="n", notes="é")
     text = done.sidecar.read_text(encoding="utf-8")
     expected = {
         "description": "d", "sd version": "SD1", "activation text": "zebu", "preferred weight": 0.8,

@@ -156,9 +156,7 @@ def test_invokeai_is_told_where_to_scan(tmp_path: Path) -> None:
 # --- the folder a person names ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("build", "inner"), [(trees.a1111, "webui"), (trees.comfy, "ComfyUI"), (trees.fooocus, "Fooocus")]
-)
+@pytest.mark.parametrize(("build", "inner"), [(trees.a1111, "webui"), (trees.comfy, "ComfyUI"), (trees.fooocus, "Fooocus")])
 def test_the_folder_a_package_was_unpacked_into(build: Callable[[Path], Path], inner: str, tmp_path: Path) -> None:
     assert at(build(tmp_path / inner).parent).folder == tmp_path / inner
 

@@ -27,9 +27,7 @@ def forge(folder: Path) -> Path:
 
 
 def sdnext(folder: Path) -> Path:
-    return make(
-        folder, "webui.py", "launch.py", "installer.py", "modules/shared.py", "extensions-builtin/", "models/Lora/"
-    )
+    return make(folder, "webui.py", "launch.py", "installer.py", "modules/shared.py", "extensions-builtin/", "models/Lora/")
 
 
 def comfy(folder: Path) -> Path:

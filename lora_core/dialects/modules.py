@@ -15,9 +15,7 @@ _WORDS = (
 _TOKEN = re.compile(rf"(?:^|_)({'|'.join(_WORDS)}|[A-Za-z0-9]+)(?=_|$)")
 
 _PLACE = r"(?:(?:down|up)_blocks\.\d+|mid_block)"
-_ATTENTION = (
-    r"(?:proj_in|proj_out|transformer_blocks\.\d+\.(?:attn[12]\.(?:to_[qkv]|to_out\.0)|ff\.net\.(?:0\.proj|2)))"
-)
+_ATTENTION = r"(?:proj_in|proj_out|transformer_blocks\.\d+\.(?:attn[12]\.(?:to_[qkv]|to_out\.0)|ff\.net\.(?:0\.proj|2)))"
 _UNET = re.compile(
     rf"{_PLACE}\.attentions\.\d+\.{_ATTENTION}"
     rf"|{_PLACE}\.resnets\.\d+\.(?:conv1|conv2|conv_shortcut|time_emb_proj)"

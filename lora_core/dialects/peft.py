@@ -58,9 +58,7 @@ def settings_beside(path: Path) -> dict[str, str]:
         settings = json.loads(file.read_text(encoding="utf-8"))
         return {SETTINGS: json.dumps({f"{c}.{k}": v for c in ("unet", *TEXT_ENCODERS) for k, v in settings.items()})}
     except (OSError, ValueError, AttributeError):
-        raise LoraError(
-            f"{file} is damaged, so the strength of the LoRA beside it is unknown; copy it again."
-        ) from None
+        raise LoraError(f"{file} is damaged, so the strength of the LoRA beside it is unknown; copy it again.") from None
 
 
 def alpha_of(module: str, rank: int, metadata: Mapping[str, str]) -> float:

@@ -20,9 +20,7 @@ _RESNET = {
 _TEXT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
 
-def table(
-    family: str, modules: Sequence[Module], config: Mapping[str, Any], layers: Mapping[str, int]
-) -> dict[str, str]:
+def table(family: str, modules: Sequence[Module], config: Mapping[str, Any], layers: Mapping[str, int]) -> dict[str, str]:
     """Name in a file -> original UNet name, or "<which>:<layer>:<part>" for text."""
     names = {"lora_unet_" + module.path.replace(".", "_"): module.path for module in modules}
     for module in modules:
@@ -77,9 +75,7 @@ def with_dora(dora_scale: Tensor, weight: Tensor, change: Tensor) -> Tensor:
 def forge_version(metadata: Mapping[str, str]) -> str:
     """Forge's rule for the tag of a card: SD1 needs the architecture by its whole name."""
     architecture = metadata.get("modelspec.architecture", "")
-    if architecture == "stable-diffusion-xl-v1-base/lora" or metadata.get("ss_base_model_version", "").startswith(
-        "sdxl_"
-    ):
+    if architecture == "stable-diffusion-xl-v1-base/lora" or metadata.get("ss_base_model_version", "").startswith("sdxl_"):
         return "SDXL"
     if metadata.get("ss_v2") == "True":
         return "SD2"
