@@ -43,7 +43,7 @@ def check(name: str) -> None:
     Raises:
         UserError: no such folder and no hub id, or a model that Treino cannot train.
     """
-    if name != "starter" and not Path(name).expanduser().exists():
+    if name != "starter" and not (name and Path(name).expanduser().exists()):
         if not hub.is_repo_id(hub.canonical(name)[0]):
             raise UserError(
                 f"There is no base model {name!r}: no such folder, and no hub id (owner/name). Or try 'starter'."
@@ -54,7 +54,7 @@ def check(name: str) -> None:
 
 def locate(name: str, dtype: torch.dtype, emit: Emit) -> tuple[Path, str | None]:
     """The diffusers folder of a model, and the variant ("fp16" or None) of its weight files; downloads if needed."""
-    if name == "starter" or Path(name).expanduser().exists():
+    if name == "starter" or (name and Path(name).expanduser().exists()):
         return _local(name)
     fetched = hub.fetch(name, emit, "no" if dtype == torch.float32 else "fp16")
     return fetched.folder, fetched.variant

@@ -36,11 +36,11 @@ def attach(model: BaseModel, config: TrainConfig) -> None:
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-    if not named_parameters(model):
-        raise UserError(f"The base model {model.name} has none of the layers {', '.join(config.target_modules)}.")
 
 
 def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) -> None:
+    if not any(name.endswith(f".{target}") for name, _ in module.named_modules() for target in targets):
+        raise UserError(f"The base model has none of the layers {', '.join(targets)}; name others in target_modules.")
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,

@@ -30,9 +30,9 @@ def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
                 job.pause()
             case State(name="paused"):
                 job.save_now()
-            case Saved():
+            case Saved() if job.state == "paused":
                 job.sample_now()
-            case Sample() if event.step > 0:
+            case Sample() if job.state == "paused":
                 job.unpause()
 
     config = config_for(
@@ -86,7 +86,7 @@ def test_the_file_loads_into_a_pipeline_and_draws_what_the_preview_showed(pictur
     )  # fmt: skip
     job, events = run(config)
     assert job.error is None
-    pipeline = StableDiffusionPipeline.from_pretrained(STARTER, torch_dtype=torch.float32, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(STARTER, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
     last = [event for event in events if isinstance(event, Sample) and event.step == 20]

@@ -28,8 +28,8 @@ def matches(unet_config: Mapping[str, Any]) -> bool:
 def load(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> BaseModel:
     """UNet and text encoder in `dtype`; the VAE in fp32, because SD1's overflows in fp16 on some pictures."""
     options: dict[str, Any] = {"variant": variant, "local_files_only": True, "use_safetensors": True}
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **options)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, **options)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=dtype, **options)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, **options)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, **options)
     return BaseModel(
         name=name,

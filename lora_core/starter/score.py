@@ -68,7 +68,7 @@ def draw_prompts(pipeline: Any, prompts: Sequence[str], first_seed: int, at_once
 def load_pipeline(model: Path = MODEL) -> Any:
     from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32, local_files_only=True)
+    return StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32, local_files_only=True)
 
 
 def reconstructed(vae: Any, pictures: Sequence[Picture]) -> list[Picture]:
