@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from lora_core.config import TrainConfig
+from lora_core.dora import normalise_over_inputs
 from lora_core.errors import UserError
 from lora_core.families import BaseModel
 from lora_core.lora_file import Lora, from_peft
@@ -49,6 +50,8 @@ def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) ->
         module,
         ADAPTER,
     )  # fmt: skip
+    if config.use_dora:  # PEFT's own kind of DoRA is computed as it was trained by no webui
+        normalise_over_inputs(module, ADAPTER)
 
 
 def named_parameters(model: BaseModel) -> dict[str, nn.Parameter]:

@@ -26,12 +26,12 @@ def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
     def press(job: Job, event: Event) -> None:
         seen.append(event)
         match event:
+            case Saved() if job.state == "paused":
+                job.sample_now()
             case Saved(step=2):
                 job.pause()
             case State(name="paused"):
                 job.save_now()
-            case Saved() if job.state == "paused":
-                job.sample_now()
             case Sample() if job.state == "paused":
                 job.unpause()
 
