@@ -37,9 +37,20 @@ def load(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Ba
         unet=unet.requires_grad_(False).eval(),
         vae=vae.requires_grad_(False).eval(),
         text_encoders={"text_encoder": text_encoder.requires_grad_(False).eval()},
-        tokenizers={"tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)},
+        tokenizers={"tokenizer": load_tokenizer(folder / "tokenizer")},
         scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
     )
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer in a folder; raises ValueError when it is damaged or, which the library lets pass, has no words."""
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as cause:  # the tokenizers library raises plain Exceptions for damaged files
+        raise ValueError(f"its tokenizer cannot be read: {(str(cause) or repr(cause)).splitlines()[0]}") from cause
+    if len(tokenizer) < 256:  # fewer than there are bytes
+        raise ValueError("its tokenizer has no vocabulary: tokenizer.json, or vocab.json and merges.txt, is missing")
+    return tokenizer
 
 
 def tokenize(model: BaseModel, captions: Sequence[str]) -> dict[str, Tensor]:
