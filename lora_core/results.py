@@ -15,6 +15,8 @@ from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.facts import facts
 from lora_core.files import free_bytes, whole_file, write_bytes_whole
+from lora_core.lora_peft import base_shapes
+from lora_core.lora_shapes import check_fits
 from lora_core.metadata import build
 from lora_core.run import SHEET, Run
 from lora_core.sample import Wish
@@ -101,6 +103,9 @@ def write_final(session: Session, run: Run) -> Path:
 
 def _write_lora(session: Session, path: Path) -> None:
     trained = lora.extract(session.model)
+    for component, module in session.model.adapted().items():
+        part = {name: adapter for name, adapter in trained.items() if name.startswith(f"{component}.")}
+        check_fits(part, base_shapes(module, component))
     lora_file.write(path, trained, session.model.family.name, build(facts(session)), session.config.save_precision)
 
 

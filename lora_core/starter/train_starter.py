@@ -321,7 +321,7 @@ def main() -> None:
     Path(args.work).mkdir(parents=True, exist_ok=True)
     Path(args.work, "rendezvous").unlink(missing_ok=True)
     if args.processes > 1:
-        spawn(worker, args=(args,), nprocs=args.processes)  # type: ignore[no-untyped-call]
+        spawn(worker, args=(args,), nprocs=args.processes)
     else:
         worker(0, args)
 
