@@ -43,7 +43,7 @@ def test_the_base_model_draws_the_prompts_in_turn_once(model: BaseModel) -> None
 def test_nothing_pulls_until_the_adapters_change_something(model: BaseModel) -> None:
     prior = draw_prior(model, CONFIG, lambda event: None)
     lora.attach(model, CONFIG)
-    assert float(loss_of(model, prior)) == 0
+    assert loss_of(model, prior).item() == 0
     parameters = lora.named_parameters(model)
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -51,10 +51,10 @@ def test_nothing_pulls_until_the_adapters_change_something(model: BaseModel) -> 
                 parameter.add_(0.1)
     loss = loss_of(model, prior)
     loss.backward()
-    assert float(loss) > 0
-    before = float(loss)
+    assert loss.item() > 0
+    before = loss.item()
     with torch.no_grad():
         for parameter in parameters.values():
             if parameter.grad is not None:
                 parameter -= 0.01 * parameter.grad / parameter.grad.norm().clamp(min=1e-9)
-    assert float(loss_of(model, prior)) < before, "its gradient leads back to the base model"
+    assert loss_of(model, prior).item() < before, "its gradient leads back to the base model"
