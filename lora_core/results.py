@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from lora_core import checkpoint, lora, lora_file, sample
 from lora_core.config import TrainConfig
@@ -15,6 +14,7 @@ from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.facts import facts
 from lora_core.files import free_bytes, whole_file, write_bytes_whole
+from lora_core.infotext import parameters_text, save_picture
 from lora_core.lora_peft import base_shapes
 from lora_core.lora_shapes import check_fits
 from lora_core.metadata import build
@@ -130,21 +130,9 @@ def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], N
     pictures = sample.draw(session.model, todo, on_step)
     for index, (wish, picture) in enumerate(zip(todo, pictures, strict=True)):
         path = _sample_path(run, session.step, index)
-        about = PngInfo()
-        about.add_itxt("parameters", parameters_text(wish, session.model.name))
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            picture.save(file, "PNG", pnginfo=about)
+        save_picture(path, picture, parameters_text(wish, session.model.name))
         yield path, wish
     emit(Phase("sample", len(todo), len(todo)))
-
-
-def parameters_text(wish: Wish, model_name: str) -> str:
-    """How a picture was made, in the form webuis read from a PNG's "parameters" text."""
-    negative = f"\nNegative prompt: {wish.negative_prompt}" if wish.negative_prompt else ""
-    return (
-        f"{wish.prompt}{negative}\nSteps: {wish.steps}, Sampler: DDIM, CFG scale: {wish.guidance:g}, "
-        f"Seed: {wish.seed}, Size: {wish.width}x{wish.height}, Model: {model_name}"
-    )
 
 
 def before_after(run: Run, session: Session) -> None:

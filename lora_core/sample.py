@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lora_core import samplers
 from lora_core.families import BaseModel
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
@@ -28,12 +29,17 @@ class Wish:
     negative_prompt: str = ""
     steps: int = 25
     guidance: float = 7.5
+    sampler: str = "DDIM"  # one of samplers.NAMES
 
 
-def draw(model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None) -> list[Image.Image]:
-    """Draw pictures of one size, steps and guidance; `on_step` runs after each denoising step, may raise to cancel."""
+def draw(
+    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
+) -> list[Image.Image]:
+    """Draw pictures of one size, sampler, steps and guidance; `on_step` runs after each denoising step, may raise to
+    cancel. `pipeline`: one over the model's modules, made anew when None.
+    """
     pictures: list[Image.Image] = []
-    for latents_BCHW in draw_latents(model, wishes, on_step):
+    for latents_BCHW in draw_latents(model, wishes, on_step, pipeline):
         with torch.no_grad(), _placed([model.vae], model.unet.device):
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
             pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
@@ -43,10 +49,12 @@ def draw(model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] |
 
 
 def draw_latents(
-    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None
+    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
 ) -> Iterator[Tensor]:
     """Scaled latents_BCHW, in batches in the order of the wishes."""
-    pipeline = model.family.pipeline(model)
+    pipeline = pipeline or model.family.pipeline(model)
+    if wishes:
+        pipeline.scheduler = samplers.scheduler(wishes[0].sampler, model.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     at_once = max(1, min(16, PIXELS_AT_ONCE // (wishes[0].width * wishes[0].height))) if wishes else 1
 
