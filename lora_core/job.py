@@ -77,6 +77,11 @@ class Job:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def asked(self) -> str:
+        """What was pressed last and holds: "stop", "pause" or ""; the thread sees it after its step."""
+        return "stop" if self._stop else "pause" if self._paused else ""
+
     def _press(self, button: str) -> None:
         with self._wake:
             setattr(self, button, True)
