@@ -66,6 +66,7 @@ class TrainConfig:
     seed: int = setting(42, "Training", "Same seed, same data, same settings: same LoRA.", low=0, high=2**31 - 1)
 
     snr_gamma: float = setting(0.0, "Objective", "Min-SNR weighting of the timesteps, 5 is usual; 0 turns it off.", low=0, high=100)
+    timestep_sampling: str = setting("uniform", "Objective", "Draw timesteps evenly and weigh the loss, or draw them as often as min-SNR weighs them: more learned per step.", choices=("uniform", "weighted"))
     noise_offset: float = setting(0.0, "Objective", "Shift noise as a whole, for darker darks and brighter brights; up to 0.1.", low=0, high=1)
     prior_prompts: tuple[str, ...] = setting((), "Objective", "Prompts the LoRA must leave as they are; parted by ';'. The base model draws them before training.")
     prior_pictures: int = setting(0, "Objective", "Pictures drawn for the prior prompts; 0 turns prior preservation off.", low=0, high=10_000)

@@ -120,16 +120,16 @@ def denoising_loss(session: Session, batch: Sequence[Example], rng: torch.Genera
     latents = draw_latents(batch, rng).to(session.compute.device) * model.vae.config.scaling_factor
     captions = [caption_for_step(example.caption, config, rng) for example in batch]
     noise = diffusion.sample_noise(latents, rng, config.noise_offset)
-    timesteps = torch.randint(len(model.scheduler.alphas_cumprod), (len(batch),), generator=rng)
-    alphas_cumprod = model.scheduler.alphas_cumprod[timesteps].to(latents.device)
+    schedule = model.scheduler.alphas_cumprod
+    weights = diffusion.min_snr_weight(model.prediction_type, diffusion.snr(schedule), config.snr_gamma)
+    timesteps, weight = diffusion.sample_timesteps(len(batch), weights, config.timestep_sampling == "weighted", rng)
+    alphas_cumprod = schedule[timesteps].to(latents.device)
     noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
-    prediction = model.family.predict(
-        model.unet, noisy_latents, timesteps.to(latents.device), session.prompts(captions)
-    )
+    conditioning = session.prompts(captions, [example.frame for example in batch])
+    prediction = model.family.predict(model.unet, noisy_latents, timesteps.to(latents.device), conditioning)
     target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
-    snr = diffusion.snr(alphas_cumprod)
-    weight = diffusion.min_snr_weight(model.prediction_type, snr, config.snr_gamma)
-    return (weight * F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))).mean()
+    loss_B = F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
+    return (weight.to(latents.device) * loss_B).mean()
 
 
 def draw_latents(batch: Sequence[Example], rng: torch.Generator) -> Tensor:

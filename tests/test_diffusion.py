@@ -49,3 +49,29 @@ def test_noise_offset_shifts_whole_channels() -> None:
     assert noise.mean(dim=(2, 3)).std() > 0.3
     plain = diffusion.sample_noise(torch.zeros(2, 3, 64, 64), diffusion.generator(1))
     assert plain.mean(dim=(2, 3)).std() < 0.1
+
+
+def test_timesteps_cover_the_schedule_evenly() -> None:
+    """One in each of as many equal shares as there are pictures, and over many draws every timestep as often."""
+    ones = torch.ones(1000)
+    for step in range(20):
+        timesteps, weight = diffusion.sample_timesteps(10, ones, False, diffusion.generator(step))
+        assert (timesteps // 100).tolist() == list(range(10)) and bool((weight == 1).all())
+    drawn = torch.cat([diffusion.sample_timesteps(1, ones, False, diffusion.generator(s))[0] for s in range(4000)])
+    assert torch.histc(drawn.double(), 10, 0, 1000).sub(400).abs().max() < 80
+
+
+def test_drawing_by_weight_has_the_same_mean_and_less_noise() -> None:
+    """A loss that falls with the timestep, weighed by min-SNR and drawn by it."""
+    weight_T = diffusion.min_snr_weight("epsilon", diffusion.snr(SCHEDULER.alphas_cumprod), 1.0)
+    loss_T = torch.linspace(1, 0.1, 1000)
+
+    def draws(by_weight: bool) -> torch.Tensor:
+        found = (diffusion.sample_timesteps(1, weight_T, by_weight, diffusion.generator(s)) for s in range(4000))
+        return torch.tensor([float(weight * loss_T[t]) for t, weight in found])
+
+    weighed, drawn = draws(False), draws(True)
+    exact = float((weight_T * loss_T).mean())
+    assert float(weighed.mean()) == pytest.approx(exact, rel=0.05)
+    assert float(drawn.mean()) == pytest.approx(exact, rel=0.02)
+    assert drawn.std() < 0.9 * weighed.std()
