@@ -1,0 +1,40 @@
+"""Show a folder in the system's file manager."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lora_core.errors import UserError
+
+Opener = Callable[[Path], None]
+
+
+def open_folder(folder: Path, allowed: Iterable[Path], opener: Opener | None = None) -> None:
+    """Open a folder that is one of `allowed` or lies below one.
+
+    Raises:
+        UserError: it is no folder of ours, not there, or the system has no file manager.
+    """
+    real = Path(os.path.realpath(folder))
+    if not any(real.is_relative_to(os.path.realpath(place)) for place in allowed):
+        raise UserError(f"{folder} is no folder of a run or of a webui, so it is not opened from here.")
+    if not real.is_dir():
+        raise UserError(f"The folder {folder} is not there any more.")
+    try:
+        (opener or _system_opener)(real)
+    except OSError as cause:
+        raise UserError(f"No file manager could be started ({cause.strerror or cause}); the folder is {folder}.") from cause
+
+
+def _system_opener(folder: Path) -> None:
+    if sys.platform == "win32":
+        os.startfile(folder)
+    else:
+        command = "open" if sys.platform == "darwin" else "xdg-open"
+        process = subprocess.Popen([command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        threading.Thread(target=process.wait, daemon=True).start()  # someone has to hear that it ended
