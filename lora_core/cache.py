@@ -24,18 +24,20 @@ from torch import Tensor
 from lora_core.base_models import fingerprint
 from lora_core.config import TrainConfig
 from lora_core.dataset import Item, fit, load_picture
+from lora_core.dataset.buckets import crop_box
 from lora_core.events import Emit, Phase, Warned
-from lora_core.families import BaseModel, Conditioning
+from lora_core.families import BaseModel, Conditioning, Frame
 from lora_core.files import WriteError, write_bytes_whole
-from lora_core.plan import Plan
+from lora_core.plan import Plan, Size
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture as the training step sees it: the VAE's posterior, unscaled, for each mirroring; and its caption."""
+    """A picture as the training step sees it: the VAE's posterior, unscaled, for each mirroring; caption and frame."""
 
     caption: str
     views: tuple[tuple[Tensor, Tensor], ...]  # (mean_CHW, std_CHW), plain and, with random_flip, mirrored
+    frame: Frame
 
 
 def folder() -> Path:
@@ -67,10 +69,17 @@ def encode_pictures(
 
             tensors = stored(f"{key} {content} {width}x{height} {mirrored}", encode, emit)
             views.append((tensors["mean"], tensors["std"]))
-        examples.append(Example(item.caption, tuple(views)))
+        examples.append(Example(item.caption, tuple(views), frame_of(item, (width, height))))
     emit(Phase("cache", len(items), len(items)))
     model.vae.to("cpu")
     return examples
+
+
+def frame_of(item: Item, size: Size) -> Frame:
+    """How a picture is cut for a bucket of `size` (width, height)."""
+    left, top, right, bottom = crop_box(item.width, item.height, size)
+    across, down = size[0] / (right - left), size[1] / (bottom - top)
+    return item.height, item.width, round(top * down), round(left * across), size[1], size[0]
 
 
 @torch.no_grad()
@@ -98,22 +107,26 @@ class Prompts:
             emit(Phase("cache", done, len(wanted), "captions"))
             self.known[caption] = stored(f"{key} {caption}", partial(self._encode_one, caption), emit)
 
-    def __call__(self, captions: Sequence[str]) -> Conditioning:
+    def __call__(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning for a batch, on the device; gradients flow into trained text encoders."""
-        return self.encode(captions) if self.live else self.base(captions)
+        return self._framed(self.encode(captions), frames) if self.live else self.base(captions, frames)
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """Conditioning from the text encoders as they stand."""
         return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions))
 
-    def base(self, captions: Sequence[str]) -> Conditioning:
+    def base(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning from the base model's own text encoders; unknown captions are encoded and remembered."""
         for caption in captions:
             if caption not in self.known:
                 assert not self.live, "an adapted encoder cannot answer for the base model"
                 self.known[caption] = self._encode_one(caption)
         rows = [self.known[caption] for caption in captions]
-        return {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
+        stacked = {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
+        return self._framed(stacked, frames)
+
+    def _framed(self, conditioning: Conditioning, frames: Sequence[Frame]) -> Conditioning:
+        return {**conditioning, "frames": torch.tensor(list(frames), device=self.device)}
 
     @torch.no_grad()
     def _encode_one(self, caption: str) -> Conditioning:

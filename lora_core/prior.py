@@ -19,7 +19,7 @@ from lora_core.base_models import fingerprint
 from lora_core.cache import Prompts, stored
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
-from lora_core.families import BaseModel
+from lora_core.families import BaseModel, Frame, whole_frame
 from lora_core.sample import Wish, draw_latents
 
 PRIOR_EVERY = 3  # steps between lessons, each of triple weight: nearly as firm a hold, at a third of the price
@@ -31,6 +31,7 @@ class Prior:
 
     prompt: str
     latents_CHW: Tensor
+    frame: Frame
 
 
 def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]:
@@ -54,19 +55,20 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
         return {"latents": torch.cat(batches)}
 
     latents_NCHW = stored(f"prior {key}", make, emit)["latents"]
-    return [Prior(wish.prompt, latents) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
+    frame = whole_frame(config.resolution, config.resolution)
+    return [Prior(wish.prompt, latents, frame) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
 
 
 def prior_loss(model: BaseModel, prompts: Prompts, prior: list[Prior], count: int, rng: torch.Generator) -> Tensor:
     """Mean squared distance between the predictions with and without adapters, on `count` of the prior's pictures."""
     device = model.unet.device
     chosen = [prior[i] for i in torch.randint(len(prior), (count,), generator=rng).tolist()]
-    captions = [p.prompt for p in chosen]
+    captions, frames = [p.prompt for p in chosen], [p.frame for p in chosen]
     latents_BCHW = torch.stack([p.latents_CHW for p in chosen]).to(device)
     timesteps_B = torch.randint(len(model.scheduler.alphas_cumprod), (count,), generator=rng)
     abar_B = model.scheduler.alphas_cumprod[timesteps_B].to(device)
     noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
     predict = model.family.predict
     with torch.no_grad(), lora.disabled(model):
-        target = predict(model.unet, noisy_latents, timesteps_B.to(device), prompts.base(captions))
-    return F.mse_loss(predict(model.unet, noisy_latents, timesteps_B.to(device), prompts(captions)), target)
+        target = predict(model.unet, noisy_latents, timesteps_B.to(device), prompts.base(captions, frames))
+    return F.mse_loss(predict(model.unet, noisy_latents, timesteps_B.to(device), prompts(captions, frames)), target)

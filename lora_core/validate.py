@@ -49,7 +49,7 @@ def _loss(model: BaseModel, prompts: Prompts, examples: Sequence[Example]) -> fl
             noise = diffusion.sample_noise(latents, rng)
             abar = schedule[timesteps].to(latents.device)
             noisy_latents = diffusion.add_noise(latents, noise, abar)
-            conditioning = prompts([example.caption] * TIMESTEPS)
+            conditioning = prompts([example.caption] * TIMESTEPS, [example.frame] * TIMESTEPS)
             prediction = model.family.predict(model.unet, noisy_latents, timesteps.to(latents.device), conditioning)
             target = diffusion.target(model.prediction_type, latents, noise, abar)
             total += F.mse_loss(prediction, target)

@@ -7,13 +7,14 @@ import torch
 
 from lora_core import base_models, cache
 from lora_core.cache import Prompts, encode_pictures
-from lora_core.dataset import scan
+from lora_core.dataset import Item, scan
 from lora_core.events import Event, Warned
-from lora_core.families import BaseModel
+from lora_core.families import BaseModel, Frame
 from lora_core.plan import Plan
 from tests.training import config_for
 
 CPU = torch.device("cpu")
+FRAMES: list[Frame] = [(90, 120, 0, 4, 64, 80), (64, 64, 0, 0, 64, 64)]
 
 
 @pytest.fixture
@@ -77,16 +78,32 @@ def test_a_cache_that_cannot_be_written_is_told_and_trained_without(
     prompts = Prompts(model, CPU, live=False)
     prompts.prepare(["a zebu"], told.append)
     assert any(isinstance(event, Warned) and "cache" in event.message for event in told)
-    assert prompts(["a zebu"])["encoder_hidden_states"].shape == (1, 77, 96)
+    assert prompts(["a zebu"], FRAMES[:1])["encoder_hidden_states"].shape == (1, 77, 96)
 
 
 def test_prompts_answer_from_memory_or_live(model: BaseModel, own_cache: Path) -> None:
     fixed, live = Prompts(model, CPU, live=False), Prompts(model, CPU, live=True)
     fixed.prepare(["a zebu", "a gnu"], lambda event: None)
-    known, anew = fixed(["a gnu", "a zebu"]), live(["a gnu", "a zebu"])
+    known, anew = fixed(["a gnu", "a zebu"], FRAMES), live(["a gnu", "a zebu"], FRAMES)
     torch.testing.assert_close(known["encoder_hidden_states"], anew["encoder_hidden_states"])
+    assert known["frames"].tolist() == anew["frames"].tolist() == [list(frame) for frame in FRAMES]
     with torch.no_grad():
         next(model.text_encoders["text_encoder"].parameters()).add_(0.5)
-    assert torch.equal(fixed(["a gnu", "a zebu"])["encoder_hidden_states"], known["encoder_hidden_states"])
-    changed = live(["a gnu", "a zebu"])["encoder_hidden_states"]
+    assert torch.equal(fixed(["a gnu", "a zebu"], FRAMES)["encoder_hidden_states"], known["encoder_hidden_states"])
+    changed = live(["a gnu", "a zebu"], FRAMES)["encoder_hidden_states"]
     assert not torch.allclose(changed, anew["encoder_hidden_states"])
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "frame"),
+    [
+        (512, 512, (512, 512), (512, 512, 0, 0, 512, 512)),
+        (2000, 1000, (512, 512), (1000, 2000, 0, 256, 512, 512)),  # scaled to 1024 x 512, a quarter cut at each side
+        (300, 900, (256, 512), (900, 300, 128, 0, 512, 256)),  # scaled to 256 x 768
+        (100, 100, (1024, 1024), (100, 100, 0, 0, 1024, 1024)),  # scaled up: the model is told how small it was
+    ],
+)
+def test_a_frame_tells_the_size_before_scaling_and_the_cut_after_it(
+    width: int, height: int, size: tuple[int, int], frame: Frame
+) -> None:
+    assert cache.frame_of(Item(Path("a.png"), "", width, height), size) == frame

@@ -7,6 +7,7 @@ import torch
 from lora_core import base_models, lora
 from lora_core.cache import Example, Prompts
 from lora_core.config import TrainConfig
+from lora_core.families import whole_frame
 from lora_core.validate import validate
 
 CPU = torch.device("cpu")
@@ -14,7 +15,8 @@ CPU = torch.device("cpu")
 
 def examples(count: int, seed: int) -> list[Example]:
     rng = torch.Generator().manual_seed(seed)
-    return [Example(f"a zebu {n}", ((torch.randn(4, 8, 8, generator=rng), torch.ones(4, 8, 8)),)) for n in range(count)]
+    views = [((torch.randn(4, 8, 8, generator=rng), torch.ones(4, 8, 8)),) for _ in range(count)]
+    return [Example(f"a zebu {number}", view, whole_frame(64, 64)) for number, view in enumerate(views)]
 
 
 def test_the_score_moves_with_the_model_and_with_nothing_else(tiny_sd1: Path) -> None:

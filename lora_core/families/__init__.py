@@ -1,6 +1,6 @@
 """Model families as values. Nobody outside this folder asks which family a model is; they call its functions.
 
-Adding a family is one file with plain functions and one line in `FAMILIES`.
+Adding a family is one file with plain functions and one name in `identify`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from torch import Tensor
 from lora_core.errors import UserError
 
 Conditioning = dict[str, Tensor]
-"""Named tensors the UNet is conditioned on, batch first: SD1 has `encoder_hidden_states_BLD` only."""
+"""Named tensors the UNet is conditioned on, batch first: `encoder_hidden_states` [B, 77, width] and, in SDXL, `pooled`
+[B, 1280]; `frames` [B, 6] says how each picture was cut, which SDXL alone looks at."""
+
+Frame = tuple[int, int, int, int, int, int]
+"""Height and width of the original picture, top and left of the cut after scaling, height and width of what the model
+sees; in pixels (Podell et al. 2023, 2.2)."""
+
+
+def whole_frame(width: int, height: int) -> Frame:
+    """The frame of a picture of that size that nothing was cut from, as pipelines draw."""
+    return height, width, 0, 0, height, width
 
 
 @dataclass
@@ -40,6 +50,12 @@ class BaseModel:
     @property
     def pixels_per_latent(self) -> int:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the square pictures the model was trained on: 512, 768 or 1024; 64 for the starter."""
+        sample_size = self.unet.config.sample_size
+        return int(sample_size if isinstance(sample_size, int) else max(sample_size)) * self.pixels_per_latent
 
     def adapted(self) -> dict[str, Any]:
         """The modules that may carry adapters, by component name."""
@@ -74,14 +90,14 @@ def identify(unet_config: Mapping[str, Any]) -> Family:
     Raises:
         UserError: none that Treino trains.
     """
-    from lora_core.families import sd1
+    from lora_core.families import sd1, sd2, sdxl
 
-    for family in (sd1.FAMILY,):
+    for family in (sd1.FAMILY, sd2.FAMILY, sdxl.FAMILY):
         if family.matches(unet_config):
             return family
     width = unet_config.get("cross_attention_dim")
     raise UserError(
         f"The base model is of a kind Treino cannot train (cross-attention width {width}, "
-        f"{unet_config.get('in_channels')} input channels); take a Stable Diffusion 1.x model, "
+        f"{unet_config.get('in_channels')} input channels); take a Stable Diffusion 1.x, 2.x or XL base model, "
         "e.g. stable-diffusion-v1-5/stable-diffusion-v1-5."
     )

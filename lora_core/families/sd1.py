@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from lora_core.families import BaseModel, Conditioning, Family
+from lora_core.families.parts import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
 
 CROSS_ATTENTION_WIDTHS = (768, 96)  # Stable Diffusion 1.x, the starter
 
@@ -27,37 +28,21 @@ def matches(unet_config: Mapping[str, Any]) -> bool:
 
 def load(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> BaseModel:
     """UNet and text encoder in `dtype`; the VAE in fp32, because SD1's overflows in fp16 on some pictures."""
-    options: dict[str, Any] = {"variant": variant, "local_files_only": True, "use_safetensors": True}
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=dtype, **options)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, **options)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, **options)
     return BaseModel(
         name=name,
         family=FAMILY,
-        unet=unet.requires_grad_(False).eval(),
-        vae=vae.requires_grad_(False).eval(),
-        text_encoders={"text_encoder": text_encoder.requires_grad_(False).eval()},
+        unet=load_unet(folder, variant, dtype),
+        vae=load_vae(folder, variant),
+        text_encoders={"text_encoder": load_text_encoder(CLIPTextModel, folder / "text_encoder", variant, dtype)},
         tokenizers={"tokenizer": load_tokenizer(folder / "tokenizer")},
-        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+        scheduler=load_schedule(folder),
     )
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in a folder; raises ValueError when it is damaged or, which the library lets pass, has no words."""
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as cause:  # the tokenizers library raises plain Exceptions for damaged files
-        raise ValueError(f"its tokenizer cannot be read: {(str(cause) or repr(cause)).splitlines()[0]}") from cause
-    if len(tokenizer) < 256:  # fewer than there are bytes
-        raise ValueError("its tokenizer has no vocabulary: tokenizer.json, or vocab.json and merges.txt, is missing")
-    return tokenizer
-
-
 def tokenize(model: BaseModel, captions: Sequence[str]) -> dict[str, Tensor]:
-    """Captions to ids [B, 77]; what is longer is cut (the dataset report tells)."""
-    tokenizer = model.tokenizers["tokenizer"]
-    ids = tokenizer(list(captions), padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-    return {"tokenizer": ids}
+    """Captions to ids [B, 77] by each tokenizer; what is longer is cut (the dataset report tells)."""
+    options: dict[str, Any] = {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"}
+    return {name: tokenizer(list(captions), **options).input_ids for name, tokenizer in model.tokenizers.items()}
 
 
 def encode_text(model: BaseModel, tokens: dict[str, Tensor]) -> Conditioning:
