@@ -28,6 +28,15 @@ _TINY_SIDE = 256  # smaller pictures are enlarged in whole steps, so that a card
 _VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 
 
+# What may make an export useless, by kind.
+WARNINGS = {
+    "toy": "This LoRA was made for the starter model, a toy that no webui has, so it will do nothing there. "
+    "Train on SD 1.5, SD 2.1 or SDXL for your webui.",
+    "dora": "This DoRA is normalised over outputs, which webuis compute differently; pictures may differ.",
+    "fooocus": "Fooocus has SDXL models only; this LoRA will do nothing there.",
+}
+
+
 class ExistsError(UserError):
     """A LoRA of that name is there already and was left alone."""
 
@@ -64,7 +73,11 @@ class Exported:
     prompt: str  # to paste into the webui
     refreshed: str
     hint: str
-    warnings: tuple[str, ...]
+    warned: tuple[str, ...]  # keys of WARNINGS
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(WARNINGS[kind] for kind in self.warned)
 
 
 def export_lora(
@@ -101,7 +114,7 @@ def export_lora(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
         picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,
         prompt=prompt_text(name, sidecar), refreshed=refresh(webui), hint=webui.hint,
-        warnings=_warnings(lora, family, webui),
+        warned=warnings_for(lora, family, webui.kind),
     )  # fmt: skip
 
 
@@ -154,7 +167,7 @@ def _verify(temporary: Path, final: Path) -> None:
 
 
 def _free_name(folder: Path, name: str, on_existing: str) -> str:
-    if not _taken(folder, name) or on_existing == REPLACE:
+    if not is_taken(folder, name) or on_existing == REPLACE:
         return name
     if on_existing == CANCEL:
         raise ExistsError(
@@ -162,12 +175,13 @@ def _free_name(folder: Path, name: str, on_existing: str) -> str:
             "choose another --name, or --on-existing keep-both or replace."
         )
     number = 2
-    while _taken(folder, f"{name}-{number}"):
+    while is_taken(folder, f"{name}-{number}"):
         number += 1
     return f"{name}-{number}"
 
 
-def _taken(folder: Path, name: str) -> bool:
+def is_taken(folder: Path, name: str) -> bool:
+    """Whether a LoRA of that name, or its card or picture, is in the folder."""
     return any((folder / f"{name}{ending}").exists() for ending in (".safetensors", ".json", ".png", ".preview.png"))
 
 
@@ -190,15 +204,8 @@ def _with_version(sidecar: Sidecar, family: str) -> Sidecar:
     return Sidecar(**{**vars(sidecar), "sd_version": _VERSIONS[family]})
 
 
-def _warnings(lora: Lora, family: str, webui: webuis.WebUI) -> tuple[str, ...]:
-    warnings = []
-    if is_toy(lora):
-        warnings.append(
-            "This LoRA was made for the starter model, a toy that no webui has, so it will do nothing there. "
-            "Train on SD 1.5, SD 2.1 or SDXL for your webui."
-        )
-    if any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values()):
-        warnings.append("This DoRA is normalised over outputs, which webuis compute differently; pictures may differ.")
-    if webui.kind == "Fooocus" and family != "sdxl":
-        warnings.append("Fooocus has SDXL models only; this LoRA will do nothing there.")
-    return tuple(warnings)
+def warnings_for(lora: Lora, family: str, webui_kind: str = "") -> tuple[str, ...]:
+    """The keys of WARNINGS that hold for a LoRA in a webui."""
+    is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
+    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": webui_kind == "Fooocus" and family != "sdxl"}
+    return tuple(kind for kind, is_so in holds.items() if is_so)

@@ -11,6 +11,11 @@ from torch import Tensor
 from lora_core.adapter import Adapter, Lora, LoraError
 from lora_core.dialects.modules import CONV_1X1, CONV_3X3, leaf
 
+
+class UnknownFamilyError(LoraError):
+    """A LoRA that may be for several families; a person has to say for which."""
+
+
 FAMILIES = ("sd1", "sd2", "sdxl")
 STARTER_WIDTH = 96
 # Width of the text states: what attn2.to_k and to_v take in, and the text encoder's own width.
@@ -27,7 +32,8 @@ def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
     """The family (sd1, sd2 or sdxl) by the widths, then by the blocks, then by what the metadata claim.
 
     Raises:
-        LoraError: it belongs to no family, or nothing in it tells which.
+        UnknownFamilyError: nothing in it tells which.
+        LoraError: it belongs to none.
     """
     widths = {int(a.down.shape[1]) for m, a in lora.items() if re.search(r"\.attn2\.to_[kv]$", m)}
     if len(widths) > 1 or widths - set(_CROSS_ATTENTION):
@@ -38,7 +44,7 @@ def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
         return "sdxl"
     guess = _by_text_encoder(lora) or _by_projection(lora) or _claimed(metadata or {}) or _by_lone_text_encoder(lora)
     if guess is None:
-        raise LoraError("Nothing in the LoRA tells its base model; say it with --family sd1, sd2 or sdxl.")
+        raise UnknownFamilyError("Nothing in the LoRA tells its base model; say it with --family sd1, sd2 or sdxl.")
     return guess
 
 

@@ -29,14 +29,38 @@ _VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 
 
 @dataclass(frozen=True)
+class Overfit:
+    """The validation loss was lower at an earlier step; `better` is the LoRA of that step, where it was kept."""
+
+    step: int
+    loss: float
+    best_step: int
+    best_loss: float
+    better: Path | None
+
+    @property
+    def sentence(self) -> str:
+        instead = f" The LoRA of step {self.best_step} is {self.better}." if self.better else ""
+        return (
+            f"The validation loss was lowest at step {self.best_step} ({self.best_loss:.4f}) and is {self.loss:.4f} at "
+            f"step {self.step}: it overfits, so a weight of {OVERFIT_WEIGHT:g} is proposed.{instead}"
+        )
+
+
+@dataclass(frozen=True)
 class Proposal:
-    """`remarks` are worth a look before exporting; `picture` is None when the run drew none."""
+    """`picture` is None when the run drew none; `overfit` is set when another step looks better."""
 
     lora: Path
     name: str
     sidecar: Sidecar
     picture: Path | None
-    remarks: tuple[str, ...] = ()
+    overfit: Overfit | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth a look before exporting."""
+        return (self.overfit.sentence,) if self.overfit else ()
 
 
 def propose(source: Path) -> Proposal:
@@ -50,15 +74,15 @@ def propose(source: Path) -> Proposal:
     run, step = _run_of(path), _step_of(path)
     config = _config(metadata)
     trigger = metadata.get("modelspec.trigger_phrase") or str(config.get("trigger_word", "")) or _common_tag(metadata)
-    weight, remarks = _weight(run, step)
+    overfit = _overfit(run, step) if run else None
     sidecar = Sidecar(
         description=metadata.get("modelspec.description", ""),
         sd_version=_VERSIONS[family_of(lora, metadata)],
         activation_text=trigger,
-        preferred_weight=weight,
+        preferred_weight=OVERFIT_WEIGHT if overfit else 1.0,
         notes=_notes(metadata),
     )
-    return Proposal(path, _name(path, metadata, run, trigger), sidecar, sample_of(run, step) if run else None, remarks)
+    return Proposal(path, _name(path, metadata, run, trigger), sidecar, sample_of(run, step) if run else None, overfit)
 
 
 def lora_of(source: Path) -> Path:
@@ -102,23 +126,18 @@ def _step_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _weight(run: Run | None, step: int | None) -> tuple[float, tuple[str, ...]]:
-    """1.0; less when the held-out pictures say that this step learned the training pictures by heart."""
-    losses = {event.step: event.loss for event, _ in run.read()[0] if isinstance(event, Validation)} if run else {}
+def _overfit(run: Run, step: int | None) -> Overfit | None:
+    """Set when the held-out pictures say that this step learned the training pictures by heart."""
+    losses = {event.step: event.loss for event, _ in run.read()[0] if isinstance(event, Validation)}
     mine = step if step is not None else max(losses, default=0)
     trained = {at: loss for at, loss in losses.items() if at}
-    if run is None or mine not in trained:
-        return 1.0, ()
+    if mine not in trained:
+        return None
     best = min(trained, key=lambda at: trained[at])
     if trained[mine] < OVERFIT * trained[best]:
-        return 1.0, ()
+        return None
     better = run.checkpoints / f"step_{best:07d}" / "lora.safetensors"
-    instead = f" The LoRA of step {best} is {better}." if better.is_file() else ""
-    remark = (
-        f"The validation loss was lowest at step {best} ({trained[best]:.4f}) and is {trained[mine]:.4f} at step "
-        f"{mine}: it overfits, so a weight of {OVERFIT_WEIGHT:g} is proposed.{instead}"
-    )
-    return OVERFIT_WEIGHT, (remark,)
+    return Overfit(mine, trained[mine], best, trained[best], better if better.is_file() else None)
 
 
 def _config(metadata: Mapping[str, str]) -> dict[str, Any]:

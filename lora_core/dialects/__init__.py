@@ -7,7 +7,7 @@ that knows it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from lora_core.adapter import Adapter, Lora, LoraError
 from lora_core.dialects import attn_procs, onetrainer, peft, webui
 from lora_core.dialects.modules import exists
 
-_DIALECTS = (webui.split, attn_procs.split, onetrainer.split, peft.split)
+_DIALECTS = {"webui": webui.split, "attn_procs": attn_procs.split, "onetrainer": onetrainer.split, "peft": peft.split}
 # Endings of other kinds of adapters, which no pair of matrices can stand for.
 _OTHER_KINDS = {
     r"\.hada_": "LoHa", r"\.lokr_": "LoKr", r"\.lora_mid\.": "a LoCon with Tucker decomposition", r"\.oft_": "OFT",
@@ -33,7 +33,7 @@ def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
     parts: dict[str, dict[str, Tensor]] = {}
     unknown = []
     for key, tensor in tensors.items():
-        hit = next((found for split in _DIALECTS if (found := split(key))), None)
+        hit = next((found for split in _DIALECTS.values() if (found := split(key))), None)
         if hit is None or not exists(hit[0]):
             unknown.append(key)
         elif parts.setdefault(hit[0], {}).setdefault(hit[1], tensor) is not tensor:
@@ -43,6 +43,12 @@ def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
     if not parts:
         raise LoraError("The file holds no tensors, so it is no LoRA.")
     return {module: _adapter(module, found, metadata) for module, found in sorted(parts.items())}
+
+
+def dialects_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The dialects that names of tensors are in: webui, attn_procs, onetrainer, peft; several where a file mixes them."""
+    found = [next((dialect for dialect, split in _DIALECTS.items() if split(name)), "") for name in names]
+    return tuple(dialect for dialect in _DIALECTS if dialect in found)
 
 
 def _about(unknown: list[str], total: int) -> str:
