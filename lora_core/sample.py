@@ -67,11 +67,16 @@ def draw_latents(
         batch = wishes[start : start + at_once]
         with evaluating(model), torch.no_grad(), _placed(model.text_encoders.values(), model.unet.device):
             yield pipeline(
-                prompt=[w.prompt for w in batch], negative_prompt=[w.negative_prompt for w in batch],
+                prompt=[w.prompt for w in batch], negative_prompt=_negative(batch),
                 generator=[torch.Generator().manual_seed(w.seed) for w in batch],
                 num_inference_steps=batch[0].steps, guidance_scale=batch[0].guidance,
                 width=batch[0].width, height=batch[0].height, output_type="latent", callback_on_step_end=after_step,
             ).images  # fmt: skip
+
+
+def _negative(batch: Sequence[Wish]) -> list[str] | None:
+    """None where nobody asks for one: to SDXL's pipeline, that is not the same as an empty prompt."""
+    return [wish.negative_prompt for wish in batch] if any(wish.negative_prompt for wish in batch) else None
 
 
 @contextmanager

@@ -52,7 +52,9 @@ def _sd2(**schedule: object) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         unet=UNet2DConditionModel(sample_size=8, **TINY["sd2"]), vae=_vae(), tokenizer=build_tokenizer(),
         text_encoder=CLIPTextModel(_text_config(1024, layers=1)),
-        scheduler=_schedule(prediction_type="v_prediction", rescale_betas_zero_snr=True, **schedule),
+        scheduler=_schedule(
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", **schedule
+        ),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
