@@ -81,11 +81,11 @@ class Exported:
 
 
 def export_lora(
-    lora_path: Path, webui_folder: Path, name: str, on_existing: str, sidecar: Sidecar, picture: Path | None = None
+    lora_path: Path, into: Path | webuis.WebUI, name: str, on_existing: str, sidecar: Sidecar, picture: Path | None = None
 ) -> Exported:
     """Put a LoRA into a webui under `name`, whole or not at all; files of other dialects are converted on the way.
 
-    webui_folder: the webui's, or a LoRA folder. on_existing: one of ON_EXISTING.
+    into: a webui, its folder, or a LoRA folder. on_existing: one of ON_EXISTING.
 
     Raises:
         ExistsError: `cancel`, and the name is taken.
@@ -94,7 +94,7 @@ def export_lora(
         WriteError: not enough space or no permission; nothing was changed.
     """
     assert on_existing in ON_EXISTING, on_existing
-    webui = webuis.at(webui_folder)
+    webui = webuis.at(into) if isinstance(into, Path) else into
     check_name(name, webui.lora_folder)
     lora, metadata = read(lora_path)
     family = family_of(lora, metadata)
@@ -174,6 +174,11 @@ def _free_name(folder: Path, name: str, on_existing: str) -> str:
             f"{folder / name}.safetensors exists and was left as it is; "
             "choose another --name, or --on-existing keep-both or replace."
         )
+    return next_name(folder, name)
+
+
+def next_name(folder: Path, name: str) -> str:
+    """The name with the first number that is free, which is what KEEP_BOTH gives a name that is taken."""
     number = 2
     while is_taken(folder, f"{name}-{number}"):
         number += 1

@@ -8,6 +8,14 @@ from pathlib import Path
 from lora_core.config import RESERVED
 from lora_core.errors import UserError
 
+# What may be wrong with a name, by kind.
+PROBLEMS = {
+    "empty": "it is empty",
+    "sign": "{value!r} is not allowed in file names; use letters, digits, - and _",
+    "ends": "Windows drops spaces and dots at the end and trips over spaces in front",
+    "device": "Windows keeps {value} for a device; put another word in front",
+    "long": "it is too long ({value} bytes, {most} are allowed)",
+}
 _FORBIDDEN = '<>:"/\\|?*'
 _MOST_BYTES = 200  # leaves room for endings and for the temporary name within the 255 of most file systems
 _MOST_WINDOWS = 259  # MAX_PATH without its ending zero
@@ -19,9 +27,9 @@ def check_name(name: str, folder: Path, is_windows: bool = os.name == "nt") -> N
     Raises:
         UserError: it may not; the sentence says why and what would do.
     """
-    problem = _problem(name)
-    if problem:
-        raise UserError(f"{name!r} cannot be the name of a LoRA: {problem}.")
+    if problem := problem_of(name):
+        kind, value = problem
+        raise UserError(f"{name!r} cannot be the name of a LoRA: {PROBLEMS[kind].format(value=value, most=_MOST_BYTES)}.")
     longest = len(str(folder.absolute() / f"{name}.safetensors"))
     if is_windows and longest > _MOST_WINDOWS:
         raise UserError(
@@ -29,18 +37,17 @@ def check_name(name: str, folder: Path, is_windows: bool = os.name == "nt") -> N
         )
 
 
-def _problem(name: str) -> str:
+def problem_of(name: str) -> tuple[str, str] | None:
+    """A key of PROBLEMS and the value it speaks of; None when the name will do."""
     if not name.strip(" "):
-        return "it is empty"
+        return "empty", ""
     if odd := [c for c in name if not _is_allowed(c)]:
-        return f"{odd[0]!r} is not allowed in file names; use letters, digits, - and _"
+        return "sign", odd[0]
     if name != name.strip() or name.endswith("."):
-        return "Windows drops spaces and dots at the end and trips over spaces in front"
+        return "ends", ""
     if name.split(".")[0].rstrip().upper() in RESERVED:
-        return f"Windows keeps {name.split('.')[0]} for a device; put another word in front"
-    if len(name.encode()) > _MOST_BYTES:
-        return f"it is too long ({len(name.encode())} bytes, {_MOST_BYTES} are allowed)"
-    return ""
+        return "device", name.split(".")[0]
+    return ("long", str(len(name.encode()))) if len(name.encode()) > _MOST_BYTES else None
 
 
 def _is_allowed(character: str) -> bool:

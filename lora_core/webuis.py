@@ -15,6 +15,8 @@ from typing import Any
 
 from lora_core.errors import UserError
 
+PLAIN = "Folder"
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -85,6 +87,11 @@ def at(folder: Path) -> WebUI:
         f"{folder} is no webui Treino knows ({', '.join(kind.name for kind in KINDS)}). "
         "Give the folder that holds the webui's start script, or its LoRA folder (models/Lora or models/loras)."
     )
+
+
+def folder_of_loras(folder: Path) -> WebUI:
+    """Any folder as a place for LoRAs, for people whose webui Treino does not know."""
+    return WebUI(PLAIN, folder, folder, "Copy the files into the LoRA folder of your webui.")
 
 
 _INNER = ("webui", "ComfyUI", "Fooocus", "app", "Data")

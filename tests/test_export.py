@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lora_core import export, placing
+from lora_core import export, placing, webuis
 from lora_core.adapter import Adapter, LoraError, NoEffectError
 from lora_core.errors import UserError
 from lora_core.export import (
@@ -384,3 +384,11 @@ def test_a_running_webui_is_refreshed(lora: Path, webui: Path, monkeypatch: pyte
 )  # fmt: skip
 def test_what_to_paste(card: Sidecar, prompt: str) -> None:
     assert prompt_text("x", card) == prompt
+
+
+def test_any_folder_takes_a_lora_when_asked_for(lora: Path, tmp_path: Path) -> None:
+    done = export_lora(lora, webuis.folder_of_loras(tmp_path / "my loras"), "zebu", "cancel", Sidecar())
+    assert (done.webui, done.lora.parent, done.refreshed) == (webuis.PLAIN, tmp_path / "my loras", "")
+    assert export.next_name(tmp_path / "my loras", "zebu") == "zebu-2"
+    with pytest.raises(ExistsError):
+        export_lora(lora, webuis.folder_of_loras(tmp_path / "my loras"), "zebu", "cancel", Sidecar())
