@@ -32,6 +32,7 @@ def facts(session: Session) -> TrainingFacts:
         alpha=config.alpha,
         base_model=session.model.name,
         prediction_type=session.model.prediction_type,
+        zero_terminal_snr=bool(session.model.scheduler.config.rescale_betas_zero_snr),
         network_args=_network_args(config),
         learning_rate=config.learning_rate,
         text_encoder_lr=(config.text_encoder_lr or config.learning_rate) if config.train_text_encoder else 0.0,

@@ -55,6 +55,7 @@ class TrainingFacts:
     resolution: int
     base_model: str = ""  # hub id, file or folder; only its last part is written
     prediction_type: str = "epsilon"  # or v_prediction, as diffusers' schedulers name it
+    zero_terminal_snr: bool = False
     network_args: Mapping[str, str] = field(default_factory=dict)  # e.g. {"rslora": "True", "targets": "to_q,to_v"}
 
     learning_rate: float = 0.0
@@ -227,7 +228,7 @@ def _ss_schedule(facts: TrainingFacts) -> dict[str, Any]:
         "ss_seed": facts.seed,
         "ss_noise_offset": facts.noise_offset or None,
         "ss_min_snr_gamma": facts.snr_gamma or None,
-        "ss_zero_terminal_snr": False,
+        "ss_zero_terminal_snr": facts.zero_terminal_snr,
         "ss_debiased_estimation": False,
         "ss_loss_type": "l2",
         "ss_prior_loss_weight": facts.prior_loss_weight,

@@ -48,6 +48,8 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Se
     for sentence in quality_sentences(model, dataset, config):
         emit(Warned(sentence))
     _check_size(model, plan)
+    if notice := size_notice(model, config.resolution):
+        emit(Warned(notice))
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
     training, held_out = _encode(model, prompts, config, plan, compute.device, emit)
     model.unet.to(compute.device)
@@ -99,6 +101,17 @@ def _encode(
     for encoder in model.text_encoders.values():
         encoder.to("cpu")
     return examples[: len(plan.training)], examples[len(plan.training) :]
+
+
+def size_notice(model: BaseModel, resolution: int) -> str:
+    """What to say when the training size is far from the one the base model knows; empty when it is near enough."""
+    own = model.resolution
+    if own / 1.5 <= resolution <= own * 1.5:
+        return ""
+    return (
+        f"The base model was made for pictures of {own} pixels, and resolution is {resolution}: "
+        f"--resolution {own} suits it, where memory allows."
+    )
 
 
 def _check_size(model: BaseModel, plan: Plan) -> None:

@@ -19,6 +19,7 @@ from lora_core.sample import evaluating
 
 TIMESTEPS = 8  # evenly over the schedule, per picture
 MOST_PICTURES = 16
+LATENTS_AT_ONCE = TIMESTEPS * 64 * 64  # all timesteps of a picture of 512 pixels; larger ones in parts, for memory
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,12 @@ def _loss(model: BaseModel, prompts: Prompts, examples: Sequence[Example]) -> fl
             latents = example.views[0][0].to(model.unet.device) * model.vae.config.scaling_factor
             latents = latents[None].expand(TIMESTEPS, -1, -1, -1)
             noise = diffusion.sample_noise(latents, rng)
-            abar = schedule[timesteps].to(latents.device)
-            noisy_latents = diffusion.add_noise(latents, noise, abar)
-            conditioning = prompts([example.caption] * TIMESTEPS, [example.frame] * TIMESTEPS)
-            prediction = model.family.predict(model.unet, noisy_latents, timesteps.to(latents.device), conditioning)
-            target = diffusion.target(model.prediction_type, latents, noise, abar)
-            total += F.mse_loss(prediction, target)
+            at_once = max(1, min(TIMESTEPS, LATENTS_AT_ONCE // latents[0, 0].numel()))
+            for x_0, eps, t in zip(*(part.split(at_once) for part in (latents, noise, timesteps)), strict=True):
+                abar = schedule[t].to(x_0.device)
+                conditioning = prompts([example.caption] * len(t), [example.frame] * len(t))
+                noisy = diffusion.add_noise(x_0, eps, abar)
+                prediction = model.family.predict(model.unet, noisy, t.to(x_0.device), conditioning)
+                target = diffusion.target(model.prediction_type, x_0, eps, abar)
+                total += F.mse_loss(prediction, target) * (len(t) / TIMESTEPS)
     return float(total / len(examples))

@@ -8,7 +8,7 @@ from PIL import Image
 from lora_core import base_models
 from lora_core.dataset import scan
 from lora_core.events import Saved, Warned
-from lora_core.prepare import TOLD_OF_EACH, quality_sentences
+from lora_core.prepare import TOLD_OF_EACH, quality_sentences, size_notice
 from tests.tiny import tiny_dataset
 from tests.training import config_for, run
 
@@ -34,3 +34,9 @@ def test_a_few_bad_pictures_are_told_and_left_out_and_the_rest_is_trained_on(tin
     assert job.error is None and any(isinstance(event, Saved) for event in told)
     warned = " ".join(event.message for event in told if isinstance(event, Warned))
     assert "bad.png" in warned and "empty.jpg" in warned and "clear.png" in warned
+
+
+def test_a_training_size_far_from_the_models_own_is_told(tiny_sd1: Path) -> None:
+    model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)  # of 64 pixels
+    assert size_notice(model, 64) == size_notice(model, 48) == size_notice(model, 96) == ""
+    assert all("--resolution 64" in size_notice(model, far) for far in (32, 512))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_core.events import Event, Sample
+from lora_core.events import Event, Sample, Step, Validation
 from lora_core.starter.tokens import build_tokenizer
 from tests.clients.models import TINY
 from tests.test_train import EVERYTHING
+from tests.training import config_for, run
 
 PIPELINES: dict[str, Any] = {"sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 # One run for all that is tested of a family: the golden curve, the file, the pictures.
@@ -122,3 +124,31 @@ def compare_with_previews(pipeline: Any, folder: Path, events: list[Event]) -> N
         preview, base = (np.asarray(Image.open(folder / path), float) for path in (event.path, before))
         difference = np.abs(np.asarray(drawn, float) - preview).mean()
         assert difference < 1 < np.abs(base - preview).mean(), difference  # of 255 levels; the file is in fp16
+
+
+def curve(events: list[Event]) -> dict[str, list[float]]:
+    """What a golden file holds of a run."""
+    validation = [event.loss for event in events if isinstance(event, Validation)]
+    return {"loss": [event.loss for event in events if isinstance(event, Step)], "validation": validation}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A twin and a finished run on it."""
+
+    model: Path
+    folder: Path
+    events: list[Event]
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "pytorch_lora_weights.safetensors"
+
+
+def train_twin(family: str, home: Path, data: Path) -> Trained:
+    """Run `TWIN_RUN` on a new twin in `home`."""
+    model = save_twin(family, home / "model")
+    job, events = run(config_for(model, data, home / "out", **TWIN_RUN))
+    if job.error:
+        raise job.error
+    return Trained(model, home / "out", events)

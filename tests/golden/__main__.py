@@ -11,6 +11,7 @@ from lora_core.events import Validation
 from tests.test_train import EVERYTHING, GOLDEN, losses
 from tests.tiny import tiny_dataset, tiny_model
 from tests.training import config_for, run
+from tests.twins import PIPELINES, curve, train_twin
 
 with tempfile.TemporaryDirectory() as name:
     home = Path(name)
@@ -27,3 +28,7 @@ with tempfile.TemporaryDirectory() as name:
         }
     GOLDEN.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
     print(GOLDEN)
+    for family in PIPELINES:
+        file = GOLDEN.with_name(f"{family}.json")
+        file.write_text(json.dumps(curve(train_twin(family, home / family, data).events), indent=1) + "\n", encoding="utf-8")
+        print(file)
