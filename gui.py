@@ -1,0 +1,20 @@
+"""The door to Treino's window: `python gui.py --help` tells the rest. On Windows, double click gui.bat."""
+
+from __future__ import annotations
+
+import sys
+
+from lora_core import bootstrap
+
+
+def main(argv: list[str]) -> int:
+    bootstrap.require_python()
+    if not {"-h", "--help"}.intersection(argv):
+        bootstrap.ensure()
+    from lora_core.ui.door import main as run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The window: the only room that imports gradio, one file per tab. `window.py` puts it together."""

@@ -1,0 +1,286 @@
+// The Train tab in the browser: the form speaks as it is typed in, pictures enlarge, the plot answers the pointer,
+// and the title says how far the training is.
+window.treinoTrain = (() => {
+  "use strict";
+  const STORE = "treino.train.form";
+  const PAUSE_MS = 350; // typing has to rest this long before the plan is made anew
+  const AGAIN_MS = 900;
+  let say = null; // sends a message to the server
+  let form = null;
+  let card = "";
+  let serial = 0;
+  let waiting = 0;
+  let basis = {}; // what the form was filled with, to count what was changed since
+
+  const one = (selector, root = document) => root.querySelector(selector);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const field = (name) => one(`[data-field="${name}"]`, form);
+
+  function values() {
+    const found = {};
+    for (const box of all("[data-field]", form)) {
+      const name = box.dataset.field;
+      const group = all(`fieldset input[name="${name}"]`, box);
+      if (group.length) {
+        found[name] = group.filter((each) => each.checked).map((each) => each.value);
+      } else {
+        const control = one(`[name="${name}"]`, box);
+        found[name] = control.type === "checkbox" ? control.checked : control.value;
+      }
+    }
+    return found;
+  }
+
+  function fill(filled) {
+    for (const [name, value] of Object.entries(filled)) {
+      const box = field(name);
+      if (!box) continue;
+      const group = all(`fieldset input[name="${name}"]`, box);
+      if (group.length) {
+        for (const each of group) each.checked = value.includes(each.value);
+        continue;
+      }
+      const control = one(`[name="${name}"]`, box);
+      if (control.type === "checkbox") control.checked = value === true;
+      else control.value = value;
+    }
+  }
+
+  function send(message) {
+    if (say) say({ ...message, n: ++serial });
+  }
+
+  function typed() {
+    clearTimeout(waiting);
+    waiting = 0;
+    if (!form) return;
+    const now = values();
+    sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
+    countChanges(now);
+    send({ kind: "typed", values: now, card });
+  }
+
+  function soon(pause) {
+    clearTimeout(waiting);
+    waiting = setTimeout(typed, pause);
+  }
+
+  function countChanges(now) {
+    for (const fold of all(".form-topic", form)) {
+      const names = all("[data-field]", fold).map((each) => each.dataset.field);
+      const changed = names.filter((name) => name in basis && String(now[name]) !== String(basis[name])).length;
+      const badge = one(".form-changed", fold);
+      badge.hidden = !changed;
+      badge.textContent = changed ? String(changed) : "";
+    }
+  }
+
+  function mark(problems) {
+    for (const box of all("[data-field]", form)) {
+      const message = problems[box.dataset.field] || "";
+      const wrong = one(".form-wrong", box);
+      if (wrong.textContent !== message) wrong.textContent = message;
+      wrong.hidden = !message;
+      box.classList.toggle("is-wrong", Boolean(message));
+      for (const control of all("input, select, textarea, fieldset", box)) {
+        if (message) control.setAttribute("aria-invalid", "true");
+        else control.removeAttribute("aria-invalid");
+      }
+      const fold = message && box.closest("details");
+      if (fold) fold.open = true;
+    }
+  }
+
+  function choose(name) {
+    card = name;
+    for (const radio of all('input[name="train-card"]')) radio.checked = radio.value === name;
+  }
+
+  function obey(text) {
+    if (!text || !form) return;
+    const order = JSON.parse(text);
+    if (order.fill) {
+      fill(order.fill);
+      basis = order.fill;
+      choose(order.card);
+      typed();
+    }
+    if (order.problems && order.n === serial) {
+      mark(order.problems);
+      if (order.again && !waiting) soon(AGAIN_MS);
+    }
+  }
+
+  function find(text) {
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    let hits = 0;
+    for (const fold of all(".form-topic", form)) {
+      let within = 0;
+      for (const box of all("[data-field]", fold)) {
+        const fits = words.every((word) => box.dataset.search.includes(word));
+        box.hidden = !fits;
+        within += fits;
+      }
+      fold.hidden = !within;
+      fold.open = words.length > 0 && within > 0;
+      hits += within;
+    }
+    for (const box of all(".form-basic [data-field]", form)) {
+      const fits = words.length > 0 && words.every((word) => box.dataset.search.includes(word));
+      box.classList.toggle("is-found", fits);
+      hits += fits;
+    }
+    one(".form-none", form).hidden = hits > 0;
+  }
+
+  function greet() {
+    if (!say || !form) return;
+    const kept = sessionStorage.getItem(STORE);
+    if (kept) {
+      const stored = JSON.parse(kept);
+      fill(stored.values);
+      basis = stored.basis || {};
+      choose(stored.card || "");
+      typed();
+    } else {
+      send({ kind: "hello" });
+    }
+  }
+
+  // --- the plot ---------------------------------------------------------------------------------------------------
+
+  function read(svg, event) {
+    const box = svg.viewBox.baseVal;
+    const matrix = svg.getScreenCTM();
+    if (!matrix) return null;
+    const x = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse()).x;
+    const [left, top, right, bottom] = svg.dataset.area.split(" ").map(Number);
+    if (x < left || x > box.width - right) return null;
+    const [low, high] = [Number(svg.dataset.low), Number(svg.dataset.high)];
+    const shown = svg.dataset.log === "1" ? Math.log10 : (value) => value;
+    const back = svg.dataset.log === "1" ? (value) => 10 ** value : (value) => value;
+    const lines = [];
+    for (const line of all(".plot-line[data-name]", svg)) {
+      let near = null;
+      for (const point of one("path", line).getAttribute("d").slice(1).split("L")) {
+        const [px, py] = point.split(",").map(Number);
+        if (near === null || Math.abs(px - x) < Math.abs(near[0] - x)) near = [px, py];
+      }
+      const share = (box.height - bottom - near[1]) / (box.height - bottom - top);
+      const value = back(shown(low) + share * (shown(high) - shown(low)));
+      const step = Math.round(((near[0] - left) / (box.width - left - right)) * Number(svg.dataset.last));
+      lines.push(`${line.dataset.name}: ${value.toPrecision(3)} (${step})`);
+    }
+    return lines;
+  }
+
+  function plot(element) {
+    const note = document.createElement("div");
+    note.className = "plot-note";
+    note.hidden = true;
+    document.body.append(note);
+    element.addEventListener("pointermove", (event) => {
+      const svg = event.target.closest(".plot > svg");
+      const lines = svg && read(svg, event);
+      note.hidden = !lines || !lines.length;
+      if (note.hidden) return;
+      note.replaceChildren(...lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+      note.style.left = `${Math.min(event.clientX + 16, innerWidth - note.offsetWidth - 8)}px`;
+      note.style.top = `${event.clientY + 16}px`;
+    });
+    element.addEventListener("pointerleave", () => (note.hidden = true));
+  }
+
+  // --- pictures ---------------------------------------------------------------------------------------------------
+
+  function enlarge(button) {
+    const dialog = document.createElement("dialog");
+    dialog.className = "zoomed";
+    const picture = Object.assign(document.createElement("img"), {
+      src: button.dataset.full,
+      alt: button.dataset.caption,
+    });
+    const caption = Object.assign(document.createElement("p"), { textContent: button.dataset.caption });
+    dialog.append(picture, caption);
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      button.focus();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("button.zoom[data-full]");
+    if (button) enlarge(button);
+    // Asked for with a click, as browsers want it; the answer is for when the training has ended.
+    const starts = event.target.closest?.("#train-start, #train-resume, #train-retry");
+    if (starts && window.Notification?.permission === "default") Notification.requestPermission();
+  });
+
+  // --- title and notification -------------------------------------------------------------------------------------
+
+  let state = "";
+  let ownTitle = "";
+
+  function follow() {
+    const element = document.getElementById("train-state");
+    if (!element) return;
+    const now = element.dataset.state;
+    ownTitle = ownTitle || document.title;
+    const ended = now === "finished" || now === "failed" || now === "stopped";
+    const words = document.getElementById("train-words").dataset;
+    if (element.dataset.title) document.title = `${element.dataset.title} · ${ownTitle}`;
+    else if (ended && state && state !== now && document.hidden) {
+      document.title = `${now === "failed" ? words.failed : words.done} · ${ownTitle}`;
+    } else if (!ended || !document.hidden) document.title = ownTitle;
+    const wasLive = ["running", "pausing", "paused", "stopping"].includes(state);
+    if (wasLive && ended && document.hidden && window.Notification?.permission === "granted") {
+      const text = now === "failed" ? words.failedNote : words.doneNote;
+      new Notification(ownTitle, { body: text.replace("{name}", element.dataset.run), tag: "treino" });
+    }
+    state = now;
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && ownTitle && !document.getElementById("train-state")?.dataset.title) document.title = ownTitle;
+  });
+
+  return {
+    wire(element, props, trigger) {
+      say = (message) => {
+        props.value = JSON.stringify(message);
+        trigger("input");
+      };
+      greet();
+    },
+    orders(element, props, trigger, watch) {
+      watch("value", () => obey(props.value));
+    },
+    form(element) {
+      form = element;
+      element.addEventListener("input", (event) => {
+        if (event.target.id === "train-search") find(event.target.value);
+        else soon(PAUSE_MS);
+      });
+      // Leaving a box sends at once, so that Start never sees less than what is on the page.
+      element.addEventListener("change", (event) => {
+        if (event.target.id !== "train-search") typed();
+      });
+      greet();
+    },
+    cards(element) {
+      element.addEventListener("change", (event) => {
+        if (event.target.name !== "train-card") return;
+        clearTimeout(waiting);
+        send({ kind: "card", card: event.target.value, values: values() });
+      });
+      choose(card);
+    },
+    status(element) {
+      new MutationObserver(follow).observe(element, { attributes: true, childList: true, subtree: true });
+    },
+    plot,
+  };
+})();

@@ -1,0 +1,73 @@
+"""What a tab is given to build itself on: the app, the texts of one language, and ways to reach the other tabs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from lora_core.errors import UserError
+from lora_core.ui.app import App
+from lora_core.ui.texts import Texts
+
+TABS = ("dataset", "train", "test", "export", "runs")
+
+
+@dataclass
+class Page:
+    """One language of the window. `letters[tab]`, set together with `tabs`, opens that tab with something to do."""
+
+    app: App
+    text: Texts
+    tabs: gr.Tabs
+    tick: gr.Timer  # every second
+    letters: dict[str, gr.State] = field(default_factory=lambda: {tab: gr.State() for tab in TABS})
+
+    def on(
+        self,
+        listener: Callable[..., Any],
+        fn: Callable[..., Any],
+        inputs: Sequence[Any] = (),
+        outputs: Sequence[Any] = (),
+        **options: Any,
+    ) -> Any:
+        """Call `fn` on an event. A UserError becomes a notice with its sentence; another error opens the error panel.
+
+        Either way nothing on the page changes.
+        """
+        options = {"show_progress": "hidden", "api_visibility": "private", **options}
+        return listener(self._told(fn, len(outputs)), list(inputs), list(outputs), **options)
+
+    def _told(self, fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+        nothing: Any = tuple(gr.skip() for _ in range(count)) if count > 1 else gr.skip() if count else None
+        if inspect.isgeneratorfunction(fn):
+
+            @functools.wraps(fn)
+            def steps(*values: Any) -> Any:
+                try:
+                    yield from fn(*values)
+                except Exception as error:  # noqa: BLE001  told on the page
+                    self._tell(fn, error)
+                    yield nothing
+
+            return steps
+
+        @functools.wraps(fn)
+        def once(*values: Any) -> Any:
+            try:
+                return fn(*values)
+            except Exception as error:  # noqa: BLE001  told on the page
+                self._tell(fn, error)
+                return nothing
+
+        return once
+
+    def _tell(self, fn: Callable[..., Any], error: Exception) -> None:
+        if isinstance(error, UserError):
+            gr.Warning(str(error), title=self.text("frame.notice"))
+        else:
+            self.app.note_trouble(getattr(fn, "__qualname__", repr(fn)), error)

@@ -1,0 +1,1 @@
+"""The window in a real browser, by mouse and by keyboard."""

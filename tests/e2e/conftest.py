@@ -1,0 +1,143 @@
+"""A real window in a real browser: `python gui.py` as a process, and whatever Chrome, Edge or Chromium there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from lora_core.ui.instance import browsers
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+_NAMES = ("chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chromium-browser")
+
+
+@dataclass
+class Window:
+    """A running `python gui.py --no-window`. `home` is its memory, `runs` its folder of runs."""
+
+    url: str
+    home: Path
+    runs: Path
+    process: subprocess.Popen[str]
+
+    def stop(self) -> int:
+        """Ctrl-C, and the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+def start_window(folder: Path, *arguments: str) -> Window:
+    """Start the window with everything it remembers, caches and writes below `folder`."""
+    home = folder / "config"
+    environment = {
+        **os.environ, "XDG_CONFIG_HOME": str(home), "APPDATA": str(home), "HOME": str(folder), "USERPROFILE": str(folder),
+        "TREINO_CACHE": str(folder / "cache"), "TREINO_RUNS": str(folder / "runs"), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    log = (folder / "window.log").open("w", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "gui.py"), "--no-window", "--port", "0", *arguments],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert process.stdout
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, line + (folder / "window.log").read_text(encoding="utf-8")
+    return Window(found[0], home / "treino", folder / "runs", process)
+
+
+@pytest.fixture(scope="session")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
+    """One window for all tests; each leaves it as usable as it found it."""
+    window = start_window(tmp_path_factory.mktemp("window"))
+    yield window
+    if window.process.poll() is None:
+        window.stop()
+
+
+def _program() -> str:
+    found = [path for name in _NAMES if (path := shutil.which(name))] or list(browsers())
+    return found[0] if found else ""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser of this computer; without one these tests are skipped, in CI they fail."""
+    program = _program()
+    if not program:
+        sentence = "There is no Chrome, Edge or Chromium on this computer, so the window is not tested in a browser."
+        if os.environ.get("CI"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+
+
+@pytest.fixture
+def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]:
+    """Opens pages; an error in a console, or a request to anywhere but this computer, fails the test at its end."""
+    contexts, wrong = [], []
+
+    def open_one(language: str = "en", dark: bool = False, width: int = 1280, height: int = 800, **more: Any) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", locale=language,
+            reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"], **more,
+        )  # fmt: skip
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda told: wrong.append(f"console: {told.text}") if told.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(f"page: {error}"))
+        page.on("request", lambda asked: None if _is_here(asked.url) else wrong.append(f"request: {asked.url}"))
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto(f"{window.url}{language}/")
+        page.wait_for_selector("#tabs")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not wrong, wrong
+
+
+def _is_here(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
+
+
+@pytest.fixture
+def page_en(open_page: Callable[..., Page]) -> Page:
+    return open_page("en")
+
+
+@pytest.fixture
+def page_pt(open_page: Callable[..., Page]) -> Page:
+    return open_page("pt-BR")
+
+
+@pytest.fixture
+def shot() -> Callable[[Page, str], Path]:
+    """Takes a screenshot, kept beside the tests until the next run."""
+
+    def take(page: Page, name: str) -> Path:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        page.screenshot(path=path)
+        return path
+
+    return take
