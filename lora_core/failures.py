@@ -7,6 +7,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.meter import Diverged
+from lora_core.team import TeamBroken
 
 
 def explain(error: Exception, config: TrainConfig) -> str:
@@ -22,18 +23,23 @@ def explain(error: Exception, config: TrainConfig) -> str:
             f"The loss stopped being a number before step {error.args[0]}. Nothing broken was saved: resume from "
             f"the last checkpoint with a lower learning_rate, e.g. {config.learning_rate / 3:.1g}."
         )
+    if isinstance(error, TeamBroken):
+        return "Another process of this training has ended, so this one cannot go on. The last checkpoint is intact."
     if isinstance(error, OSError):
         return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
     return f"Something unforeseen went wrong: {type(error).__name__}: {error}"
 
 
-def _smaller(config: TrainConfig) -> str:
-    """The setting that saves most memory of those not yet used."""
+def smaller(config: TrainConfig) -> dict[str, bool | int]:
+    """The change that saves most memory of those not yet made."""
     if not config.gradient_checkpointing:
-        return "Start again with --gradient_checkpointing."
+        return {"gradient_checkpointing": True}
     if config.train_batch_size > 1:
         twice = config.gradient_accumulation_steps * 2
-        return (
-            f"Start again with --train_batch_size {config.train_batch_size // 2} --gradient_accumulation_steps {twice}."
-        )
-    return f"Start again with --resolution {max(64, config.resolution * 3 // 4 // 64 * 64)}."
+        return {"train_batch_size": config.train_batch_size // 2, "gradient_accumulation_steps": twice}
+    return {"resolution": max(64, config.resolution * 3 // 4 // 64 * 64)}
+
+
+def _smaller(config: TrainConfig) -> str:
+    flags = [f"--{name}" if value is True else f"--{name} {value}" for name, value in smaller(config).items()]
+    return f"Start again with {' '.join(flags)}."

@@ -5,7 +5,7 @@ import torch
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.failures import explain
+from lora_core.failures import explain, smaller
 from lora_core.meter import Diverged
 
 PLAIN = TrainConfig.of({})
@@ -31,3 +31,14 @@ def test_other_failures_are_sentences() -> None:
     assert "before step 7" in explain(Diverged(7), PLAIN) and "learning_rate" in explain(Diverged(7), PLAIN)
     assert "No space left" in explain(OSError(28, "No space left on device", "x.png"), PLAIN)
     assert "ZeroDivisionError" in explain(ZeroDivisionError("1/0"), PLAIN)
+
+
+def test_the_next_settings_are_ones_that_can_be_started_with() -> None:
+    config = TrainConfig.of({"train_batch_size": 3})
+    seen = []
+    for _ in range(5):
+        seen.append(smaller(config))
+        config = config.replace(**smaller(config))
+    assert seen[0] == {"gradient_checkpointing": True}
+    assert seen[1] == {"train_batch_size": 1, "gradient_accumulation_steps": 2}
+    assert [step["resolution"] for step in seen[2:]] == [384, 256, 192]
