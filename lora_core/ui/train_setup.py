@@ -1,0 +1,209 @@
+"""Before Start: the form and the cards, what stands in them, and what it would come to on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+from typing import TYPE_CHECKING
+
+import psutil
+
+from lora_core.config import Preset, TrainConfig, settings
+from lora_core.errors import UserError
+from lora_core.run import Run
+from lora_core.ui import form
+from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
+from lora_core.ui.train_plan import Outlook, Pictures, new_folder, outlook, preset_values
+from lora_core.ui.train_words import translated
+
+if TYPE_CHECKING:
+    from lora_core.plan import Plan
+    from lora_core.ui.app import App
+    from lora_core.ui.texts import Texts
+
+MOST_SIZES = 5
+STARTER = "starter"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the form comes to. `again`: ask again in a moment; an empty `reason` means that Start is allowed."""
+
+    problems: dict[str, str]
+    plan: str
+    reason: str
+    again: bool
+    config: TrainConfig | None
+
+    @property
+    def reason_html(self) -> str:
+        return f'<p role="status">{escape(self.reason)}</p>' if self.reason else ""
+
+
+class Setup:
+    """One page's view of what is shared by all: the pictures read, the presets, the job."""
+
+    _pictures = Pictures()
+    _orders = count(1)
+
+    def __init__(self, app: App, text: Texts):
+        self.app, self.text = app, text
+        self.cards = Cards(app.home / "presets")
+
+    # --- what the page is built of ----------------------------------------------------------------------------
+
+    def form_html(self) -> str:
+        return form.form_html(self.text, self._models())
+
+    def cards_html(self, chosen: str = "") -> str:
+        return cards_html(self.cards, self.text, self._cost, chosen)
+
+    def empty_plan(self) -> str:
+        return f'<div class="live-empty"><p>{escape(self.text("train.plan_empty"))}</p></div>'
+
+    def words_html(self) -> str:
+        """What the page's script says by itself: in the title, and in a notification."""
+        said = {
+            "done": "done_title", "failed": "failed_title", "done-note": "done_note", "failed-note": "failed_note",
+        }  # fmt: skip
+        data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", name="{name}"))}"' for name, key in said.items())
+        return f'<span id="train-words"{data}></span>'
+
+    def memory(self) -> str:
+        """What this program holds now; a graphics card tells its own with each step."""
+        return f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB"
+
+    # --- orders to the form -----------------------------------------------------------------------------------
+
+    def hello(self) -> str:
+        """What a new window begins with: the settings of the last start, else the quick start."""
+        last = self.app.recall("train_form")
+        if isinstance(last, dict):
+            card = self.app.recall("train_card")
+            return self._order(form.boxes(form.typed_values(last)), card if isinstance(card, str) else "")
+        return self.choose(FIRST, {})
+
+    def choose(self, card: str, boxed: Mapping[str, object]) -> str:
+        return self._order(form.boxes(self.cards.values(card, form.read(boxed))), card)
+
+    def fill(self, values: Mapping[str, object]) -> str:
+        """Fill the form with settings of a run or a file; what is wrong in them is told at its field."""
+        known = {name: value for name, value in values.items() if name in settings()}
+        return self._order(form.boxes(preset_values(known)), "")
+
+    def take_folder(self, folder: str, boxed: Mapping[str, object]) -> str:
+        """Fill in a folder of pictures; the toy model's preset gives way to one for real work."""
+        now = form.read(boxed) if boxed else preset_values(self.cards.all()[FIRST].values)
+        card = beginning(self.cards, folder)
+        is_toy = now.get("pretrained_model_name_or_path") == STARTER
+        if is_toy == (card == FIRST) or (not is_toy and card != FIRST):
+            return self._order(form.boxes({**now, "train_data_dir": folder}), "")
+        return self._order(form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card)
+
+    def _order(self, boxed: Mapping[str, object], card: str) -> str:
+        return json.dumps({"fill": boxed, "card": card, "order": next(self._orders)}, ensure_ascii=False)
+
+    # --- what it comes to -------------------------------------------------------------------------------------
+
+    def look_at(self, boxed: Mapping[str, object]) -> Found:
+        """Check what stands in the form and work out what it would do."""
+        wrong = form.problems(boxed, self.text)
+        right = form.typed_values(boxed)
+        right["output_dir"] = str(self.app.runs_folder)
+        found = outlook(right, wrong, self._pictures)
+        problems = {name: self._worded(message) for name, message in found.problems.items()}
+        reason, again = self._reason(found, problems)
+        plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan()
+        return Found(problems, plan, reason, again, found.config if not problems else None)
+
+    def _worded(self, message: str) -> str:
+        if message in ("no_folder", "missing"):
+            return self.text(f"train.wrong_{message}")
+        return translated(message, self.text)
+
+    def _reason(self, found: Outlook, problems: Mapping[str, str]) -> tuple[str, bool]:
+        """Why Start is not allowed, and whether that will change by itself."""
+        if problems:
+            labels = [self.text(f"settings.{name}") for name in problems if name in settings()]
+            return self.text("train.reason_fields", fields=", ".join(labels)), False
+        if (reading := found.reading) is not None:
+            if not reading.total:
+                return self.text("train.reason_reading_list"), True
+            return self.text("train.reason_reading", done=reading.done, total=reading.total), True
+        if self.app.training.busy():
+            return self.text("train.reason_busy"), True
+        if not self.app.core_ready():
+            return self.text("train.reason_core"), True
+        return "", False
+
+    def _plan_html(self, found: Outlook, plan: Plan) -> str:
+        text, config = self.text, found.config
+        assert config is not None
+        held = len(plan.validation)
+        key = "train.plan_pictures_held" if held else "train.plan_pictures_all"
+        epochs = f"{plan.epochs:.0f}" if plan.epochs >= 10 else f"{plan.epochs:.1f}"
+        lines = [
+            ("pictures", text(key, n=len(plan.training), held=held)),
+            ("steps", text("train.plan_steps_epochs", steps=plan.steps, epochs=epochs)),
+            ("buckets", self._sizes(plan)),
+            ("disk", text("train.plan_disk_free", have=size(found.free_bytes))),
+            ("folder", str(new_folder(self.app.runs_folder, config))),
+        ]
+        rows = "".join(
+            f'<dt>{escape(text(f"train.plan_{name}"))}</dt><dd id="train-plan-{name}">{escape(line)}</dd>'
+            for name, line in lines
+        )
+        notices = [translated(notice, text) for notice in plan.notices]
+        if found.left_out:
+            notices.insert(0, text("train.plan_left_out", n=found.left_out))
+        notes = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
+        notes = f'<ul class="plan-notes">{notes}</ul>' if notes else ""
+        return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{notes}</section>'
+
+    def _sizes(self, plan: Plan) -> str:
+        ordered = sorted(plan.buckets.items(), key=lambda entry: -entry[1])
+        shown = ", ".join(f"{width}×{height} ({n})" for (width, height), n in ordered[:MOST_SIZES])
+        more = len(ordered) - MOST_SIZES
+        return f"{shown} {self.text('train.plan_more_sizes', n=more)}" if more > 0 else shown
+
+    def _cost(self, preset: Preset) -> str:
+        return ""
+
+    def _models(self) -> dict[str, str]:
+        default = str(settings()["pretrained_model_name_or_path"].default)
+        return {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
+
+    # --- what is started --------------------------------------------------------------------------------------
+
+    def start(self, config: TrainConfig, boxed: Mapping[str, object], card: str) -> None:
+        """Start a run in a folder of its own, and remember its settings for the next time."""
+        self.app.remember("train_form", dict(boxed))
+        self.app.remember("train_card", card)
+        self._start(config)
+
+    def retry(self, run: Run, changes: Mapping[str, object]) -> None:
+        """Start a run again from the beginning, in a new folder, with some settings changed."""
+        self._start(run.config().replace(**changes))
+
+    def resume(self, run: Run) -> None:
+        """Go on with a run from its last whole checkpoint, in the folder where it lies now."""
+        self.app.training.start(run.config().replace(output_dir=str(run.folder)), "latest")
+
+    def save_preset(self, title: str, boxed: Mapping[str, object]) -> str:
+        wrong = form.problems(boxed, self.text)
+        if wrong:
+            labels = ", ".join(self.text(f"settings.{name}") for name in wrong)
+            raise UserError(self.text("train.mend_first", fields=labels))
+        return self.cards.save(title, TrainConfig.of(form.read(boxed)))
+
+    def _start(self, config: TrainConfig) -> None:
+        folder = new_folder(self.app.runs_folder, config)
+        self.app.training.start(config.replace(output_dir=str(folder)))
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
