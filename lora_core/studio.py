@@ -67,6 +67,11 @@ class Studio:
     def is_loaded(self) -> bool:
         return self._model is not None
 
+    @property
+    def is_on_card(self) -> bool:
+        """Whether it holds memory of a graphics card, which a training may want."""
+        return self._model is not None and self._model.unet.device.type != "cpu"
+
     def open(self, base: str, emit: Emit) -> None:
         """Load a base model unless it is loaded; `emit` is told of downloads and may raise to cancel.
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.about import BASES, about
+from lora_core.about import about
+from lora_core.bases import BASES
 from lora_core.errors import UserError
-from lora_core.hub import canonical
 from tests.lora_runs import SDXL_LAYER, TOY_LAYER, finished_run, write_lora
 
 
@@ -40,10 +40,6 @@ def test_a_lora_of_others_is_told_by_its_family(tmp_path: Path) -> None:
     assert (found.name, found.family, found.base, found.trained_on) == ("ink", "sdxl", BASES["sdxl"], False)
     assert (found.prompt, found.weight, found.side, found.is_toy) == ("", 1.0, 512, False)
     assert about(write_lora(tmp_path / "toy.safetensors", shapes=TOY_LAYER)).base == "starter"
-
-
-def test_the_usual_base_models_are_where_they_say() -> None:
-    assert all(canonical(base) == (base, None) for base in BASES.values())
 
 
 def test_no_lora_is_told(tmp_path: Path) -> None:
