@@ -27,6 +27,7 @@ from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished
 from lora_core.run import Run
 from lora_core.settings import ConfigError, suggest, typed
+from lora_core.team import Team
 from lora_core.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -163,10 +164,13 @@ def _dispatch(argv: list[str]) -> int:
 def _run(wanted: Request, *, verbose: bool) -> int:
     from lora_core.job import Job  # brings torch
 
+    team = Team.here()
+    if not team.is_first:
+        return _follow(wanted, team)
     terminal, events = Terminal(sys.stdout), deque[Event](maxlen=1)
-    for line in (*_headlines(wanted.config), *wanted.notes):
+    for line in (*_headlines(wanted.config, team), *wanted.notes):
         terminal.say(line)
-    job = Job(wanted.config, resume=wanted.resume, listeners=[terminal, events.append])
+    job = Job(wanted.config, wanted.resume, [terminal, events.append], team)
     _watch(job, terminal)
     terminal.close()
     if isinstance(job.error, UserError):
@@ -181,14 +185,32 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
 
 
-def _headlines(config: TrainConfig) -> tuple[str, str]:
+def _follow(wanted: Request, team: Team) -> int:
+    """Train as one of the other processes of a team; it speaks only when something goes wrong here."""
+    from lora_core.failures import explain
+    from lora_core.follower import Follower
+
+    job = Follower(wanted.config, wanted.resume, team=team)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        _watch(job, Terminal(nowhere))
+    if isinstance(job.error, UserError):
+        raise job.error
+    if job.error:
+        _complain(explain(job.error, wanted.config))
+        return FAILED
+    return STOPPED if job.asked == "stop" else DONE
+
+
+def _headlines(config: TrainConfig, team: Team) -> tuple[str, str]:
     """What is about to happen, and where: a training that runs on a CPU by mistake must be seen to."""
     from lora_core import precision
 
-    compute = precision.choose(config.device, config.mixed_precision)
+    compute = precision.choose(config.device, config.mixed_precision, team)
     lora = Run(Path(config.output_dir)).lora_file(config)
     size = f"{config.max_train_steps} steps at rank {config.lora_rank}"
-    where = f"computing on {compute.device} in {str(compute.dtype).removeprefix('torch.')}"
+    where = f"computing on {compute.title} in {str(compute.dtype).removeprefix('torch.')}"
+    if team.size > 1:
+        where += f", in {team.size} processes"
     return (
         f"Treino {__version__}: {config.train_data_dir} to {lora}",
         f"{size} on {config.pretrained_model_name_or_path}, {where}",
@@ -197,7 +219,7 @@ def _headlines(config: TrainConfig) -> tuple[str, str]:
 
 def _watch(job: Job, terminal: Terminal) -> None:
     """Start the job and wait for its end; the first Ctrl-C stops it in good order, the second at once."""
-    with _stop_signals() as asked:
+    with _stop_signals(once=job.team.size > 1) as asked:
         job.start()
         told = False
         # Short waits: on Windows a signal is not seen while the main thread waits for another.
@@ -212,12 +234,15 @@ def _watch(job: Job, terminal: Terminal) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[float]]:
-    """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line."""
+def _stop_signals(once: bool) -> Iterator[list[float]]:
+    """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line.
+
+    once: no second one counts, for a launcher repeats them, and ends its processes after half a minute anyway.
+    """
     asked: list[float] = []
 
     def note(number: int, frame: object) -> None:
-        if not asked or time.monotonic() - asked[-1] > ONE_PRESS_S:
+        if not asked or (not once and time.monotonic() - asked[-1] > ONE_PRESS_S):
             asked.append(time.monotonic())
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
@@ -343,5 +368,7 @@ def _all_of(problems: list[str]) -> UserError:
 
 
 def _complain(text: str) -> None:
+    team = Team.here()
+    who = "treino" if team.size == 1 else f"treino, {team}"
     with contextlib.suppress(OSError, ValueError):
-        print(f"treino: {text}", file=sys.stderr)
+        print(f"{who}: {text}", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from lora_core.failures import explain
 from lora_core.plan import Plan, digest
 from lora_core.prepare import prepare, read_dataset
 from lora_core.run import Run, make_folder
+from lora_core.team import Team
 from lora_core.train import Session, train
 from lora_core.validate import validate
 
@@ -32,11 +33,13 @@ class Job:
     """One training. `state` is idle, running, paused, stopping, finished or failed; `error` is set when failed.
 
     resume: "" starts anew, "latest" goes on from the newest whole checkpoint in `config.output_dir`, a path from that
-    checkpoint folder.
+    checkpoint folder. `team`: the processes that train together; this is the first of them.
     """
 
-    def __init__(self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = ()):
-        self.config, self.resume, self.listeners = config, resume, listeners
+    def __init__(
+        self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), team: Team | None = None
+    ):
+        self.config, self.resume, self.listeners, self.team = config, resume, listeners, team or Team()
         self.run = Run(Path(config.output_dir).expanduser())
         self.state = "idle"
         self.error: Exception | None = None
@@ -104,23 +107,31 @@ class Job:
             gc.collect()
 
     def _train(self) -> None:
-        make_folder(self.run.folder)
+        config = self.config.replace(
+            gradient_accumulation_steps=self.config.gradient_accumulation_steps * self.team.size
+        )
+        self._make_folder()
         base_models.check(self.config.pretrained_model_name_or_path)
-        dataset = read_dataset(self.config)
-        plan = Plan.of(self.config, dataset)
-        identity = results.identity(self.config, digest(dataset))
+        dataset = read_dataset(config)
+        plan = Plan.of(config, dataset)
+        identity = results.identity(config, digest(dataset))
         state = self._resumed(identity) if self.resume else None
         self._begin(state)
-        session = prepare(self.config, dataset, plan, self._emit_or_stop)
+        session = prepare(config, dataset, plan, self._emit_or_stop, self.team)
         session.meter.emit = self._emit  # from here on a stop is for `wants_stop`, which saves
         results.check_space(session, self.run)
         if state:
             results.restore(session, state)
         self._identity = identity
+        self.team.align(session.parameters.values())
         train(session, self)
         if session.step == 0:
             raise Stopped
         self._finish(session)
+        self.team.leave()
+
+    def _make_folder(self) -> None:
+        make_folder(self.run.folder)
 
     def _resumed(self, identity: dict[str, str]) -> checkpoint.State:
         checkpoint.clean(self.run.checkpoints)
@@ -167,6 +178,8 @@ class Job:
     def wants_stop(self, session: Session) -> bool:
         if self._paused and not self._stop:
             self._hold(session)
+        if self.team.any(self._stop):
+            self._stop = True
         if self._stop and self.state != "stopping":
             self._tell_state("stopping")
         return self._stop
@@ -194,6 +207,8 @@ class Job:
         return pressed
 
     def validate(self, session: Session) -> None:
+        if self._stop and self.team.size > 1:  # the launcher's patience is 30 seconds, and saving comes first
+            return
         with self._pause(session):
             score = validate(session.model, session.prompts, session.held_out, session.training)
             if best := score.loss < session.best_loss:

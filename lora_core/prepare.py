@@ -17,6 +17,7 @@ from lora_core.families import BaseModel
 from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.prior import draw_prior
+from lora_core.team import Team
 from lora_core.train import Session
 
 TOLD_OF_EACH = 5  # problems of one kind that are told by file; the rest are counted
@@ -35,13 +36,14 @@ def read_dataset(config: TrainConfig) -> Dataset:
     return scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
 
 
-def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Session:
+def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team: Team) -> Session:
     """Load the base model, encode everything once, put adapters on, and build the optimizer.
 
     Raises:
         UserError: the base model cannot be had, or a setting does not fit it.
     """
-    compute = precision.choose(config.device, config.mixed_precision)
+    compute = precision.choose(config.device, config.mixed_precision, team)
+    team.join(compute.device)
     for notice in (*compute.notices, *plan.notices):
         emit(Warned(notice))
     model = base_models.load(config.pretrained_model_name_or_path, compute.dtype, emit)
@@ -51,7 +53,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Se
     if notice := size_notice(model, config.resolution):
         emit(Warned(notice))
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
-    training, held_out = _encode(model, prompts, config, plan, compute.device, emit)
+    training, held_out = _encode(model, prompts, config, plan, team, emit)
     model.unet.to(compute.device)
     prior = draw_prior(model, config, emit)
     lora.attach(model, config)
@@ -67,7 +69,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit) -> Se
         prior=prior, parameters=lora.named_parameters(model),
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
-        meter=Meter(emit, config.max_train_steps, config.save_steps, compute.device),
+        meter=Meter(emit, config.max_train_steps, config.save_steps, compute.device), team=team,
     )  # fmt: skip
 
 
@@ -90,10 +92,16 @@ def quality_sentences(model: BaseModel, dataset: Dataset, config: TrainConfig) -
 
 
 def _encode(
-    model: BaseModel, prompts: Prompts, config: TrainConfig, plan: Plan, device: torch.device, emit: Emit
+    model: BaseModel, prompts: Prompts, config: TrainConfig, plan: Plan, team: Team, emit: Emit
 ) -> tuple[list[Example], list[Example]]:
-    """Latents of training and held-out pictures, and every caption that can be known ahead."""
-    examples = encode_pictures(model, plan, (*plan.training, *plan.validation), config, device, emit)
+    """Latents of training and held-out pictures, and every caption that can be known ahead.
+
+    The processes of a team begin at different pictures, and find what the others did in the cache.
+    """
+    device, items = prompts.device, (*plan.training, *plan.validation)
+    turn = len(items) * team.rank // team.size
+    turned = encode_pictures(model, plan, (*items[turn:], *items[:turn]), config, device, emit)
+    examples = [*turned[len(items) - turn :], *turned[: len(items) - turn]]
     for encoder in model.text_encoders.values():
         encoder.to(device)
     captions = captions_to_prepare([example.caption for example in examples], config)

@@ -20,6 +20,7 @@ from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.precision import Compute
 from lora_core.prior import PRIOR_EVERY, Prior, prior_loss
+from lora_core.team import Team
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     meter: Meter
+    team: Team = field(default_factory=Team)
     started_at: float = field(default_factory=time.time)  # Unix seconds
     step: int = 0
     saved_step: int = -1
@@ -91,10 +93,13 @@ def train(session: Session, desk: Desk) -> None:
 
 
 def optimizer_step(session: Session) -> Tensor:
-    """One optimizer step over `gradient_accumulation_steps` batches; returns their mean loss, still on the device."""
+    """One optimizer step over `gradient_accumulation_steps` batches; returns their mean loss, still on the device.
+
+    Of a team's batches, this process computes its share.
+    """
     config, scaler = session.config, session.scaler
     total = torch.zeros((), device=session.compute.device)
-    for micro in range(config.gradient_accumulation_steps):
+    for micro in session.team.share(config.gradient_accumulation_steps):
         rng = diffusion.generator(config.seed, session.step, micro)
         if config.lora_dropout:  # dropout draws from the global generator: make that a function of the step too
             torch.manual_seed(rng.initial_seed())
@@ -105,6 +110,7 @@ def optimizer_step(session: Session) -> Tensor:
             held = prior_loss(session.model, session.prompts, session.prior, len(chosen), rng)
             loss = loss + PRIOR_EVERY * config.prior_loss_weight * held
         scaler.scale(loss / config.gradient_accumulation_steps).backward()
+    total = session.team.add_up(session.parameters.values(), total)
     if config.max_grad_norm:
         scaler.unscale_(session.optimizer)
         torch.nn.utils.clip_grad_norm_(session.parameters.values(), config.max_grad_norm)

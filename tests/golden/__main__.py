@@ -30,5 +30,6 @@ with tempfile.TemporaryDirectory() as name:
     print(GOLDEN)
     for family in PIPELINES:
         file = GOLDEN.with_name(f"{family}.json")
-        file.write_text(json.dumps(curve(train_twin(family, home / family, data).events), indent=1) + "\n", encoding="utf-8")
+        curves = curve(train_twin(family, home / family, data).events)
+        file.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
         print(file)
