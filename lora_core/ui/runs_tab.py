@@ -63,21 +63,21 @@ class RunsTab:
                 [*states, (text("runs.state_wrong"), "wrong")], value="", label=text("runs.state"),
                 elem_id="runs-state", scale=2, min_width=150,
             )  # fmt: skip
-        with gr.Row(visible="hidden", elem_id="runs-undo-row") as self.undo_row:
+        with gr.Row(visible=False, elem_id="runs-undo-row") as self.undo_row:
             self.undo_note = gr.HTML("", elem_id="runs-undo-note")
             self.undo = gr.Button(text("runs.undo"), size="sm", min_width=120, scale=0, elem_id="runs-undo")
         self.list = gr.HTML(f"<p>{text('runs.reading')}</p>", elem_id="runs-list", js_on_load=_LIST)
 
     def _build_stage(self) -> None:
         text = self.text
-        with gr.Row(visible="hidden", elem_id="runs-compare-row") as self.compare_row:
-            kinds = [(text("runs.line_held"), runs_compare.HELD), (text("runs.line_smoothed"), runs_compare.TRAINING)]
+        with gr.Row(visible=False, elem_id="runs-compare-row") as self.compare_row:
+            kinds = [(text("runs.line_held"), runs_compare.HELD), (text("runs.line_training"), runs_compare.TRAINING)]
             self.kind = gr.Radio(
-                kinds, value=runs_compare.HELD, label=text("runs.compare_kind"), elem_id="runs-kind", scale=3
+                kinds, value=runs_compare.HELD, label=text("runs.compare_kind"), elem_id="runs-kind", scale=3, min_width=400
             )
             self.log = gr.Checkbox(label=text("runs.log"), elem_id="runs-log", scale=1, min_width=120)
             self.untick = gr.Button(text("runs.untick"), size="sm", scale=1, min_width=130, elem_id="runs-untick")
-        with gr.Row(visible="hidden", elem_id="runs-buttons") as self.button_row:
+        with gr.Row(visible=False, elem_id="runs-buttons") as self.button_row:
             self.buttons = {
                 name: gr.Button(
                     text(f"runs.{name}"), size="sm", min_width=96, elem_id=f"runs-{name}",
@@ -85,7 +85,7 @@ class RunsTab:
                 )
                 for name in _BUTTONS
             }  # fmt: skip
-        with gr.Group(visible="hidden", elem_id="runs-rename-box") as self.rename_box:
+        with gr.Group(visible=False, elem_id="runs-rename-box") as self.rename_box:
             self.new_name = gr.Textbox(
                 label=text("runs.new_name"), info=text("runs.new_name_help"), max_lines=1, elem_id="runs-new-name"
             )
@@ -94,7 +94,7 @@ class RunsTab:
                     text("runs.rename_yes"), size="sm", variant="primary", elem_id="runs-rename-yes"
                 )
                 self.rename_no = gr.Button(text("runs.cancel"), size="sm", elem_id="runs-rename-no")
-        with gr.Column(visible="hidden", elem_id="runs-delete-box") as self.delete_box:
+        with gr.Column(visible=False, elem_id="runs-delete-box") as self.delete_box:
             self.doom = gr.HTML("", elem_id="runs-doom")
             with gr.Row():
                 self.delete_yes = gr.Button(text("runs.delete_yes"), size="sm", variant="stop", elem_id="runs-delete-yes")
@@ -189,7 +189,7 @@ class RunsTab:
         note = f'<p role="status">{self.eyes.say("runs.deleted", name=last.name)}</p>' if last else ""
         return {
             self.look: look, self.list: runs_views.list_html(self.shelf.rows(), look, self.eyes),
-            self.undo_row: gr.update(visible=True if last else "hidden"), self.undo_note: note,
+            self.undo_row: gr.update(visible=last is not None), self.undo_note: note,
         }  # fmt: skip
 
     def show_stage(self, look: Look, kind: str, log: bool, chosen: bool = False) -> Updates:
@@ -294,4 +294,4 @@ class RunsTab:
 
 
 def _shown(is_shown: bool) -> Any:
-    return gr.update(visible=True if is_shown else "hidden")
+    return gr.update(visible=is_shown)

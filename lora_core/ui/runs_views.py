@@ -139,7 +139,7 @@ def _head(column: str, key: str, look: Look, eyes: Eyes) -> str:
     direction = ("descending" if look.falling else "ascending") if is_order else "none"
     arrow = ("▾" if look.falling else "▴") if is_order else ""
     return (
-        f'<th scope="col" aria-sort="{direction}" class="runs-{column}"><button type="button" data-act="sort" '
+        f'<th scope="col" aria-sort="{direction}" class="runs-col-{column}"><button type="button" data-act="sort" '
         f'data-value="{column}">{eyes.say(key)}<span aria-hidden="true"> {arrow}</span></button></th>'
     )
 
@@ -154,14 +154,17 @@ def _row_html(row: Row, look: Look, eyes: Eyes) -> str:
     wrong = f'<span class="runs-wrong-mark" title="{eyes.say(WRONG[row.wrong[0]])}">⚠</span> ' if row.wrong else ""
     pictures = eyes.say("runs.pictures", n=told.pictures) if told.pictures else ""
     about = " · ".join(part for part in (escape(row.model), pictures) if part)
+    day, _, hour = eyes.date(row.at).partition(" ")
     steps = f"{told.step}" if told.step >= told.total else f"{told.step}/{told.total}"
     best = eyes.local(f"{told.best_loss:.4f}") if told.best_loss is not None else "–"
     at = f'<span class="runs-sub">{eyes.say("runs.at_step", step=told.best_step)}</span>' if told.best_step else ""
     return (
         f'<tr data-key="{key}"{current}><td>{tick}</td><td>{eyes.image(row.picture, THUMBNAIL, "")}</td>'
-        f'<th scope="row"><button type="button" class="runs-name" data-act="open" data-value="{key}">{wrong}{name}</button>'
+        f'<th scope="row"><button type="button" class="runs-name" data-act="open" data-value="{key}" title="{name}">'
+        f"{wrong}{name}</button>"
         f'<span class="runs-sub">{about}</span></th>'
-        f'<td class="runs-at">{escape(eyes.date(row.at))}</td><td class="runs-steps">{steps}</td>'
+        f'<td class="runs-at">{escape(day)}<span class="runs-sub">{escape(hour)}</span></td>'
+        f'<td class="runs-steps">{steps}</td>'
         f'<td class="runs-best">{best}{at}</td><td>{eyes.chip(row)}</td></tr>'
     )
 
