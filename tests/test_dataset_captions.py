@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lora_core import files
-from lora_core.dataset import caption_book, captions
+from lora_core.dataset import caption_book, caption_history, captions
 from lora_core.dataset.caption_book import CaptionBook
 from lora_core.dataset.captions import decode, read_caption, write_caption
 from lora_core.errors import UserError
@@ -313,7 +313,7 @@ def test_a_history_cut_at_any_byte_still_opens_and_goes_on(folder: Path) -> None
     for text in ("one", "two ção", "three"):
         book.apply({folder / "001.jpg": text})
     book.undo()
-    history = folder.joinpath(caption_book.HISTORY)
+    history = folder.joinpath(caption_history.HISTORY)
     whole, captions_then = history.read_bytes(), on_disk(folder)
     for cut in range(0, len(whole), 7):
         history.write_bytes(whole[:cut])
@@ -331,7 +331,7 @@ def test_a_history_cut_at_any_byte_still_opens_and_goes_on(folder: Path) -> None
 )
 def test_rubbish_in_the_history_is_passed_over(folder: Path, line: str) -> None:
     CaptionBook(folder).apply({folder / "001.jpg": "one"}, "Mine")
-    with open(folder.joinpath(caption_book.HISTORY), "a", encoding="utf-8") as file:
+    with open(folder.joinpath(caption_history.HISTORY), "a", encoding="utf-8") as file:
         file.write(line + "\n")
     book = CaptionBook(folder)
     assert book.undo_label == "Mine"
@@ -345,7 +345,7 @@ def test_a_history_from_elsewhere_cannot_write_outside_the_folder(folder: Path, 
     (folder / ".treino").mkdir()
     change = {"file": name, "before": "evil", "after": None}
     line = json.dumps({"do": "edit", "label": "x", "changes": [change]}) + "\n"
-    folder.joinpath(caption_book.HISTORY).write_text(line, encoding="utf-8")
+    folder.joinpath(caption_history.HISTORY).write_text(line, encoding="utf-8")
     book = CaptionBook(folder)
     assert book.undo() is None
     assert sorted(p.name for p in folder.parent.rglob("evil*")) == []
@@ -353,7 +353,7 @@ def test_a_history_from_elsewhere_cannot_write_outside_the_folder(folder: Path, 
 
 def test_a_long_history_is_merged_and_keeps_the_originals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = on_disk(folder)
-    monkeypatch.setattr(caption_book, "MOST_EDITS", 10)
+    monkeypatch.setattr(caption_history, "MOST_EDITS", 10)
     book = CaptionBook(folder)
     for n in range(20):
         book.apply({folder / ("000.png" if n % 2 else "001.jpg"): f"text {n}"}, f"Edit {n}")
@@ -364,7 +364,7 @@ def test_a_long_history_is_merged_and_keeps_the_originals(folder: Path, monkeypa
     labels = []
     while edit := opened.undo():
         labels.append(edit.label)
-    assert labels[-1] == caption_book.EARLIER
+    assert labels[-1] == caption_history.EARLIER
     assert len(labels) < 12
     assert on_disk(folder) == original
     again = CaptionBook(folder)

@@ -1,4 +1,4 @@
-"""The captions of a folder, edited on disk, every edit undoable - after a restart, too.
+"""The captions of a folder, edited on disk, and files moved within it; every edit undoable - after a restart, too.
 
 The history is `.treino/captions.jsonl` in the dataset folder, one line per edit, undo or redo, written and flushed
 before the caption files change. It holds the old bytes of each file, so undo brings back the original exactly:
@@ -7,43 +7,19 @@ its encoding, its line ends, or its absence.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
+from lora_core.dataset.caption_history import Change, Edit, History, Move
 from lora_core.dataset.captions import caption_bytes, caption_path, clean, decode
 from lora_core.dataset.listing import list_folder
 from lora_core.errors import UserError
-from lora_core.files import WriteError, explain, write_bytes_whole, write_text_whole
+from lora_core.files import WriteError, explain, write_bytes_whole
 
-HISTORY = PurePosixPath(".treino/captions.jsonl")
 OUTSIDE = "Changed by another program"
-EARLIER = "Earlier edits"
-MOST_EDITS = 500  # older ones are merged into one when the book is opened, so the originals stay within reach
-
-
-@dataclass(frozen=True)
-class Change:
-    """One caption file before and after an edit, as bytes; None where there is no file."""
-
-    file: str  # relative to the dataset folder, with forward slashes
-    before: bytes | None
-    after: bytes | None
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What one undo takes back."""
-
-    label: str
-    changes: tuple[Change, ...]
 
 
 class CaptionBook:
@@ -54,7 +30,7 @@ class CaptionBook:
         self._folder = folder
         self._lock = threading.RLock()
         self._captions: dict[Path, str] = {}
-        self._history = _History(folder)
+        self._history = History(folder)
         self.reload()
 
     @property
@@ -112,6 +88,20 @@ class CaptionBook:
             self._refresh(changes)
             return len(changes)
 
+    def move(self, moves: Iterable[Move], label: str) -> None:
+        """Move files within the folder, in order, as one edit. Raises WriteError with every file where it was."""
+        with self._lock:
+            self._notice_outside_changes()
+            edit = Edit(label, (), tuple(moves))
+            self._history.add(edit)
+            try:
+                self._move(edit.moves)
+            except WriteError:
+                with contextlib.suppress(WriteError):
+                    self._history.drop_last()
+                raise
+            self.reload()
+
     def undo(self) -> Edit | None:
         """Take back the last edit and return it; None when there is none. Raises WriteError.
 
@@ -121,9 +111,11 @@ class CaptionBook:
             self._notice_outside_changes()
             if not self._history.applied:
                 return None
-            edit = self._history.step_back()
+            edit = self._history.applied[-1]
+            self._move([Move(move.target, move.source) for move in reversed(edit.moves)])
+            self._history.step_back()
             self._write((change.file, change.before) for change in edit.changes)
-            self._refresh(edit.changes)
+            self._after(edit)
             return edit
 
     def redo(self) -> Edit | None:
@@ -132,9 +124,11 @@ class CaptionBook:
             self._notice_outside_changes()
             if not self._history.undone:
                 return None
-            edit = self._history.step_forward()
+            edit = self._history.undone[0]
+            self._move(edit.moves)
+            self._history.step_forward()
             self._write((change.file, change.after) for change in edit.changes)
-            self._refresh(edit.changes)
+            self._after(edit)
             return edit
 
     def _notice_outside_changes(self) -> None:
@@ -166,6 +160,31 @@ class CaptionBook:
             except OSError as error:
                 raise WriteError(explain(error, path)) from error
 
+    def _move(self, moves: Sequence[Move]) -> None:
+        """Move files, all or none. Raises WriteError, also for one that is gone or whose new place is taken."""
+        done: list[tuple[Path, Path]] = []
+        try:
+            for move in moves:
+                source, target = self._folder.joinpath(move.source), self._folder.joinpath(move.target)
+                if target.exists() and not target.samefile(source):  # the same one: only its letters' case changes
+                    raise WriteError(f"{target} is in the way: rename or delete it first.")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(source, target)
+                done.append((target, source))
+        except OSError as error:
+            raise WriteError(explain(error, source)) from error
+        finally:
+            if len(done) < len(moves):
+                for now, before in reversed(done):
+                    with contextlib.suppress(OSError):
+                        os.rename(now, before)
+
+    def _after(self, edit: Edit) -> None:
+        if edit.moves:
+            self.reload()
+        else:
+            self._refresh(edit.changes)
+
     def _refresh(self, changes: Iterable[Change]) -> None:
         touched = {change.file for change in changes}
         for picture in self._captions:
@@ -195,146 +214,3 @@ class CaptionBook:
 
     def _relative(self, picture: Path) -> str:
         return caption_path(picture).relative_to(self._folder).as_posix()
-
-
-class _History:
-    """Edits in order, how many of them are in force, and the file that outlives the program."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder.joinpath(HISTORY)
-        self._edits: list[Edit] = []
-        self._position = 0
-        self._torn = False  # the last line was cut off by a crash: the next one starts on a line of its own
-        self._load()
-
-    @property
-    def applied(self) -> list[Edit]:
-        return self._edits[: self._position]
-
-    @property
-    def undone(self) -> list[Edit]:
-        return self._edits[self._position :]
-
-    def add(self, edit: Edit) -> None:
-        self._log(_edit_to_json(edit))
-        self._do("edit", edit)
-
-    def step_back(self) -> Edit:
-        self._log({"do": "undo"})
-        self._do("undo")
-        return self._edits[self._position]
-
-    def step_forward(self) -> Edit:
-        self._log({"do": "redo"})
-        self._do("redo")
-        return self._edits[self._position - 1]
-
-    def drop_last(self) -> None:
-        self._do("drop")
-        self._log({"do": "drop"})
-
-    def expected(self) -> dict[str, bytes | None]:
-        """What each file the history knows of should hold now."""
-        states = {change.file: change.after for edit in self.applied for change in edit.changes}
-        for edit in self.undone:
-            for change in edit.changes:
-                states.setdefault(change.file, change.before)
-        return states
-
-    def _do(self, what: str, edit: Edit | None = None) -> None:
-        if what == "edit" and edit is not None:
-            self._edits[self._position :] = [edit]
-            self._position += 1
-        elif what == "undo" and self._position > 0:
-            self._position -= 1
-        elif what == "redo" and self._position < len(self._edits):
-            self._position += 1
-        elif what == "drop" and self._position > 0:
-            self._position -= 1
-            del self._edits[self._position :]
-
-    def _load(self) -> None:
-        try:
-            data = self._path.read_bytes()
-        except OSError:
-            return
-        self._torn = bool(data) and not data.endswith(b"\n")
-        for line in data.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                record = json.loads(line)
-                self._do(record["do"], _edit_from_json(record, self._folder) if record["do"] == "edit" else None)
-        if len(self._edits) > MOST_EDITS:
-            self._merge_oldest()
-
-    def _merge_oldest(self) -> None:
-        """Turn the older half of what is in force into one edit, which keeps the way back to the originals."""
-        half = self._position // 2
-        first: dict[str, bytes | None] = {}
-        last: dict[str, bytes | None] = {}
-        for change in (change for edit in self._edits[:half] for change in edit.changes):
-            first.setdefault(change.file, change.before)
-            last[change.file] = change.after
-        merged = Edit(EARLIER, tuple(Change(file, first[file], last[file]) for file in first))
-        self._edits[:half] = [merged]
-        self._position -= half - 1
-        lines = [_edit_to_json(edit) for edit in self._edits] + [{"do": "undo"}] * len(self.undone)
-        with contextlib.suppress(WriteError):  # a read-only folder keeps its long history
-            write_text_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-            self._torn = False
-
-    def _log(self, record: dict[str, Any]) -> None:
-        """Append a line and see it on the disk. Raises WriteError."""
-        line = ("\n" if self._torn else "") + json.dumps(record) + "\n"
-        try:
-            self._path.parent.mkdir(exist_ok=True)
-            with open(self._path, "ab") as file:
-                self._torn = True
-                file.write(line.encode("ascii"))
-                file.flush()
-                os.fsync(file.fileno())
-                self._torn = False
-        except OSError as error:
-            raise WriteError(explain(error, self._path)) from error
-
-
-def _edit_to_json(edit: Edit) -> dict[str, Any]:
-    changes = [{"file": c.file, "before": _to_json(c.before), "after": _to_json(c.after)} for c in edit.changes]
-    return {"do": "edit", "label": edit.label, "changes": changes}
-
-
-def _edit_from_json(record: dict[str, Any], folder: Path) -> Edit:
-    """Raises ValueError, TypeError or KeyError for a record that is none, and for paths a dataset has no claim to."""
-    inside = os.path.join(os.path.abspath(folder), "")
-    changes = []
-    for change in record["changes"]:
-        # A dataset from elsewhere may bring a history: it must not make undo write outside the folder.
-        path = os.path.abspath(os.path.join(folder, change["file"]))
-        if not path.startswith(inside) or not path.lower().endswith(".txt"):
-            raise ValueError(change["file"])
-        changes.append(Change(change["file"], _from_json(change["before"]), _from_json(change["after"])))
-    return Edit(str(record["label"]), tuple(changes))
-
-
-def _to_json(content: bytes | None) -> str | list[str] | None:
-    """Text where the bytes are UTF-8, so that the history can be read by people; else ["base64", ...]."""
-    if content is None:
-        return None
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return ["base64", base64.b64encode(content).decode("ascii")]
-
-
-def _from_json(value: object) -> bytes | None:
-    match value:
-        case None:
-            return None
-        case str():
-            return value.encode("utf-8")
-        case ["base64", str(coded)]:
-            try:
-                return base64.b64decode(coded, validate=True)
-            except binascii.Error as error:
-                raise ValueError("not base64") from error
-    raise ValueError("neither text nor base64")

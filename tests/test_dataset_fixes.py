@@ -1,0 +1,108 @@
+"""lora_core.dataset.fixes: one click mends, one undo takes it back, and nothing is ever deleted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lora_core.dataset import fixes, scan
+from lora_core.dataset.caption_book import CaptionBook
+from lora_core.dataset.caption_history import HISTORY, Move
+from lora_core.files import WriteError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(3):
+        picture = Image.new("RGB", (64, 32), "white")
+        picture.paste((255, 0, 0), (0, 0, 8, 8))  # red in the corner at the top left
+        picture.save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"caption {number}", encoding="utf-8")
+    return tmp_path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def test_a_picture_left_out_comes_back_with_its_caption_after_a_restart(folder: Path) -> None:
+    before = content(folder)
+    fixes.leave_out(CaptionBook(folder), folder, [folder / "1.png"], "Leave out 1.png")
+    assert sorted(content(folder)) == ["0.png", "0.txt", "2.png", "2.txt"]
+    assert [item.path.name for item in scan(folder).items] == ["0.png", "2.png"]
+    again = CaptionBook(folder)
+    assert again.undo_label == "Leave out 1.png"
+    again.undo()
+    assert content(folder) == before and again.captions[folder / "1.png"] == "caption 1"
+    again.redo()
+    assert "1.png" not in content(folder)
+
+
+def test_a_shared_caption_stays_with_the_picture_that_stays(folder: Path) -> None:
+    Image.new("RGB", (9, 9)).save(folder / "1.jpg")
+    fixes.leave_out(CaptionBook(folder), folder, [folder / "1.png"], "")
+    assert (folder / "1.txt").is_file()
+    fixes.leave_out(CaptionBook(folder), folder, [folder / "1.jpg"], "")
+    assert not (folder / "1.txt").exists()
+
+
+@pytest.mark.parametrize(("quarters", "size", "corner"), [(1, (32, 64), (31, 0)), (2, (64, 32), (63, 31)), (3, (32, 64), (0, 63))])
+def test_turning_is_exact_and_can_be_taken_back(
+    folder: Path, quarters: int, size: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    before = content(folder)
+    book = CaptionBook(folder)
+    fixes.turn(book, folder, folder / "0.png", quarters, "Turn")
+    with Image.open(folder / "0.png") as turned:
+        assert turned.size == size and turned.convert("RGB").getpixel(corner) == (255, 0, 0)
+    fixes.turn(book, folder, folder / "0.png", 4 - quarters, "Turn back")
+    book.undo()
+    book.undo()
+    assert content(folder) == before
+
+
+def test_a_stored_turn_is_put_upright_before_it_is_turned(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: shown, it is 32 wide
+    with Image.open(folder / "0.png") as picture:
+        picture.save(folder / "3.jpg", exif=exif, quality=95)
+    fixes.turn(CaptionBook(folder), folder, folder / "3.jpg", 2, "Turn")
+    with Image.open(folder / "3.jpg") as turned:
+        assert turned.size == (32, 64) and turned.getexif().get(0x0112, 1) == 1
+
+
+def test_a_wrong_ending_and_an_odd_encoding_are_mended(folder: Path) -> None:
+    (folder / "2.png").unlink()
+    Image.new("RGB", (40, 40)).save(folder / "2.png", "JPEG")
+    (folder / "2.txt").write_bytes("coração".encode("cp1252"))
+    book = CaptionBook(folder)
+    told = {problem.kind: problem for problem in scan(folder).problems}
+    assert fixes.fixes_for(told["wrong_extension"]) == (fixes.RENAME,)
+    assert fixes.fixes_for(told["caption_encoding"]) == (fixes.TO_UTF8,)
+    fixes.rename(book, folder, folder / "2.png", dict(told["wrong_extension"].values)["better"], "Rename")
+    fixes.to_utf8(book, folder / "2.jpg", "UTF-8")
+    assert (folder / "2.txt").read_text(encoding="utf-8") == "coração" and not scan(folder).problems
+    book.undo()
+    book.undo()
+    assert (folder / "2.png").is_file() and (folder / "2.txt").read_bytes() == "coração".encode("cp1252")
+
+
+def test_what_is_in_the_way_stays_and_nothing_is_half_moved(folder: Path) -> None:
+    book = CaptionBook(folder)
+    before = content(folder)
+    with pytest.raises(WriteError, match="in the way"):
+        book.move([Move("0.png", "9.png"), Move("1.png", "2.png")], "Both")
+    assert content(folder) == before and book.undo_label == ""
+
+
+def test_a_history_from_elsewhere_moves_nothing_outside_the_folder(folder: Path) -> None:
+    outside = folder.parent / "mine.png"
+    outside.write_bytes(b"mine")
+    (folder / HISTORY).parent.mkdir()
+    record = {"do": "edit", "label": "x", "changes": [], "moves": [["../mine.png", "0.txt"]]}
+    (folder / HISTORY).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    book = CaptionBook(folder)
+    assert book.undo() is None and outside.read_bytes() == b"mine"
