@@ -26,8 +26,9 @@ def build(app: App, language: str) -> gr.Blocks:
         gr.HTML(_header(text), elem_id="header")
         tick = gr.Timer(1.0)
         trouble, seen = gr.HTML("", elem_id="trouble"), gr.State(0)
+        letters = {name: gr.State() for name in TABS}  # not within the Tabs, which would take each for a tab
         with gr.Tabs(elem_id="tabs", selected=TABS[0]) as tabs:
-            page = Page(app, text, tabs, tick)
+            page = Page(app, text, tabs, tick, letters)
             for name in (name for name in TABS if importlib.util.find_spec(f"lora_core.ui.{name}_tab")):
                 with gr.Tab(text(f"frame.{name}"), id=name, elem_id=f"tab-{name}"):
                     importlib.import_module(f"lora_core.ui.{name}_tab").build(page)
