@@ -41,6 +41,37 @@ def test_a_picture_left_out_comes_back_with_its_caption_after_a_restart(folder: 
     assert "1.png" not in content(folder)
 
 
+def test_a_caption_edited_before_its_picture_went_comes_back_edited(folder: Path) -> None:
+    before, book = content(folder), CaptionBook(folder)
+    book.apply({folder / "1.png": "edited"}, "Edit")
+    edited = content(folder)
+    fixes.leave_out(book, folder, [folder / "1.png"], "Leave out")
+    assert book.undo_label == "Leave out"
+    again = CaptionBook(folder)
+    again.apply({folder / "0.png": "other"}, "Other")
+    assert [again.undo_label, *(edit.label for edit in iter(again.undo, None))] == [
+        "Other", "Other", "Leave out", "Edit"
+    ]  # fmt: skip
+    assert content(folder) == before
+    while again.redo():
+        pass
+    assert "1.txt" not in content(folder) and content(folder)["0.txt"] == b"other"
+    again.undo()
+    again.undo()
+    assert content(folder) == edited and again.redo_label == "Leave out"
+
+
+def test_an_edit_after_a_move_expects_nothing_while_both_are_taken_back(folder: Path) -> None:
+    before, book = content(folder), CaptionBook(folder)
+    book.move([Move("1.png", "9.png"), Move("1.txt", "9.txt")], "Rename")
+    book.apply({folder / "9.png": "nine"}, "Edit")
+    book.undo()
+    book.undo()
+    assert content(folder) == before
+    assert [edit.label for edit in iter(book.redo, None)] == ["Rename", "Edit"]
+    assert content(folder)["9.txt"] == b"nine"
+
+
 def test_a_shared_caption_stays_with_the_picture_that_stays(folder: Path) -> None:
     Image.new("RGB", (9, 9)).save(folder / "1.jpg")
     fixes.leave_out(CaptionBook(folder), folder, [folder / "1.png"], "")

@@ -83,10 +83,18 @@ class History:
 
     def expected(self) -> dict[str, bytes | None]:
         """What each file the history knows of should hold now."""
-        states = {change.file: change.after for edit in self.applied for change in edit.changes}
+        states: dict[str, bytes | None] = {}
+        for edit in self.applied:
+            states |= {change.file: change.after for change in edit.changes}
+            for move in edit.moves:
+                if move.source in states:
+                    states[move.target] = states.pop(move.source)
+        elsewhere: set[str] = set()  # what has its name only after a move that was taken back
         for edit in self.undone:
+            elsewhere |= {move.target for move in edit.moves}
             for change in edit.changes:
-                states.setdefault(change.file, change.before)
+                if change.file not in elsewhere:
+                    states.setdefault(change.file, change.before)
         return states
 
     def _do(self, what: str, edit: Edit | None = None) -> None:
