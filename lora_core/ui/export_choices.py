@@ -14,7 +14,7 @@ from lora_core import webui_places, webuis
 from lora_core.errors import UserError
 from lora_core.file_names import problem_of
 from lora_core.ui.runs_shelf import Row, Shelf
-from lora_core.webuis import WebUI
+from lora_core.webuis import PLAIN, WebUI
 
 if TYPE_CHECKING:
     from lora_core.ui.texts import Texts
@@ -28,7 +28,7 @@ HINTS = {
     "SwarmUI": "export.hint_swarmui", "Forge": "export.hint_forge", "SD.Next": "export.hint_sdnext",
     "AUTOMATIC1111": "export.hint_automatic1111", "Fooocus": "export.hint_fooocus", "ComfyUI": "export.hint_comfyui",
     "InvokeAI": "export.hint_invokeai", "Stability Matrix": "export.hint_stabilitymatrix",
-    "LoRA folder": "export.hint_lorafolder", webuis.PLAIN: "export.hint_folder",
+    "LoRA folder": "export.hint_lorafolder", PLAIN: "export.hint_folder",
 }  # fmt: skip
 NAME_PROBLEMS = {
     "empty": "export.name_empty", "sign": "export.name_sign", "ends": "export.name_ends", "device": "export.name_device",
@@ -135,5 +135,3 @@ def paste_text(kind: str, prompt: str, trigger: str) -> str:
 def hint(webui: WebUI, name: str, text: Texts) -> str:
     """What to do next in that webui."""
     return text(HINTS[webui.kind], folder=str(webui.lora_folder), name=name)
-
-

@@ -1,0 +1,282 @@
+"""The Export tab: a LoRA into a webui with its picture and card, and any LoRA turned into one that every webui loads."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from lora_core import webui_places
+from lora_core.errors import UserError
+from lora_core.ui import export_choices as choices
+from lora_core.ui.export_choices import OTHER
+from lora_core.ui.export_convert import ConvertPanel
+from lora_core.ui.export_form import Form
+from lora_core.ui.export_views import Views, heard
+from lora_core.ui.page import Page
+from lora_core.ui.runs_open import open_folder
+from lora_core.ui.runs_shelf import Shelf
+from lora_core.webuis import WebUI
+
+if TYPE_CHECKING:
+    from lora_core.proposal import Proposal
+
+Updates = dict[Any, Any]
+
+
+def build(page: Page) -> None:
+    """Put the tab's components on the page and connect them."""
+    tab = gr.context.Context.block
+    views, shelf = Views(page.text, page.app.files.url), Shelf(page.app.runs_folder, page.app.home / "runs.json")
+    with gr.Tabs(elem_id="export-parts"):
+        with gr.Tab(page.text("export.part_export"), id="put", elem_id="export-part-put"):
+            export = ExportTab(page, views, shelf)
+        with gr.Tab(page.text("export.part_convert"), id="convert", elem_id="export-part-convert"):
+            convert = ConvertPanel(page, views)
+    export.connect(tab, convert)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a page has chosen so far. `webuis` are those found, `place` the folder of the chosen one, or OTHER."""
+
+    looked: bool = False
+    webuis: tuple[WebUI, ...] = ()
+    place: str = ""
+    run: str = ""
+    lora: Path | None = None
+    proposal: Any = None  # a Proposal; its module brings torch
+    pictures: tuple[Path, ...] = ()
+    picture: Path | None = None
+    exported: Path | None = None  # the folder of the last export
+
+    @property
+    def webui(self) -> WebUI | None:
+        return next((webui for webui in self.webuis if str(webui.folder) == self.place), None)
+
+
+class ExportTab:
+    """The components of one page's Export tab and what they do."""
+
+    def __init__(self, page: Page, views: Views, shelf: Shelf):
+        self.page, self.app, self.text, self.views, self.shelf = page, page.app, page.text, views, shelf
+        self.chosen = gr.State(Chosen())
+        self.form = Form(page, views)
+
+    def connect(self, tab: Any, convert: ConvertPanel) -> None:
+        page, form = self.page, self.form
+        convert.connect()
+        self.convert = convert
+        filled = [self.chosen, *form.filled]
+        entered = [self.chosen, *form.card.values(), form.folder, form.own]
+        outcome = [
+            self.chosen, form.name_wrong, form.place_wrong, form.taken, form.taken_note, form.keep, form.result,
+            form.open_row, form.places, form.folder_note,
+        ]  # fmt: skip
+        opened = [*filled, form.places, form.folder_row, convert.target]
+        page.on(tab.select, self.open, [self.chosen, form.run], opened)
+        page.on(page.letters["export"].change, self.receive, [page.letters["export"], self.chosen], opened)
+        page.on(
+            form.look.click, self.look_again, [self.chosen], [self.chosen, form.places, form.folder_row, convert.target]
+        )
+        page.on(form.run.input, self.choose_run, [form.run, self.chosen], filled)
+        page.on(form.version.input, self.choose_version, [form.version, self.chosen], filled)
+        for listener in (form.file.submit, form.file.blur):
+            page.on(listener, self.choose_file, [form.file, self.chosen], filled)
+        told = [self.chosen, form.folder_row, form.place_wrong]
+        page.on(form.wire.input, self.hear, [form.wire, self.chosen], told, trigger_mode="multiple")
+        page.on(
+            form.card["name"].change, self.check_name, [form.card["name"]], [form.name_wrong], trigger_mode="always_last"
+        )
+        for listener in (form.folder.submit, form.folder.blur):
+            page.on(listener, self.check_folder, [form.folder], [form.folder_note, form.place_wrong])
+        page.on(form.go.click, self._export("cancel"), entered, outcome)
+        page.on(form.keep.click, self._export("keep-both"), entered, outcome)
+        page.on(form.replace.click, self._export("replace"), entered, outcome)
+        page.on(form.leave.click, lambda: gr.update(visible=False), [], [form.taken])
+        page.on(form.open.click, self.open_folder, [self.chosen])
+        form.connect_paths()
+
+    # --- what is offered ----------------------------------------------------------------------------------------
+
+    def open(self, chosen: Chosen, run: str | None) -> Updates:
+        """The tab was opened: list the runs, look for webuis once, and propose the newest run."""
+        rows = choices.exportable(self.shelf.rows())
+        listed = [(row.name, row.key) for row in rows]
+        updates = {**self._places(chosen), self.form.run: gr.update(choices=listed)}
+        chosen = updates[self.chosen]
+        if chosen.lora is None and rows:
+            return {
+                **updates,
+                **self.choose_run(rows[0].key, chosen),
+                self.form.run: gr.update(choices=listed, value=rows[0].key),
+            }
+        if run and run not in {key for _, key in listed}:
+            updates[self.form.run] = gr.update(choices=listed, value=None)
+        return updates
+
+    def look_again(self, chosen: Chosen) -> Updates:
+        return self._places(dataclasses.replace(chosen, looked=False))
+
+    def _places(self, chosen: Chosen) -> Updates:
+        """The webuis on this computer; the one chosen before comes first and is chosen."""
+        if not chosen.looked:
+            found = tuple(choices.find_webuis(self.app.home))
+            place = str(found[0].folder) if found else OTHER
+            chosen = dataclasses.replace(chosen, looked=True, webuis=found, place=place)
+        return {
+            self.chosen: chosen, self.form.places: self.views.places(chosen.webuis, chosen.place),
+            self.form.folder_row: gr.update(visible=chosen.place == OTHER),
+            self.convert.target: gr.update(choices=self.convert.targets(chosen.webuis)),
+        }  # fmt: skip
+
+    def receive(self, letter: dict[str, Any] | None, chosen: Chosen) -> Updates:
+        """A LoRA that another tab sends, with a picture for its card."""
+        if not letter or not letter.get("lora"):
+            return {self.chosen: gr.skip()}
+        self.app.wait_for_core()
+        lora = Path(letter["lora"])
+        picture = Path(letter["picture"]) if letter.get("picture") else None
+        updates = self._places(chosen)
+        rows = choices.exportable(self.shelf.rows())
+        place = choices.place_in_runs(lora, self.shelf)
+        listed = gr.update(choices=[(row.name, row.key) for row in rows], value=place[0] if place else None)
+        return {
+            **updates,
+            **self._take(lora, updates[self.chosen], place[0] if place else "", picture),
+            self.form.run: listed,
+        }
+
+    def choose_run(self, key: str, chosen: Chosen) -> Updates:
+        versions = choices.versions(self.shelf.row(key))
+        if not versions:
+            raise UserError(self.text("export.no_lora", name=key))
+        return self._take(versions[0].path, chosen, key)
+
+    def choose_version(self, path: str, chosen: Chosen) -> Updates:
+        return self._take(Path(path), chosen, chosen.run)
+
+    def choose_file(self, path: str, chosen: Chosen) -> Updates:
+        named = path.strip().strip('"')
+        if not named or (chosen.lora and str(chosen.lora) == named):
+            return {self.form.file_wrong: ""}
+        try:
+            return {**self._take(Path(named).expanduser(), chosen, ""), self.form.file: gr.skip()}
+        except UserError as wrong:
+            return {self.form.file_wrong: self.views.wrong(str(wrong))}
+
+    def _take(self, source: Path, chosen: Chosen, key: str, picture: Path | None = None) -> Updates:
+        """Fill the form with what the LoRA and its run propose."""
+        self.app.wait_for_core()
+        from lora_core.lora_facts import facts_of
+        from lora_core.proposal import propose
+
+        proposal = propose(source)
+        facts = facts_of(proposal.lora)
+        picture = picture if picture and picture.is_file() else proposal.picture
+        offered = tuple(choices.pictures(proposal.lora, picture))
+        for path in offered:
+            self.app.files.allow(path.parent)
+        chosen = dataclasses.replace(
+            chosen, run=key, lora=proposal.lora, proposal=proposal, pictures=offered, picture=picture
+        )
+        versions = choices.versions(self.shelf.row(key)) if key else []
+        return {
+            self.chosen: chosen,
+            **self.form.fill(proposal, self.views.facts(facts, proposal.overfit), self.views.pictures(offered, picture)),
+            self.form.version: gr.update(
+                choices=[(choices.version_label(each, self.text), str(each.path)) for each in versions],
+                value=str(proposal.lora) if key else None, visible=len(versions) > 1,
+            ),
+            self.form.file: "" if key else str(proposal.lora),
+            **({} if key else {self.form.run: None}),
+        }  # fmt: skip
+
+    # --- what is chosen -----------------------------------------------------------------------------------------
+
+    def hear(self, message: str, chosen: Chosen) -> Updates:
+        """A card or a picture was chosen."""
+        said = heard(message)
+        value = said.get("value", "")
+        if said.get("name") == "export-picture":
+            picture = chosen.pictures[int(value)] if value.isdecimal() and int(value) < len(chosen.pictures) else None
+            return {self.chosen: dataclasses.replace(chosen, picture=picture)}
+        if said.get("name") == "export-place":
+            known = value.isdecimal() and int(value) < len(chosen.webuis)
+            place = str(chosen.webuis[int(value)].folder) if known else OTHER
+            return {
+                self.chosen: dataclasses.replace(chosen, place=place), self.form.place_wrong: "",
+                self.form.folder_row: gr.update(visible=place == OTHER),
+            }  # fmt: skip
+        return {self.chosen: gr.skip()}
+
+    def check_name(self, name: str) -> str:
+        return self.views.wrong(choices.name_problem(name, self.text)) if name else ""
+
+    def check_folder(self, folder: str) -> tuple[str, str]:
+        if not folder.strip():
+            return "", ""
+        try:
+            return self.views.other_note(choices.target_of(folder)), ""
+        except UserError as wrong:
+            return "", self.views.wrong(str(wrong))
+
+    # --- the export ---------------------------------------------------------------------------------------------
+
+    def _export(self, on_existing: str) -> Any:
+        def export(chosen: Chosen, *values: Any) -> Updates:
+            *card, folder, own = values
+            return self.export(chosen, dict(zip(self.form.card, card, strict=True)), folder, own, on_existing)
+
+        return export
+
+    def export(self, chosen: Chosen, card: dict[str, Any], folder: str, own: str | None, on_existing: str) -> Updates:
+        """Put the LoRA there; with something wrong, say it at the field, and ask where the name is taken."""
+        self.app.wait_for_core()
+        from lora_core.export import CANCEL, KEEP_BOTH, export_lora, is_taken, next_name
+
+        form = self.form
+        if chosen.proposal is None:
+            raise UserError(self.text("export.nothing"))
+        name = str(card["name"]).strip()
+        if problem := choices.name_problem(name, self.text):
+            return {form.name_wrong: self.views.wrong(problem), form.taken: gr.update(visible=False)}
+        try:
+            webui = chosen.webui or choices.target_of(folder)
+        except UserError as wrong:
+            return {form.place_wrong: self.views.wrong(str(wrong)), form.taken: gr.update(visible=False)}
+        if on_existing == CANCEL and is_taken(webui.lora_folder, name):
+            said = self.text("export.taken", name=name, kind=webui.kind)
+            keep = self.text("export.keep_both", name=next_name(webui.lora_folder, name))
+            return {form.taken: gr.update(visible=True), form.taken_note: self.views.wrong(said), form.keep: keep}
+        sidecar = _sidecar(chosen.proposal, card)
+        picture = Path(own) if own else chosen.picture
+        done = export_lora(chosen.proposal.lora, webui, name, on_existing or KEEP_BOTH, sidecar, picture)
+        webui_places.remember(self.app.home, webui.folder.absolute())
+        webuis = chosen.webuis
+        if webui not in webuis and webui.folder != webui.lora_folder:
+            webuis = (webui, *webuis)
+        place = str(webui.folder) if webui in webuis else OTHER
+        return {
+            self.chosen: dataclasses.replace(chosen, exported=webui.lora_folder, webuis=webuis, place=place),
+            form.name_wrong: "", form.place_wrong: "", form.taken: gr.update(visible=False),
+            form.result: self.views.done(done, webui, sidecar.activation_text), form.open_row: gr.update(visible=True),
+            form.places: self.views.places(webuis, place),
+        }  # fmt: skip
+
+    def open_folder(self, chosen: Chosen) -> None:
+        if chosen.exported is None:
+            raise UserError(self.text("export.nothing"))
+        open_folder(chosen.exported, [chosen.exported])
+
+
+def _sidecar(proposal: Proposal, card: dict[str, Any]) -> Any:
+    """The card as a person left it, over what was proposed."""
+    return dataclasses.replace(
+        proposal.sidecar, activation_text=str(card["trigger"]).strip(), preferred_weight=float(card["weight"] or 0),
+        negative_text=str(card["negative"]).strip(), description=str(card["description"]).strip(),
+        notes=str(card["notes"]).strip(),
+    )  # fmt: skip
