@@ -89,7 +89,8 @@ def typed_values(boxed: Mapping[str, object]) -> dict[str, Value]:
 
 def _is_wrong_alone(problem: Problem) -> bool:
     """Whether the setting has an impossible value itself; the sentences of `settings.typed` say so."""
-    return any(sign in problem.message for sign in ("too low", "too high", "not a multiple", "needs ", "is not one of"))
+    signs = ("too low", "too high", "not a multiple", "needs ", "is not one of", "no text", "usable number")
+    return any(sign in problem.message for sign in signs)
 
 
 def _wanted(s: Setting, text: Texts) -> str:

@@ -193,7 +193,7 @@ def _picture(view: View, sample: Sample | None) -> str:
     caption = escape(f"{when}: {sample.prompt}")
     return (
         f'<button type="button" class="zoom" data-full="{escape(view.url(path, 0))}" data-caption="{caption}">'
-        f'<img loading="lazy" src="{escape(view.url(path, THUMBNAIL))}" alt="{caption}"></button>'
+        f'<img loading="lazy" src="{escape(view.url(path, THUMBNAIL))}" alt="{caption}"/></button>'
     )
 
 
@@ -208,9 +208,8 @@ def told_html(view: View, failure: str, end: str) -> str:
         lines = "".join(f"<li>{escape(translated(line, view.text))}</li>" for line in warnings[-MOST_WARNINGS:])
         head = view.say("notices", n=len(warnings))
         is_open = " open" if len(warnings) <= 2 and not end else ""
-        parts.append(
-            f'<details class="told told-notes" id="train-notices"{is_open}><summary>{head}</summary><ul>{lines}</ul></details>'
-        )
+        fold = f'<details class="told told-notes" id="train-notices"{is_open}>'
+        parts.append(f"{fold}<summary>{head}</summary><ul>{lines}</ul></details>")
     return "".join(parts)
 
 
@@ -227,7 +226,7 @@ def end_html(view: View, lora: Path, sheet: Path) -> str:
         alt = view.say("before_after")
         picture = (
             f'<button type="button" class="zoom end-sheet" data-full="{escape(view.url(sheet, 0))}" data-caption="{alt}">'
-            f'<img src="{escape(view.url(sheet, 0))}" alt="{alt}"></button>'
+            f'<img src="{escape(view.url(sheet, 0))}" alt="{alt}"/></button>'
         )
     key = "end_stopped" if end.stopped else "end_finished"
     head = f"<p><strong>{view.say(key, step=end.step)}</strong> {view.say('end_file')} <code>{escape(str(lora))}</code></p>"
