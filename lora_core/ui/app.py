@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_core import webui_places
 from lora_core.files import WriteError, write_text_whole
+from lora_core.ui.dataset_desk import Desk
 from lora_core.ui.files import Files
 from lora_core.ui.training import Training
 
@@ -40,6 +41,7 @@ class App:
         self.troubles: list[Trouble] = []
         self._memory_file = self.home / "window.json"
         self._lock = threading.Lock()
+        self.dataset = Desk(self.files.allow, self.recall, self.remember)
         self._core = threading.Thread(target=self._load_core, name="core", daemon=True)
         self._core_started = False
         self._core_error: BaseException | None = None

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lora_core import __version__
 from lora_core.ui import window
 from lora_core.ui.app import App
+from lora_core.ui.dataset_routes import add_routes as add_dataset_routes
 from lora_core.ui.files import ROUTE, Refused
 from lora_core.ui.texts import LANGUAGES, preferred
 from lora_core.ui.theme import THEME
@@ -35,6 +36,7 @@ def create(app: App, language: str = "", hosts: tuple[str, ...] = ()) -> FastAPI
     """The whole server. `hosts`: names besides those of this computer that a request may call it by."""
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _routes(server, app, language)
+    add_dataset_routes(server, app)
     for name in LANGUAGES:
         gr.mount_gradio_app(
             server, window.build(app, name), f"/{name}", theme=THEME, css_paths=sorted(window.ASSETS.glob("*.css")),
