@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from lora_core.dataset import fixes, scan
+from lora_core.dataset import caption_book, fixes, scan
 from lora_core.dataset.caption_book import CaptionBook
 from lora_core.dataset.caption_history import HISTORY, Move
 from lora_core.files import WriteError
@@ -80,7 +82,9 @@ def test_a_shared_caption_stays_with_the_picture_that_stays(folder: Path) -> Non
     assert not (folder / "1.txt").exists()
 
 
-@pytest.mark.parametrize(("quarters", "size", "corner"), [(1, (32, 64), (31, 0)), (2, (64, 32), (63, 31)), (3, (32, 64), (0, 63))])
+@pytest.mark.parametrize(
+    ("quarters", "size", "corner"), [(1, (32, 64), (31, 0)), (2, (64, 32), (63, 31)), (3, (32, 64), (0, 63))]
+)
 def test_turning_is_exact_and_can_be_taken_back(
     folder: Path, quarters: int, size: tuple[int, int], corner: tuple[int, int]
 ) -> None:
@@ -127,6 +131,52 @@ def test_what_is_in_the_way_stays_and_nothing_is_half_moved(folder: Path) -> Non
     with pytest.raises(WriteError, match="in the way"):
         book.move([Move("0.png", "9.png"), Move("1.png", "2.png")], "Both")
     assert content(folder) == before and book.undo_label == ""
+
+
+@pytest.mark.parametrize("survived", [0, 1])
+def test_a_crash_halfway_through_a_turn_can_be_taken_back(
+    folder: Path, survived: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real, calls = content(folder), os.rename, []
+
+    def die(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) > survived:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caption_book.os, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            fixes.turn(CaptionBook(folder), folder, folder / "0.png", 1, "Turn")
+    book = CaptionBook(folder)
+    assert book.undo_label == "Turn"
+    book.undo()
+    assert content(folder) == before
+    book.redo()
+    with Image.open(folder / "0.png") as turned:
+        assert turned.size == (32, 64)
+
+
+def test_what_was_deleted_for_good_does_not_hold_up_earlier_edits(folder: Path) -> None:
+    before, book = content(folder), CaptionBook(folder)
+    book.apply({folder / "0.png": "edited"}, "Edit")
+    fixes.leave_out(book, folder, [folder / "1.png"], "Leave out")
+    shutil.rmtree(folder / fixes.LEFT_OUT)
+    assert [edit.label for edit in iter(book.undo, None)] == ["Leave out", "Edit"]
+    assert content(folder) == {name: data for name, data in before.items() if not name.startswith("1.")}
+
+
+def test_a_new_picture_in_the_place_of_one_left_out_is_not_written_over(folder: Path) -> None:
+    book = CaptionBook(folder)
+    fixes.leave_out(book, folder, [folder / "1.png"], "Leave out")
+    (folder / "1.png").write_bytes(b"new")
+    with pytest.raises(WriteError, match=r"1\.png is in the way"):
+        book.undo()
+    assert (folder / "1.png").read_bytes() == b"new" and not (folder / "1.txt").exists()
+    (folder / "1.png").unlink()
+    book.undo()
+    assert (folder / "1.txt").is_file() and (folder / "1.png").stat().st_size > 3
 
 
 def test_a_history_from_elsewhere_moves_nothing_outside_the_folder(folder: Path) -> None:

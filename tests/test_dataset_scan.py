@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from lora_core.dataset import Dataset, Problem, level, report, scan
+from lora_core.dataset import Dataset, Problem, level, report, scan, survey
 from lora_core.dataset.items import KINDS, problem
 from lora_core.errors import UserError
 
@@ -249,6 +249,9 @@ def test_no_readable_picture_names_the_first_and_why(tmp_path: Path) -> None:
     assert "2.png is empty" in sentence
     assert "3.png" not in sentence
     assert "2 more" in sentence
+    seen = survey(tmp_path)
+    assert not seen.items
+    assert [each.kind for each in report(seen, 512)] == ["not_a_picture"] + ["empty_file"] * 4
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")

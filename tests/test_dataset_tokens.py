@@ -9,10 +9,11 @@ import pytest
 from lora_core import single_file
 from lora_core.dataset.tokens import count_tokens
 
-WORDS = (
+TEXT = (
     "a photo of cat dog (masterpiece:1.2), don't WE'LL café naïve 1girl 2024 東京 タワー 🎨 ___ foo_bar <lora:x:1> ÀÉ "
     "... !!! it's coração ação ampulheta supercalifragilistic ½ ² ① l'été straße Ångström कला ศิลปะ x\u0301 I'D a'b _'s"
-).split()
+)
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="module")

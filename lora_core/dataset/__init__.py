@@ -16,7 +16,8 @@ from lora_core.dataset.captions import (
 from lora_core.dataset.items import Dataset, Item, Problem, level
 from lora_core.dataset.pictures import PictureError, load_picture, thumbnail
 from lora_core.dataset.quality import report
-from lora_core.dataset.scan import scan
+from lora_core.dataset.scan import scan, survey
+from lora_core.dataset.tokens import count_tokens
 
 __all__ = [
     "CaptionBook",
@@ -30,6 +31,7 @@ __all__ = [
     "batches",
     "bucket_size",
     "caption_path",
+    "count_tokens",
     "crop_box",
     "find_replace",
     "fit",
@@ -39,6 +41,7 @@ __all__ = [
     "remove_tag",
     "report",
     "scan",
+    "survey",
     "tag_counts",
     "thumbnail",
     "write_caption",

@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lora_core.dataset.caption_history import Change, Edit, History, Move
+from lora_core.dataset.caption_history import HISTORY, Change, Edit, History, Move
 from lora_core.dataset.captions import caption_bytes, caption_path, clean, decode
 from lora_core.dataset.listing import list_folder
 from lora_core.errors import UserError
 from lora_core.files import WriteError, explain, write_bytes_whole
 
 OUTSIDE = "Changed by another program"
+OURS = f"{HISTORY.parent}/"  # where files lie that were moved aside
 
 
 class CaptionBook:
@@ -112,7 +113,7 @@ class CaptionBook:
             if not self._history.applied:
                 return None
             edit = self._history.applied[-1]
-            self._move([Move(move.target, move.source) for move in reversed(edit.moves)])
+            self._move([Move(move.target, move.source) for move in reversed(edit.moves)], is_step=True)
             self._history.step_back()
             self._write((change.file, change.before) for change in edit.changes)
             self._after(edit)
@@ -125,7 +126,7 @@ class CaptionBook:
             if not self._history.undone:
                 return None
             edit = self._history.undone[0]
-            self._move(edit.moves)
+            self._move(edit.moves, is_step=True)
             self._history.step_forward()
             self._write((change.file, change.after) for change in edit.changes)
             self._after(edit)
@@ -160,24 +161,31 @@ class CaptionBook:
             except OSError as error:
                 raise WriteError(explain(error, path)) from error
 
-    def _move(self, moves: Sequence[Move]) -> None:
-        """Move files, all or none. Raises WriteError, also for one that is gone or whose new place is taken."""
+    def _move(self, moves: Sequence[Move], is_step: bool = False) -> None:
+        """Move files, all or none. Raises WriteError, also for one that is gone or whose new place is taken.
+
+        An undo or redo (`is_step`) passes over what is where it should be, after a crash halfway, and what somebody
+        has deleted meanwhile: else the edits before it could never be taken back.
+        """
         done: list[tuple[Path, Path]] = []
+        source = target = self._folder
         try:
             for move in moves:
                 source, target = self._folder.joinpath(move.source), self._folder.joinpath(move.target)
+                if is_step and (not source.exists() or (move.target.startswith(OURS) and target.exists())):
+                    continue
                 if target.exists() and not target.samefile(source):  # the same one: only its letters' case changes
                     raise WriteError(f"{target} is in the way: rename or delete it first.")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(source, target)
                 done.append((target, source))
-        except OSError as error:
-            raise WriteError(explain(error, source)) from error
-        finally:
-            if len(done) < len(moves):
-                for now, before in reversed(done):
-                    with contextlib.suppress(OSError):
-                        os.rename(now, before)
+        except (OSError, WriteError) as error:
+            for now, before in reversed(done):
+                with contextlib.suppress(OSError):
+                    os.rename(now, before)
+            if isinstance(error, WriteError):
+                raise
+            raise WriteError(explain(error, target if source.exists() else source)) from error
 
     def _after(self, edit: Edit) -> None:
         if edit.moves:

@@ -50,6 +50,23 @@ def scan(folder: Path, trigger_word: str = "", on_progress: Callable[[int, int],
     listing = list_folder(folder)
     if not listing.pictures:
         raise UserError(_no_pictures(folder, listing))
+    dataset = _read(folder, listing, trigger_word, on_progress)
+    if not dataset.items:
+        raise UserError(_none_readable(folder, listing.pictures, dataset.problems))
+    return dataset
+
+
+def survey(folder: Path, trigger_word: str = "", on_progress: Callable[[int, int], None] | None = None) -> Dataset:
+    """What `scan` reads, also of a folder without a readable picture: its problems say why there is none.
+
+    Raises UserError when the folder is missing.
+    """
+    return _read(folder, list_folder(folder), trigger_word, on_progress)
+
+
+def _read(
+    folder: Path, listing: Listing, trigger_word: str, on_progress: Callable[[int, int], None] | None
+) -> Dataset:
     problems = [problem(path, "folder") for path in listing.folders]
     problems += [problem(path, "unknown_suffix") for path in listing.others]
     problems += [problem(path, "no_access", why=why) for path, why in listing.closed]
@@ -66,8 +83,6 @@ def scan(folder: Path, trigger_word: str = "", on_progress: Callable[[int, int],
             problems += told + _extension(path, seen)
         if on_progress is not None:
             on_progress(done, len(listing.pictures))
-    if not items:
-        raise UserError(_none_readable(folder, listing.pictures, problems))
     place = {path: n for n, path in enumerate(listing.pictures)}
     problems.sort(key=lambda each: place.get(each.path, -1))
     return Dataset(folder, tuple(items), tuple(problems))

@@ -10,6 +10,7 @@ import gzip
 import re
 import unicodedata
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 _MERGES = Path(__file__).parents[1] / "families" / "assets" / "clip_merges.txt.gz"
@@ -32,7 +33,7 @@ def _pieces(word: str) -> int:
     parts[-1] += _END
     ranks = _ranks()
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(pairwise(parts))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
