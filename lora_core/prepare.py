@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lora_core import base_models, lora, optim, precision
+from lora_core import base_models, lora, memory, optim, precision
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
 from lora_core.config import TrainConfig
@@ -50,8 +50,9 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     for sentence in quality_sentences(model, dataset, config):
         emit(Warned(sentence))
     _check_size(model, plan)
-    if notice := size_notice(model, config.resolution):
-        emit(Warned(notice))
+    for notice in (size_notice(model, config.resolution), memory.notice(model, config, compute)):
+        if notice:
+            emit(Warned(notice))
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
     training, held_out = _encode(model, prompts, config, plan, team, emit)
     model.unet.to(compute.device)

@@ -105,10 +105,11 @@ class Team:
             return
         import torch
 
-        with torch.no_grad():
-            for parameter in parameters:
-                mine = parameter if self.is_first else torch.zeros_like(parameter)
-                parameter.copy_(self._reduced(mine.detach(), "sum"))
+        tensors = [parameter.detach() for parameter in parameters]
+        mine = torch.cat([tensor.flatten() for tensor in tensors])
+        first = self._reduced(mine if self.is_first else torch.zeros_like(mine), "sum")
+        for tensor, values in zip(tensors, first.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(values.view_as(tensor))
 
     def _reduced(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
         from accelerate.utils import reduce
