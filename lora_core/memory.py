@@ -17,7 +17,7 @@ def needed_bytes(model: BaseModel, config: TrainConfig, dtype: torch.dtype) -> i
     """Of the device, while stepping on a model in `dtype` that has no adapters yet."""
     element = torch.finfo(dtype).bits // 8
     texts = list(model.text_encoders.values()) if config.train_text_encoder else []
-    frozen = sum(parameter.numel() for module in (model.unet, *texts) for parameter in module.parameters())
+    frozen: int = sum(parameter.numel() for module in (model.unet, *texts) for parameter in module.parameters())
     adapters = _adapter_numbers(model.unet, config.target_modules, config.lora_rank)
     adapters += sum(_adapter_numbers(encoder, model.family.text_targets, config.lora_rank) for encoder in texts)
     kept = model.family.kept_bytes[int(config.gradient_checkpointing)] * element // 2
