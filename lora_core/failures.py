@@ -8,7 +8,6 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.meter import Diverged
 from lora_core.team import TeamBroken
-from lora_core.team import TeamBroken
 
 
 def explain(error: Exception, config: TrainConfig) -> str:
@@ -24,8 +23,6 @@ def explain(error: Exception, config: TrainConfig) -> str:
             f"The loss stopped being a number before step {error.args[0]}. Nothing broken was saved: resume from "
             f"the last checkpoint with a lower learning_rate, e.g. {config.learning_rate / 3:.1g}."
         )
-    if isinstance(error, TeamBroken):
-        return "Another process of this training has ended, so this one cannot go on. The last checkpoint is intact."
     if isinstance(error, TeamBroken):
         return "Another process of this training has ended, so this one cannot go on. The last checkpoint is intact."
     if isinstance(error, OSError):
