@@ -14,7 +14,8 @@ def explain(error: Exception, config: TrainConfig) -> str:
     """One or two sentences for a person; the traceback is kept beside it."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError) or is_apples:
         return f"The graphics card ran out of memory. {_smaller(config)} The last checkpoint is intact."
     if isinstance(error, MemoryError):
         return f"The computer ran out of memory. Close other programs. {_smaller(config)}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_core.events import Emit, Step
+from lora_core.precision import used_bytes
 
 READ_EVERY_S = 0.5
 
@@ -49,7 +50,7 @@ class Meter:
         if not self.waiting:
             return
         losses = torch.stack([loss for _, loss, _ in self.waiting]).tolist()
-        memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        memory = used_bytes(self.device)
         for (step, _, rate), loss in zip(self.waiting, losses, strict=True):
             if not math.isfinite(loss):
                 raise Diverged(step)

@@ -70,6 +70,14 @@ def devices() -> list[Device]:
     return [*cards, *apple, Device("cpu", "the CPU")]
 
 
+def used_bytes(device: torch.device) -> int:
+    """The most that tensors have taken of a device's own memory so far; on Apple's, what they take now. 0 on a CPU."""
+    counters = {"cuda": torch.cuda.max_memory_allocated, "xpu": torch.xpu.max_memory_allocated}
+    if device.type in counters:
+        return int(counters[device.type](device))
+    return int(torch.mps.driver_allocated_memory()) if device.type == "mps" else 0
+
+
 def smallest_for(needed: int, found: Sequence[Device]) -> Device | None:
     """The card with the least memory that has `needed` bytes; None when none has."""
     enough = [device for device in found if device.works and device.bytes >= needed]

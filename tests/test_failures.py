@@ -23,7 +23,8 @@ PLAIN = TrainConfig.of({})
     ],
 )
 def test_out_of_memory_names_the_next_setting(values: dict[str, object], advice: str) -> None:
-    assert advice in explain(torch.OutOfMemoryError("CUDA out of memory. Tried ..."), TrainConfig.of(values))
+    for error in (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), RuntimeError("MPS backend out of memory (...")):
+        assert advice in explain(error, TrainConfig.of(values))
 
 
 def test_other_failures_are_sentences() -> None:

@@ -140,3 +140,11 @@ def test_the_smallest_card_with_enough_memory() -> None:
     assert smallest_for(40 * GB, found) is None
     broken = [Device("cuda:0", "old", 8 * GB, works=False)]
     assert smallest_for(GB, broken) is None
+
+
+def test_memory_in_use_is_read_from_where_torch_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * GB + device.index)
+    monkeypatch.setattr(torch.xpu, "max_memory_allocated", lambda device: 2 * GB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GB)
+    used = [precision.used_bytes(torch.device(name)) for name in ("cuda:1", "xpu:0", "mps", "cpu")]
+    assert used == [3 * GB + 1, 2 * GB, GB, 0]
