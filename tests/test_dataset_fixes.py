@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lora_core.dataset import caption_book, fixes, scan
+from lora_core.dataset import caption_book, fixes, report, scan, survey
 from lora_core.dataset.caption_book import CaptionBook
 from lora_core.dataset.caption_history import HISTORY, Move
+from lora_core.errors import UserError
 from lora_core.files import WriteError
 
 
@@ -131,6 +132,105 @@ def test_what_is_in_the_way_stays_and_nothing_is_half_moved(folder: Path) -> Non
     with pytest.raises(WriteError, match="in the way"):
         book.move([Move("0.png", "9.png"), Move("1.png", "2.png")], "Both")
     assert content(folder) == before and book.undo_label == ""
+
+
+def test_the_report_offers_what_helps_and_each_can_be_taken_back(folder: Path) -> None:
+    Image.new("RGB", (300, 200), "green").save(folder / "moving.gif")
+    Image.new("CMYK", (300, 200)).save(folder / "print.jpg")
+    Image.new("RGB", (9, 9)).save(folder / "1.jpg")
+    (folder / "0.txt").unlink()
+    (folder / "drawing.svg").write_text("<svg/>", encoding="utf-8")
+    Image.new("RGB", (80, 80), "blue").save(folder / "blue_hill.png")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (90, 60), "red").save(folder / "camera.jpg", exif=exif)
+    before, book = content(folder), CaptionBook(folder)
+    told = {(p.path.name, p.kind): p for p in report(survey(folder), 64)}
+    offered = {key: fixes.fixes_for(problem) for key, problem in told.items()}
+    assert offered["moving.gif", "unknown_suffix"] == offered["print.jpg", "cmyk"] == (fixes.TO_PNG,)
+    assert offered["drawing.svg", "unknown_suffix"] == offered["0.png", "missing_caption"] == ()
+    assert offered["1.png", "same_stem"] == (fixes.SEPARATE, fixes.LEAVE_OUT)
+    assert offered["camera.jpg", "exif_rotated"] == (fixes.UPRIGHT,)
+    missing = told["blue_hill.png", "missing_caption"]
+    assert (fixes.fixes_for(missing), fixes.stand_in(missing)) == ((fixes.KEEP_CAPTION,), "blue hill")
+    fixes.to_png(book, folder, folder / "moving.gif", "PNG")
+    fixes.to_png(book, folder, folder / "print.jpg", "PNG")
+    fixes.separate(book, folder, folder / "1.png", "Separate")
+    fixes.turn(book, folder, folder / "camera.jpg", 0, "Upright")
+    fixes.keep_caption(book, missing.path, fixes.stand_in(missing), "Keep")
+    left = {(p.path.name, p.kind) for p in report(survey(folder), 64)}
+    mended = {
+        ("moving.gif", "unknown_suffix"), ("print.jpg", "cmyk"), ("1.png", "same_stem"), ("camera.jpg", "exif_rotated"),
+        ("blue_hill.png", "missing_caption"),
+    }  # fmt: skip
+    assert mended <= set(told) and not mended & left
+    assert {"moving.png", "print.png", "1-2.png"} <= set(content(folder)) and "print.jpg" not in content(folder)
+    assert content(folder)["1-2.txt"] == content(folder)["1.txt"] == b"caption 1"
+    with Image.open(folder / "camera.jpg") as picture:
+        assert picture.size == (60, 90)
+    assert [edit.label for edit in iter(book.undo, None)] == ["Keep", "Upright", "Separate", "PNG", "PNG"]
+    assert content(folder) == before
+
+
+def test_an_animation_is_not_turned(folder: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "0.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match="several frames"):
+        fixes.turn(CaptionBook(folder), folder, folder / "0.png", 1, "Turn")
+
+
+def test_pictures_are_added_under_free_names_with_their_captions(folder: Path) -> None:
+    before, book = content(folder), CaptionBook(folder)
+    staged = folder / fixes.ADDED / "x"
+    staged.mkdir(parents=True)
+    for name in ("new.png", "1.png", "1.txt"):
+        (staged / name).write_bytes(name.encode())
+    placed = fixes.add(book, folder, sorted(staged.iterdir()), "Add")
+    assert sorted(path.name for path in placed) == ["1-2.png", "1-2.txt", "new.png"]
+    assert content(folder) == before | {"1-2.png": b"1.png", "1-2.txt": b"1.txt", "new.png": b"new.png"}
+    assert book.captions[folder / "1-2.png"] == "1.txt"
+    book.undo()
+    assert content(folder) == before
+    book.redo()
+    assert (folder / "new.png").read_bytes() == b"new.png"
+
+
+def test_what_is_saved_while_typed_is_one_undo_that_outlives_the_program(folder: Path) -> None:
+    before, book = content(folder), CaptionBook(folder)
+    for text in ("a", "a b", "a b c"):
+        book.apply({folder / "0.png": text}, "Caption of 0.png", join=True)
+    book.apply({folder / "1.png": "other"}, "Caption of 1.png", join=True)
+    book.apply({folder / "0.png": "a b c d"}, "Caption of 0.png", join=True)
+    again = CaptionBook(folder)
+    assert [edit.label[-5:] for edit in iter(again.undo, None)] == ["0.png", "1.png", "0.png"]
+    assert content(folder) == before
+    again.redo()
+    assert content(folder)["0.txt"] == b"a b c"
+    (folder / "0.txt").write_bytes(b"theirs")
+    again.apply({folder / "0.png": "mine"}, "Caption of 0.png", join=True)
+    again.undo()
+    assert content(folder)["0.txt"] == b"theirs"
+
+
+def test_a_joined_edit_that_fails_leaves_the_one_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, book = content(folder), CaptionBook(folder)
+    book.apply({folder / "0.png": "first"}, "Edit", join=True)
+    saved = content(folder)
+
+    def full(path: Path, data: bytes) -> None:
+        raise WriteError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caption_book, "write_bytes_whole", full)
+        with pytest.raises(WriteError, match="full"):
+            book.apply({folder / "0.png": "second"}, "Edit", join=True)
+        Image.new("RGB", (9, 9)).save(folder / "1.jpg")
+        with pytest.raises(WriteError, match="full"):
+            fixes.separate(book, folder, folder / "1.jpg", "Separate")
+    (folder / "1.jpg").unlink()
+    assert content(folder) == saved and book.undo_label == CaptionBook(folder).undo_label == "Edit"
+    book.undo()
+    assert content(folder) == before
 
 
 @pytest.mark.parametrize("survived", [0, 1])

@@ -57,11 +57,19 @@ class CaptionBook:
         with self._lock:
             self._captions = {picture: self._read(picture) for picture in list_folder(self._folder).pictures}
 
-    def apply(self, changed: Mapping[Path, str], label: str = "Edit captions") -> int:
+    def reread(self, picture: Path) -> str:
+        """The caption of a picture as it is on the disk now."""
+        with self._lock:
+            self._captions[picture] = self._read(picture)
+            return self._captions[picture]
+
+    def apply(self, changed: Mapping[Path, str], label: str = "Edit captions", join: bool = False) -> int:
         """Write new captions (by picture) as one edit; returns how many files changed.
 
         The same text again rewrites a file that is not clean UTF-8. Pictures that share a caption file have to be
-        given the same text. Raises UserError, and WriteError with every file as it was.
+        given the same text. With `join` the edit becomes part of the last one where that has the same label and
+        files: what is saved again and again while it is typed is one undo.
+        Raises UserError, and WriteError with every file as it was.
         """
         with self._lock:
             self._notice_outside_changes()
@@ -80,23 +88,38 @@ class CaptionBook:
             )
             if not changes:
                 return 0
-            self._history.add(Edit(label, changes))
+            last = self._joinable(label, changes) if join else None
+            if last is None:
+                self._history.add(Edit(label, changes))
+            else:
+                first = {change.file: change.before for change in last.changes}
+                joined = tuple(Change(change.file, first[change.file], change.after) for change in changes)
+                self._history.amend(Edit(label, joined))
             try:
                 self._write((change.file, change.after) for change in changes)
             except WriteError:
-                self._take_back(changes)
+                self._take_back(changes, last)
                 raise
             self._refresh(changes)
             return len(changes)
 
-    def move(self, moves: Iterable[Move], label: str) -> None:
-        """Move files within the folder, in order, as one edit. Raises WriteError with every file where it was."""
+    def move(self, moves: Iterable[Move], label: str, changes: Iterable[Change] = ()) -> None:
+        """Move files within the folder, in order, then write captions, as one edit.
+
+        Raises WriteError with every file where it was.
+        """
         with self._lock:
             self._notice_outside_changes()
-            edit = Edit(label, (), tuple(moves))
+            edit = Edit(label, tuple(changes), tuple(moves))
             self._history.add(edit)
             try:
                 self._move(edit.moves)
+                try:
+                    self._write((change.file, change.after) for change in edit.changes)
+                except WriteError:
+                    self._write((change.file, change.before) for change in edit.changes)
+                    self._move([Move(move.target, move.source) for move in reversed(edit.moves)], is_step=True)
+                    raise
             except WriteError:
                 with contextlib.suppress(WriteError):
                     self._history.drop_last()
@@ -139,14 +162,22 @@ class CaptionBook:
             self._history.add(Edit(OUTSIDE, tuple(changes)))
             self._refresh(changes)
 
-    def _take_back(self, changes: Iterable[Change]) -> None:
-        """Undo a half-written edit as far as the disk lets us, and forget it."""
+    def _joinable(self, label: str, changes: Iterable[Change]) -> Edit | None:
+        """The last edit, where a new one of the same captions may become part of it."""
+        if self._history.undone or not self._history.applied:
+            return None
+        last = self._history.applied[-1]
+        same = {change.file for change in last.changes} == {change.file for change in changes}
+        return last if last.label == label and same and not last.moves else None
+
+    def _take_back(self, changes: Iterable[Change], last: Edit | None) -> None:
+        """Undo a half-written edit as far as the disk lets us, and forget it; `last` is what it was joined to."""
         for change in changes:
             with contextlib.suppress(UserError):
                 if self._bytes(change.file) != change.before:
                     self._write([(change.file, change.before)])
         with contextlib.suppress(WriteError):
-            self._history.drop_last()
+            self._history.drop_last() if last is None else self._history.amend(last)
 
     def _write(self, contents: Iterable[tuple[str, bytes | None]]) -> None:
         for file, content in contents:

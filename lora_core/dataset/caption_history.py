@@ -67,6 +67,11 @@ class History:
         self._log(_edit_to_json(edit))
         self._do("edit", edit)
 
+    def amend(self, edit: Edit) -> None:
+        """Put `edit` in the place of the last one that is in force."""
+        self._log({**_edit_to_json(edit), "do": "amend"})
+        self._do("amend", edit)
+
     def step_back(self) -> Edit:
         self._log({"do": "undo"})
         self._do("undo")
@@ -101,6 +106,8 @@ class History:
         if what == "edit" and edit is not None:
             self._edits[self._position :] = [edit]
             self._position += 1
+        elif what == "amend" and edit is not None and self._position > 0:
+            self._edits[self._position - 1] = edit
         elif what == "undo" and self._position > 0:
             self._position -= 1
         elif what == "redo" and self._position < len(self._edits):
@@ -118,7 +125,8 @@ class History:
         for line in data.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 record = json.loads(line)
-                self._do(record["do"], _edit_from_json(record, self._folder) if record["do"] == "edit" else None)
+                has_edit = record["do"] in ("edit", "amend")
+                self._do(record["do"], _edit_from_json(record, self._folder) if has_edit else None)
         if len(self._edits) > MOST_EDITS:
             self._merge_oldest()
 
