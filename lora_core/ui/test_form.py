@@ -48,8 +48,9 @@ class Form:
         # What a LoRA filled in: a field that still says so was not touched, and follows the next LoRA.
         self.filled = gr.State({})
         self._build_lora()
-        self._build_picture()
         self._build_grid()
+        self._build_picture()
+        self._build_more()
 
     @property
     def inputs(self) -> list[Any]:
@@ -59,34 +60,28 @@ class Form:
 
     def _build_lora(self) -> None:
         text = self.text
-        with gr.Row(elem_id="test-lora-row"):
-            self.fields["lora"] = gr.Dropdown(
-                [(text("test.lora_none"), "")], value="", label=text("test.lora"), info=text("test.lora_help"),
-                elem_id="test-lora", scale=5,
-            )  # fmt: skip
-        with gr.Row():
-            self.path = gr.Textbox(
-                label=text("test.path"), info=text("test.path_help"), max_lines=1, elem_id="test-path", scale=4
-            )
-            self.refresh = gr.Button(text("test.refresh"), size="sm", min_width=90, scale=1, elem_id="test-refresh")
+        self.fields["lora"] = gr.Dropdown(
+            [(text("test.lora_none"), "")],
+            value="",
+            label=text("test.lora"),
+            info=text("test.lora_help"),
+            elem_id="test-lora",
+        )
         self.facts.render()
-        self.fields["base"] = gr.Dropdown(
-            [(text("test.base_starter"), STARTER), *((name, name) for name in BASES.values())], value=STARTER,
-            allow_custom_value=True, label=text("test.base"), info=text("test.base_help"), elem_id="test-base",
-        )  # fmt: skip
+        with gr.Accordion(text("test.elsewhere"), open=False, elem_id="test-elsewhere"):
+            self.path = gr.Textbox(label=text("test.path"), info=text("test.path_help"), max_lines=1, elem_id="test-path")
+            self.refresh = gr.Button(text("test.refresh"), size="sm", elem_id="test-refresh")
 
     def _build_picture(self) -> None:
         text, fields = self.text, self.fields
         fields["prompt"] = gr.Textbox(
             label=text("test.prompt"), info=text("test.prompt_help"), lines=2, max_lines=6, elem_id="test-prompt"
         )
-        fields["negative"] = gr.Textbox(
-            label=text("test.negative"), info=text("test.negative_help"), lines=1, max_lines=4, elem_id="test-negative"
-        )
+        fields["negative"] = gr.Textbox(label=text("test.negative"), lines=1, max_lines=4, elem_id="test-negative")
         fields["weight"] = gr.Slider(
             -1, 2, 1, step=0.05, label=text("test.weight"), info=text("test.weight_help"), elem_id="test-weight"
         )
-        with gr.Row():
+        with gr.Row(elem_id="test-seed-row"):
             fields["seed"] = gr.Number(
                 42, label=text("test.seed"), info=text("test.seed_help"), precision=0, minimum=0, maximum=MOST_SEED,
                 elem_id="test-seed", min_width=150,
@@ -94,6 +89,13 @@ class Form:
             fields["new_seed"] = gr.Checkbox(
                 False, label=text("test.new_seed"), info=text("test.new_seed_help"), elem_id="test-new-seed", min_width=150
             )
+
+    def _build_more(self) -> None:
+        text, fields = self.text, self.fields
+        fields["base"] = gr.Dropdown(
+            [(text("test.base_starter"), STARTER), *((name, name) for name in BASES.values())], value=STARTER,
+            allow_custom_value=True, label=text("test.base"), info=text("test.base_help"), elem_id="test-base",
+        )  # fmt: skip
         with gr.Accordion(text("test.more"), open=False, elem_id="test-more"):
             fields["sampler"] = gr.Dropdown(
                 list(samplers.NAMES), value=samplers.NAMES[0], label=text("test.sampler"),

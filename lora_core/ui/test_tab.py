@@ -12,7 +12,7 @@ import gradio as gr
 
 from lora_core.album import Drawn, Settings
 from lora_core.errors import UserError
-from lora_core.export import Sidecar, prompt_text
+from lora_core.shelf import FINISHED
 from lora_core.ui import test_views as views
 from lora_core.ui.page import Page
 from lora_core.ui.test_bench import View
@@ -82,8 +82,8 @@ class TrialTab:
         ]  # fmt: skip
         whole = [form.facts, form.filled, self.paste, self.export, *form.inputs]
         state, one_at_a_time = [self.seen, self.picked], {"trigger_mode": "once"}
-        page.on(page.tick.tick, self.tick, [*state, fields["lora"]], [*live, *whole], queue=False)
-        page.on(self.quick.tick, self.look, state, live, queue=False)
+        page.on(page.tick.tick, self.tick, [*state, fields["lora"]], [*live, *whole], queue=False, trigger_mode="once")
+        page.on(self.quick.tick, self.look, state, live, queue=False, trigger_mode="once")
         page.on(self.draw.click, self.press, [*state, *form.inputs], [*live, self.offer, fields["seed"]], **one_at_a_time)
         for button, how in ((self.pause, True), (self.beside, False)):
             page.on(
@@ -160,10 +160,14 @@ class TrialTab:
     def tick(self, seen: dict[str, Any], picked: list[str], lora: str) -> Updates:
         """Every second, on every page; the first one also finds the page as it was left."""
         self.bench.relieve()
-        if seen:
-            return self.look(seen, picked)
-        threading.Thread(target=self.desk.look_into_webuis, name="webui LoRAs", daemon=True).start()
-        return {**self._live(seen, picked), **self._as_it_was()}
+        if not seen:
+            threading.Thread(target=self.desk.look_into_webuis, name="webui LoRAs", daemon=True).start()
+            return {**self._live(seen, picked), **self.form.choices()}
+        updates = self.look(seen, picked)
+        if seen["is_filled"] or not self.page.app.core_ready():
+            return updates
+        now = updates[self.seen] if isinstance(updates[self.seen], dict) else seen
+        return {**updates, **({} if lora else self._as_it_was()), self.seen: {**now, "is_filled": True}}
 
     def look(self, seen: dict[str, Any], picked: list[str]) -> Updates:
         if seen.get("serial") == self.bench.view.serial:
@@ -179,6 +183,7 @@ class TrialTab:
             "loaded": view.loaded,
             "picked": picked,
             "pictures": view.pictures,
+            "is_filled": bool(seen.get("is_filled")),
         }
         updates: Updates = {self.seen: now, self.progress: views.progress(text, view)}
         begun = (view.phase, len(view.cells)) if view.is_busy and not view.done else ()
@@ -203,21 +208,17 @@ class TrialTab:
         return any(name not in seen or seen[name] != now[name] for name in names)
 
     def _as_it_was(self) -> Updates:
-        """The form of the picture that is drawn or was drawn last; else with the LoRA that was tried last."""
+        """The form of the picture that is drawn or was drawn last; else with the LoRA tried last, or the newest."""
         cells = self.bench.view.cells
-        remembered = str(self.page.app.recall("test.lora", ""))
+        if cells:
+            return self._bring_back(cells[-1].settings)
+        remembered = Path(str(self.page.app.recall("test.lora", "")))
+        newest = next((found.path for found in self.desk.found() if found.kind == FINISHED), None)
+        chosen = remembered if remembered.is_file() else newest
         try:
-            if cells:
-                return self._bring_back(cells[-1].settings)
-            if remembered and Path(remembered).is_file() and self.page.app.core_ready():
-                self.desk.take(Path(remembered))
-                return {**self.form.choices(remembered), **self.choose(remembered, {}, *self._untouched())}
-        except UserError:  # the LoRA is damaged by now: then the form begins empty
-            pass
-        return self.form.choices()
-
-    def _untouched(self) -> list[Any]:
-        return [field.value for field in self.form.inputs]
+            return self._open(str(chosen), {}, [field.value for field in self.form.inputs]) if chosen else {}
+        except UserError:  # damaged by now: then the form begins empty
+            return {}
 
     def _find(self, picked: Sequence[str], recent: Sequence[Drawn]) -> list[Drawn]:
         by_name = {views.key(drawn): drawn for drawn in recent}
@@ -280,6 +281,8 @@ class TrialTab:
         return self.form.choices(chosen)
 
     def paste_for(self, path: str, weight: float) -> str:
+        from lora_core.export import Sidecar, prompt_text  # brings torch
+
         if not path:
             return ""
         about = self.desk.about(Path(path))

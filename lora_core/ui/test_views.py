@@ -76,9 +76,11 @@ def _words(text: Texts, view: View) -> str:
 def _done(text: Texts, view: View) -> str:
     last = view.sheet or view.cells[-1].drawn
     assert last is not None, "what is done has pictures"
-    if view.sheet or len(view.cells) == 1:
+    if view.sheet:
+        return text("test.phase_done_grid", n=len(view.cells), name=last.path.name)
+    if len(view.cells) == 1:
         return text("test.phase_done_one", name=last.path.name)
-    return text("test.phase_done", n=len(view.cells), folder=last.path.parent.name)
+    return text("test.phase_done", n=len(view.cells), folder=f"{last.path.parent.parent.name}/{last.path.parent.name}")
 
 
 def _details(text: Texts, view: View) -> list[str]:
@@ -170,7 +172,7 @@ def _grid(text: Texts, view: View, url: Url) -> str:
                 cells.append(f'<td><a href="{whole}" target="_blank" rel="noopener">{image}</a></td>')
             else:
                 words = f"<span>{waiting}</span>" if (row, column) == at_work else ""
-                cells.append(f'<td class="test-blank" style="{_ratio(cell.settings)}">{words}</td>')
+                cells.append(f'<td><div class="test-blank" style="{_ratio(cell.settings)}">{words}</div></td>')
         rows.append(f'<tr><th scope="row">{_axis_label(text, grid.rows, row)}</th>{"".join(cells)}</tr>')
     caption = escape(text("test.grid_caption", columns=len(grid.columns.labels), rows=len(grid.rows.labels)))
     sheet = ""
@@ -178,7 +180,7 @@ def _grid(text: Texts, view: View, url: Url) -> str:
         link, words = escape(url(view.sheet.path, 0)), escape(text("test.sheet_open"))
         sheet = f'<p class="test-sheet-link"><a href="{link}" target="_blank" rel="noopener">{words}</a></p>'
     table = f"<table><caption>{caption}</caption><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="test-grid{_hard(grid.base)}" tabindex="0" role="group">{table}</table></div>{sheet}'
+    return f'<div class="test-grid{_hard(grid.base)}" tabindex="0" role="group" aria-label="{caption}">{table}</table></div>{sheet}'
 
 
 def _axis_label(text: Texts, axis: Axis, number: int) -> str:
