@@ -29,6 +29,7 @@ from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, Conditioning, Frame
 from lora_core.files import WriteError, write_bytes_whole
 from lora_core.plan import Plan, Size
+from lora_core.weights import at_hand
 
 
 @dataclass(frozen=True)
@@ -52,26 +53,25 @@ def folder() -> Path:
 def encode_pictures(
     model: BaseModel, plan: Plan, items: Sequence[Item], config: TrainConfig, device: torch.device, emit: Emit
 ) -> list[Example]:
-    """Latents of `items` at their bucket's size, from the cache where they are. Moves the VAE to `device` and back."""
+    """Latents of `items` at their bucket's size, from the cache where they are; the VAE is on `device` meanwhile."""
     examples = []
-    key = f"{fingerprint(model, 'vae')} {config.transparent_color}"
-    model.vae.to(device)
-    for done, item in enumerate(items):
-        emit(Phase("cache", done, len(items), item.path.name))
-        width, height = plan.size_of[item.path]
-        content = hashlib.sha256(item.path.read_bytes()).hexdigest()
-        views = []
-        for mirrored in (False, True) if config.random_flip else (False,):
+    with at_hand([model.vae], device):
+        key = f"{fingerprint(model, 'vae')} {config.transparent_color}"
+        for done, item in enumerate(items):
+            emit(Phase("cache", done, len(items), item.path.name))
+            width, height = plan.size_of[item.path]
+            content = hashlib.sha256(item.path.read_bytes()).hexdigest()
+            views = []
+            for mirrored in (False, True) if config.random_flip else (False,):
 
-            def encode(item: Item = item, mirrored: bool = mirrored) -> dict[str, Tensor]:
-                pixels_HW3 = fit(load_picture(item.path, config.transparent_color), plan.size_of[item.path])
-                return _posterior(model, pixels_HW3[:, ::-1] if mirrored else pixels_HW3)
+                def encode(item: Item = item, mirrored: bool = mirrored) -> dict[str, Tensor]:
+                    pixels_HW3 = fit(load_picture(item.path, config.transparent_color), plan.size_of[item.path])
+                    return _posterior(model, pixels_HW3[:, ::-1] if mirrored else pixels_HW3)
 
-            tensors = stored(f"{key} {content} {width}x{height} {mirrored}", encode, emit)
-            views.append((tensors["mean"], tensors["std"]))
-        examples.append(Example(item.caption, tuple(views), frame_of(item, (width, height))))
+                tensors = stored(f"{key} {content} {width}x{height} {mirrored}", encode, emit)
+                views.append((tensors["mean"], tensors["std"]))
+            examples.append(Example(item.caption, tuple(views), frame_of(item, (width, height))))
     emit(Phase("cache", len(items), len(items)))
-    model.vae.to("cpu")
     return examples
 
 
@@ -101,11 +101,12 @@ class Prompts:
 
     def prepare(self, captions: Iterable[str], emit: Emit) -> None:
         """Encode captions ahead, with the base model's own encoders, from the cache where they are there."""
-        key = " ".join(fingerprint(self.model, name) for name in self.model.text_encoders)
         wanted = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
-        for done, caption in enumerate(wanted):
-            emit(Phase("cache", done, len(wanted), "captions"))
-            self.known[caption] = stored(f"{key} {caption}", partial(self._encode_one, caption), emit)
+        with at_hand(self.model.text_encoders.values(), self.device):
+            key = " ".join(fingerprint(self.model, name) for name in self.model.text_encoders)
+            for done, caption in enumerate(wanted):
+                emit(Phase("cache", done, len(wanted), "captions"))
+                self.known[caption] = stored(f"{key} {caption}", partial(self._encode_one, caption), emit)
 
     def __call__(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning for a batch, on the device; gradients flow into trained text encoders."""
@@ -130,7 +131,8 @@ class Prompts:
 
     @torch.no_grad()
     def _encode_one(self, caption: str) -> Conditioning:
-        return {name: rows[0].cpu() for name, rows in self.encode([caption]).items()}
+        with at_hand(self.model.text_encoders.values(), self.device):
+            return {name: rows[0].cpu() for name, rows in self.encode([caption]).items()}
 
 
 def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) -> dict[str, Tensor]:

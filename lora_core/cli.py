@@ -1,4 +1,4 @@
-"""The command line: `treino.py [settings]` trains, `convert` and `export` treat finished LoRAs.
+"""The command line: `treino.py [settings]` trains, `convert` and `export` treat finished LoRAs, `info` looks at models.
 
 Every flag is made from a line of `config.py`. Nothing heavy is imported before the input is known to be sound.
 """
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("convert", "export")
-PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path")
+COMMANDS = ("convert", "export", "info")
+PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae")
 ONE_PRESS_S = 0.5  # a console and a launcher may both pass on one Ctrl-C
 
 
@@ -148,7 +148,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] and argv[0] in COMMANDS:
         from lora_core import commands
 
-        return {"convert": commands.convert, "export": commands.export}[argv[0]](argv[1:])
+        return {"convert": commands.convert, "export": commands.export, "info": commands.info}[argv[0]](argv[1:])
     found = flags.parse(argv)
     if found.help:
         flags.parser().print_help()
@@ -329,15 +329,14 @@ def _local_path(text: str) -> str:
 
 def _absolute(config: TrainConfig) -> dict[str, object]:
     """Input folders as absolute paths, so that the run can be resumed from anywhere."""
-    names = ("train_data_dir", "pretrained_model_name_or_path")
+    names = ("train_data_dir", "pretrained_model_name_or_path", "vae")
     return {name: _absolute_value(name, getattr(config, name)) for name in names}
 
 
 def _absolute_value(name: str, value: object) -> object:
-    is_base = name == "pretrained_model_name_or_path"
-    if not isinstance(value, str) or not (is_base or name == "train_data_dir"):
+    if not isinstance(value, str) or name not in PATHS or name == "output_dir":
         return value
-    if is_base and (value == "starter" or not Path(value).exists()):
+    if name != "train_data_dir" and (value in ("", "starter") or not Path(value).exists()):
         return value
     return os.path.abspath(value)
 

@@ -40,7 +40,9 @@ class TrainConfig:
     caption_dropout: float = setting(0.0, "Dataset", "Share of steps without a caption; teaches the style apart from the words.", low=0, high=1)
     transparent_color: str = setting("#ffffff", "Dataset", "Colour put behind transparent pictures, as #rrggbb.")
 
-    pretrained_model_name_or_path: str = setting("runwayml/stable-diffusion-v1-5", "Model", "Base model: 'starter', a diffusers folder, or a hub id.", basic=True)
+    pretrained_model_name_or_path: str = setting("runwayml/stable-diffusion-v1-5", "Model", "Base model: a .safetensors or .ckpt file, a diffusers folder, a hub id, or 'starter'.", basic=True)
+    vae: str = setting("", "Model", "Another VAE than the base model's own: a file or a diffusers folder.")
+    prediction_type: str = setting("auto", "Model", "What the base model predicts, where its file does not say it or says it wrongly: noise (epsilon) or velocity.", choices=("auto", "epsilon", "v_prediction"))
     mixed_precision: str = setting("fp16", "Model", "Number format of the frozen model; a CPU without bf16 units computes in fp32.", choices=("no", "fp16", "bf16"))
     device: str = setting("auto", "Model", "Where to compute: auto, cpu, cuda, cuda:1, mps, xpu.")
     gradient_checkpointing: bool = setting(False, "Model", "Recompute instead of remember: far less memory, about a third slower.")

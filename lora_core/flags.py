@@ -19,6 +19,7 @@ Lists of names are parted by ',', lists of prompts by ';'. Dashes may stand for 
 commands:
   export RUN            put a finished LoRA into your webui, with picture and words (export --help)
   convert IN OUT        turn any program's LoRA into a file that every webui loads (convert --help)
+  info PATH             tell what a model file is, and whether it can be trained on here
 
 examples:
   python treino.py --preset quickstart

@@ -309,9 +309,12 @@ def _with_hints(identity: Identity, words: str) -> Identity:
 
 def _of_folder(folder: Path) -> Identity:
     """A diffusers folder, by the settings of its parts."""
-    index = settings_in(folder / "model_index.json") if (folder / "model_index.json").is_file() else None
-    if index is None:
+    if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is no base model: it has no model_index.json. Give the folder that holds it.")
+    index = settings_in(folder / "model_index.json")
+    if not isinstance(index.get("unet"), list):
+        kind = str(index.get("_class_name", "unknown")).removesuffix("Pipeline")
+        return Identity(f"{kind} model", problem=f"It has no UNet. {_ELSEWHERE}")
     unet = settings_in(folder / "unet" / "config.json")
     scheduler = settings_in(folder / "scheduler" / "scheduler_config.json")
     width, channels = unet.get("cross_attention_dim"), unet.get("in_channels")
@@ -331,7 +334,8 @@ def _of_folder(folder: Path) -> Identity:
     if width == REFINER_WIDTH:
         return replace(identity, kind="Stable Diffusion XL refiner", problem="Train on the SDXL base model instead.")
     if not family:
-        return replace(identity, kind=name or "model of another kind")
+        kind = name.removesuffix("Pipeline") or "unknown"
+        return replace(identity, kind=f"{kind} model", problem=f"Its UNet is of no known family. {TAKE_ANOTHER}")
     return _with_hints(identity, f"{folder.name} {index.get('_name_or_path', '')}")
 
 

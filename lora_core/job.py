@@ -111,7 +111,7 @@ class Job:
             gradient_accumulation_steps=self.config.gradient_accumulation_steps * self.team.size
         )
         self._make_folder()
-        base_models.check(self.config.pretrained_model_name_or_path)
+        base_models.check(self.config.pretrained_model_name_or_path, self.config.vae)
         dataset = read_dataset(config)
         plan = Plan.of(config, dataset)
         identity = results.identity(config, digest(dataset))

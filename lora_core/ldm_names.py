@@ -74,13 +74,16 @@ _THIRDS = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
 
 
 def of_text_encoder(name: str, component: str) -> list[Place]:
-    """Places of a CLIP text encoder's weight; transformers 5 leaves "text_model." out of names that files have."""
+    """Places of a CLIP text encoder's weight; transformers 5 leaves "text_model." out of names that files have.
+
+    Also of files that transformers wrote.
+    """
     name = name.removeprefix("text_model.")
     places = []
     for prefix in TEXT_PREFIXES[component]:
         places += [Place(f"{prefix}transformer.text_model.{name}"), Place(f"{prefix}transformer.{name}")]
         places += [place._replace(name=f"{prefix}model.{place.name}") for place in _open_clip(name)]
-    return places
+    return [*places, Place(f"text_model.{name}"), Place(name)]  # in files of transformers
 
 
 def _open_clip(name: str) -> list[Place]:

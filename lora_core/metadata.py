@@ -36,6 +36,7 @@ _PRIVATE_SETTINGS = (
     "train_data_dir", "output_dir", "trigger_word", "sample_prompts", "sample_negative_prompt", "prior_prompts",
     "prior_pictures",
 )  # fmt: skip
+_PATHS = ("pretrained_model_name_or_path", "vae")
 _PRIVATE_KEYS = (
     "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_tag_frequency", "ss_training_comment", "ss_sd_model_name",
     "ss_datasets", "ss_vae_name",
@@ -165,7 +166,7 @@ def _without_private_settings(toml: str) -> str:
     lines = []
     for line in toml.splitlines(keepends=True):
         name, _, value = line.partition("=")
-        is_path = name.strip() == "pretrained_model_name_or_path" and not _is_public(value.strip())
+        is_path = name.strip() in _PATHS and not _is_public(value.strip())
         if name.strip() not in _PRIVATE_SETTINGS and not is_path:
             lines.append(line)
     return "".join(lines)

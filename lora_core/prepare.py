@@ -19,6 +19,7 @@ from lora_core.plan import Plan
 from lora_core.prior import draw_prior
 from lora_core.team import Team
 from lora_core.train import Session
+from lora_core.weights import bring
 
 TOLD_OF_EACH = 5  # problems of one kind that are told by file; the rest are counted
 
@@ -30,9 +31,7 @@ def read_dataset(config: TrainConfig) -> Dataset:
         UserError: no folder named, or nothing usable in it.
     """
     if not config.train_data_dir:
-        raise UserError(
-            "train_data_dir is missing: name the folder with your pictures, e.g. --train_data_dir ./Training"
-        )
+        raise UserError("train_data_dir is missing: name the folder with your pictures, e.g. --train_data_dir ./Training")
     return scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
 
 
@@ -46,23 +45,25 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     team.join(compute.device)
     for notice in (*compute.notices, *plan.notices):
         emit(Warned(notice))
-    model = base_models.load(config.pretrained_model_name_or_path, compute.dtype, emit)
+    model = base_models.open_hollow(
+        config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type
+    )
     for sentence in quality_sentences(model, dataset, config):
         emit(Warned(sentence))
     _check_size(model, plan)
     for notice in (size_notice(model, config.resolution), memory.notice(model, config, compute)):
         if notice:
             emit(Warned(notice))
+    if config.train_text_encoder or config.shuffle_tags:  # else they are gone again once the captions are encoded
+        for encoder in model.text_encoders.values():
+            bring(encoder, compute.device)
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
     training, held_out = _encode(model, prompts, config, plan, team, emit)
-    model.unet.to(compute.device)
+    bring(model.unet, compute.device)
     prior = draw_prior(model, config, emit)
     lora.attach(model, config)
     if config.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    if config.train_text_encoder or config.shuffle_tags:
-        for encoder in model.text_encoders.values():
-            encoder.to(compute.device)
     for module in model.adapted().values():
         module.train()
     return Session(
@@ -103,12 +104,8 @@ def _encode(
     turn = len(items) * team.rank // team.size
     turned = encode_pictures(model, plan, (*items[turn:], *items[:turn]), config, device, emit)
     examples = [*turned[len(items) - turn :], *turned[: len(items) - turn]]
-    for encoder in model.text_encoders.values():
-        encoder.to(device)
     captions = captions_to_prepare([example.caption for example in examples], config)
     prompts.prepare([*captions, *config.prior_prompts], emit)
-    for encoder in model.text_encoders.values():
-        encoder.to("cpu")
     return examples[: len(plan.training)], examples[len(plan.training) :]
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lora_core import checkpoint, lora, lora_file, sample
-from lora_core.config import TrainConfig
+from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.facts import facts
@@ -25,7 +25,7 @@ from lora_core.train import Session
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
 _FIXED = (
     "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "train_text_encoder", "use_rslora",
-    "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps",
+    "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae", "prediction_type",
 )  # fmt: skip
 
 
@@ -40,7 +40,8 @@ def compare(saved: dict[str, str], now: dict[str, str]) -> str:
     Raises:
         UserError: a setting changed that the checkpoint depends on; all of them are named.
     """
-    changed = [f"{name} was {saved.get(name)}, now {now[name]}" for name in _FIXED if saved.get(name) != now[name]]
+    then = {name: repr(settings()[name].default) for name in _FIXED} | saved  # settings that are younger than it
+    changed = [f"{name} was {then[name]}, now {now[name]}" for name in _FIXED if then[name] != now[name]]
     if changed:
         raise UserError(f"This checkpoint cannot be continued with other settings: {'; '.join(changed)}.")
     if saved.get("dataset") != now["dataset"]:

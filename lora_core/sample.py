@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lora_core import samplers
 from lora_core.families import BaseModel
+from lora_core.weights import at_hand
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
 
@@ -40,7 +41,7 @@ def draw(
     """
     pictures: list[Image.Image] = []
     for latents_BCHW in draw_latents(model, wishes, on_step, pipeline):
-        with torch.no_grad(), _placed([model.vae], model.unet.device):
+        with torch.no_grad(), at_hand([model.vae], model.unet.device):
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
             pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
         for pixels_HWC in pixels_BCHW.permute(0, 2, 3, 1).float().cpu().numpy():
@@ -65,7 +66,9 @@ def draw_latents(
 
     for start in range(0, len(wishes), at_once):
         batch = wishes[start : start + at_once]
-        with evaluating(model), torch.no_grad(), _placed(model.text_encoders.values(), model.unet.device):
+        # The VAE too: pipelines compute where their first module is.
+        needed = (model.vae, *model.text_encoders.values())
+        with evaluating(model), torch.no_grad(), at_hand(needed, model.unet.device):
             yield pipeline(
                 prompt=[w.prompt for w in batch], negative_prompt=_negative(batch),
                 generator=[torch.Generator().manual_seed(w.seed) for w in batch],
@@ -90,19 +93,6 @@ def evaluating(model: BaseModel) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.train(training)
-
-
-@contextmanager
-def _placed(modules: Any, device: torch.device) -> Iterator[None]:
-    """Modules stand on `device` within the block and go back to where they were after it."""
-    homes = [(module, module.device) for module in modules]
-    try:
-        for module, _ in homes:
-            module.to(device)
-        yield
-    finally:
-        for module, home in homes:
-            module.to(home)
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 192) -> Image.Image:

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from lora_core import families, identify, ldm_names
+from lora_core import families, headers, identify, ldm_names
 from lora_core.errors import UserError
-from lora_core.families import BaseModel
-from lora_core.families.parts import schedule
+from lora_core.families import BaseModel, parts
+from lora_core.hub_choice import HALF, WEIGHTS
 from lora_core.identify import Identity, settings_in
-from lora_core.weights import Weights, build, fill, open_weights
+from lora_core.weights import Source, Weights, open_folder, open_weights
 
 ASSETS = Path(__file__).parent / "families" / "assets"
 MERGES = ASSETS / "clip_merges.txt.gz"
-TEXT_CLASSES = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+TEXT_CLASSES: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 START, END = "<|startoftext|>", "<|endoftext|>"
 _SAYS_VELOCITY = 0.09  # see _sd2_prediction
 
@@ -47,85 +46,65 @@ def check(path: Path, vae: str = "") -> Identity:
     return identity
 
 
-def load(path: Path, dtype: torch.dtype, vae: str = "", device: str = "cpu") -> BaseModel:
-    """The model in the file, on `device`: UNet and text encoders in `dtype`, the VAE in fp32, for SDXL's and at times
-    SD1's overflow in fp16. `vae`: another VAE's file or folder instead of the one inside.
+def load(name: str, path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
+    """The model in the file, its components hollow (see weights.py): UNet and text encoders in `dtype`, the VAE in fp32,
+    for SDXL's and at times SD1's overflow in fp16. `vae`: another VAE's file or folder instead of the one inside.
 
     Raises:
         UserError: it is none that can be trained, or is damaged.
         ValueError: a weight is missing or has another shape.
     """
     identity = check(path, vae)
-    assets = ASSETS / identity.family
-    weights = open_weights(path)
-    try:
-        unet = _unet(weights, assets, dtype, device)
-        encoders = {
-            folder.name: _text_encoder(weights, folder, dtype, device) for folder in sorted(assets.glob("text_encoder*"))
-        }
-        own_vae = None if vae else _vae(weights, assets / "vae", device)
-        scheduler = _scheduler(identity, assets, weights)
-    finally:
-        weights.close()
+    assets, header = ASSETS / identity.family, headers.read(path)
+    read, place = functools.partial(open_weights, path, header), identify.unet_in(header.tensors)
+    assert place, "a model without a UNet passed the check"
     return BaseModel(
-        name=str(path), family=families.identify(settings_in(assets / "unet" / "config.json")), unet=unet,
-        vae=own_vae or load_vae(vae, identity.family, device), text_encoders=encoders,
-        tokenizers={folder.name: tokenizer(folder) for folder in sorted(assets.glob("tokenizer*"))}, scheduler=scheduler,
-    )  # fmt: skip
+        name=name,
+        family=families.identify(settings_in(assets / "unet" / "config.json")),
+        unet=parts.unet(assets / "unet", Source(name, read, functools.partial(ldm_names.of_unet, unet=place), dtype)),
+        vae=load_vae(vae, identity.family) if vae else parts.vae(assets / "vae", name, read, torch.float32),
+        text_encoders={
+            folder.name: parts.text_encoder(TEXT_CLASSES[folder.name], folder, name, read, dtype)
+            for folder in sorted(assets.glob("text_encoder*"))
+        },
+        tokenizers={folder.name: tokenizer(folder) for folder in sorted(assets.glob("tokenizer*"))},
+        scheduler=_scheduler(identity, assets, read()),
+    )
 
 
-def load_vae(place: str, family: str, device: str = "cpu") -> Any:
-    """A VAE from a file of its own, from a whole checkpoint, or from a diffusers folder; in fp32.
+def load_vae(place: str, family: str) -> Any:
+    """A hollow VAE of a file of its own, of a whole checkpoint, or of a diffusers folder; in fp32.
 
     Raises:
         UserError: there is none, or it belongs to another family.
     """
-    path, assets = Path(place).expanduser(), ASSETS / family / "vae"
-    scale = settings_in(assets / "config.json")["scaling_factor"]
+    path, settings = Path(place).expanduser(), ASSETS / family / "vae"
+    read = functools.partial(open_weights, path)
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
+        scale = settings_in(settings / "config.json")["scaling_factor"]
         theirs = settings_in(folder / "config.json").get("scaling_factor", 0.18215)  # left out by the first diffusers
         if theirs != scale:
             raise UserError(f"The VAE in {path} is for another family: it scales by {theirs}, this model by {scale}.")
-        vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
-        return vae.to(device).requires_grad_(False).eval()
-    weights = open_weights(path)
+        settings, read = folder, functools.partial(_folder_weights, folder)
     try:
-        return _vae(weights, assets, device)
+        return parts.vae(settings, str(path), read, torch.float32)
     except ValueError as cause:
-        raise UserError(f"{path} gives no VAE: {cause}.") from cause
-    finally:
-        weights.close()
+        raise cause if isinstance(cause, UserError) else UserError(f"{path} gives no VAE: {cause}.") from cause
 
 
-def _unet(weights: Weights, assets: Path, dtype: torch.dtype, device: str) -> Any:
-    place = identify.unet_in(weights.header.tensors)
-    assert place, "a model without a UNet passed the check"
-    unet = build(lambda: UNet2DConditionModel.from_config(settings_in(assets / "unet" / "config.json")))
-    fill(unet, weights, functools.partial(ldm_names.of_unet, unet=place), dtype, device)
-    return unet.requires_grad_(False).eval()
-
-
-def _vae(weights: Weights, folder: Path, device: str) -> Any:
-    settings = settings_in(folder / "config.json")
-    vae = build(lambda: AutoencoderKL.from_config(settings))
-    places = functools.partial(ldm_names.of_vae, levels=len(settings["block_out_channels"]))
-    fill(vae, weights, places, torch.float32, device)
-    return vae.requires_grad_(False).eval()
-
-
-def _text_encoder(weights: Weights, folder: Path, dtype: torch.dtype, device: str) -> Any:
-    settings = settings_in(folder / "config.json")
-    kind = TEXT_CLASSES[settings["architectures"][0]]
-    encoder = build(lambda: kind(CLIPTextConfig(**settings)))
-    fill(encoder, weights, functools.partial(ldm_names.of_text_encoder, component=folder.name), dtype, device)
-    return encoder.requires_grad_(False).eval()
+def _folder_weights(folder: Path) -> Weights:
+    variant = None if (folder / f"{WEIGHTS['vae']}.safetensors").is_file() else HALF
+    return open_folder(folder, WEIGHTS["vae"], variant)
 
 
 def _scheduler(identity: Identity, assets: Path, weights: Weights) -> Any:
     settings = settings_in(assets / "scheduler" / "scheduler_config.json")
-    settings["prediction_type"] = identity.prediction_type or _sd2_prediction(weights)
-    return schedule({**settings, "rescale_betas_zero_snr": identity.zero_snr})
+    try:
+        settings["prediction_type"] = identity.prediction_type or _sd2_prediction(weights)
+    finally:
+        weights.close()
+    return parts.schedule({**settings, "rescale_betas_zero_snr": identity.zero_snr})
 
 
 def _sd2_prediction(weights: Weights) -> str:

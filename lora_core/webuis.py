@@ -186,13 +186,13 @@ def _port(folder: Path) -> int | None:
 def _comfy_loras(folder: Path) -> Path:
     """models/loras, unless extra_model_paths.yaml makes another folder the default, or that is the only one there."""
     own = folder / "models" / "loras"
-    extra = [(is_default, path) for is_default, path in _extra_paths(folder) if path.is_dir()]
+    extra = [(is_default, path) for is_default, path in _extra_paths(folder, "loras") if path.is_dir()]
     defaults = [path for is_default, path in extra if is_default]
     return (defaults or [own] if own.is_dir() or not extra else [path for _, path in extra])[0]
 
 
-def _extra_paths(folder: Path) -> Iterator[tuple[bool, Path]]:
-    """(is_default, folder) of every `loras` entry of ComfyUI's extra_model_paths.yaml."""
+def _extra_paths(folder: Path, key: str) -> Iterator[tuple[bool, Path]]:
+    """(is_default, folder) of every `key` entry ("loras", "checkpoints") of ComfyUI's extra_model_paths.yaml."""
     import yaml  # type: ignore[import-untyped]  # comes with gradio and huggingface_hub
 
     file = folder / "extra_model_paths.yaml"
@@ -201,9 +201,9 @@ def _extra_paths(folder: Path) -> Iterator[tuple[bool, Path]]:
     except yaml.YAMLError:  # ComfyUI does not start with it either; its own folder is then the best answer
         return
     for section in sections.values() if isinstance(sections, dict) else ():
-        if isinstance(section, dict) and isinstance(section.get("loras"), str):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
             base = _under(folder, os.path.expandvars(os.path.expanduser(str(section.get("base_path") or "."))))
-            for line in section["loras"].splitlines():
+            for line in section[key].splitlines():
                 if line.strip():
                     yield bool(section.get("is_default")), _under(base, line.strip())
 
@@ -221,6 +221,45 @@ def _swarm_loras(folder: Path) -> Path:
     found = dict(re.findall(r"^\s*(ModelRoot|SDLoraFolder):[ \t]*(.+?)\s*$", text, re.MULTILINE))
     root = _under(folder, found.get("ModelRoot", "Models").split(";")[0])
     return _under(root, found.get("SDLoraFolder", "Lora").split(";")[0])
+
+
+def checkpoint_folders(webui: WebUI) -> list[Path]:
+    """The folders in which a webui keeps whole models, those that are there."""
+    find = {
+        "ComfyUI": _comfy_checkpoints, "SwarmUI": _swarm_checkpoints, "Fooocus": _fooocus_checkpoints,
+        "InvokeAI": lambda folder: [folder / "models"],
+        "Stability Matrix": lambda folder: [folder / "Models" / "StableDiffusion"],
+    }.get(webui.kind, _a1111_checkpoints)  # fmt: skip
+    return [path for path in dict.fromkeys(find(webui.folder)) if path.is_dir()]
+
+
+def _a1111_checkpoints(folder: Path) -> list[Path]:
+    """models/Stable-diffusion, also of --data-dir, and --ckpt-dir; SD.Next names it in config.json."""
+    arguments = _start_arguments(folder)
+    named = [_argument(arguments, "ckpt-dirs?"), _json(folder / "config.json").get("ckpt_dir")]
+    data = _argument(arguments, "data-dir")
+    homes = [folder, *([_under(folder, data)] if data else [])]
+    given = [_under(folder, name) for name in named if isinstance(name, str) and name]
+    return [*given, *(home / "models" / "Stable-diffusion" for home in homes)]
+
+
+def _comfy_checkpoints(folder: Path) -> list[Path]:
+    return [folder / "models" / "checkpoints", *(path for _, path in _extra_paths(folder, "checkpoints"))]
+
+
+def _fooocus_checkpoints(folder: Path) -> list[Path]:
+    named = _json(folder / "config.txt").get("path_checkpoints")
+    given = named if isinstance(named, list) else [named]
+    own = folder / "models" / "checkpoints"
+    return [*(_under(folder, name) for name in given if isinstance(name, str) and name), own]
+
+
+def _swarm_checkpoints(folder: Path) -> list[Path]:
+    """Models/Stable-Diffusion, or as Data/Settings.fds says; roots and folders may be several."""
+    text = _text(folder / "Data" / "Settings.fds")
+    found = dict(re.findall(r"^\s*(ModelRoot|SDModelFolder):[ \t]*(.+?)\s*$", text, re.MULTILINE))
+    roots = [_under(folder, root) for root in found.get("ModelRoot", "Models").split(";")]
+    return [_under(root, name) for root in roots for name in found.get("SDModelFolder", "Stable-Diffusion").split(";")]
 
 
 def _under(folder: Path, name: str) -> Path:

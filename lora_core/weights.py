@@ -1,12 +1,16 @@
 """Weights from a file into a model, one tensor at a time and straight to its number format and device.
 
 No table of all weights is ever held: the most memory a component needs on the way is itself and its largest tensor.
+Components start out hollow (shapes without memory), are brought to a device when they are needed, and dropped after.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -35,13 +39,13 @@ class Weights(Protocol):
     def close(self) -> None: ...
 
 
-def open_weights(path: Path) -> Weights:
-    """Open a .safetensors, .ckpt, .pt, .pth or .bin file.
+def open_weights(path: Path, header: Header | None = None) -> Weights:
+    """Open a .safetensors, .ckpt, .pt, .pth or .bin file; `header` if it has been read before.
 
     Raises:
         UserError: damaged, truncated, or holding code.
     """
-    header = headers.read(path)
+    header = header or headers.read(path)
     return _Safetensors(path, header) if header.starts else _Pickled(path, header)
 
 
@@ -78,67 +82,174 @@ class _Pickled:
 
     def __init__(self, path: Path, header: Header):
         self.header = header
-        with path.open("rb") as file:
-            is_zip = file.read(2) == b"PK"
-        known: list[Any] = [(_Inert, name) for name in headers.INERT]
-        try:
-            with torch.serialization.safe_globals(known):
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except pickle.UnpicklingError as cause:
-            raise UserError(f"{path} holds more than weights; it is not opened. Take the model as .safetensors.") from cause
-        self._tensors: dict[str, Tensor] = content.get("state_dict", content)
+        self._path = path
+        self._tensors: dict[str, Tensor] = {}
 
     def read(self, name: str) -> Tensor:
+        self._tensors = self._tensors or self._load()
         return self._tensors[name]
 
     def close(self) -> None:
         self._tensors = {}
 
+    def _load(self) -> dict[str, Tensor]:
+        with self._path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        known: list[Any] = [(_Inert, name) for name in headers.INERT]
+        try:
+            with torch.serialization.safe_globals(known):
+                content = torch.load(self._path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except pickle.UnpicklingError as cause:
+            raise UserError(f"{self._path} holds more than weights; it is not opened. Take it as .safetensors.") from cause
+        tensors: dict[str, Tensor] = content.get("state_dict", content)
+        return tensors
 
-def build(make: Callable[[], nn.Module]) -> nn.Module:
-    """A module with shapes and no memory; `fill` gives it both weights and a place."""
-    with torch.device("meta"):
-        return make()
+
+class _Shards:
+    """Several files of one component."""
+
+    def __init__(self, files: Sequence[Weights]):
+        self._files = files
+        self._of = {name: file for file in files for name in file.header.tensors}
+        self.header = Header({name: file.header.tensors[name] for name, file in self._of.items()})
+
+    def read(self, name: str) -> Tensor:
+        return self._of[name].read(name)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
 
 
-def fill(
-    module: nn.Module, weights: Weights, places: Callable[[str], Sequence[Place]], dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-) -> None:  # fmt: skip
-    """Give every weight of `module` (built without memory) its values from where `places` says they may stand.
+def open_folder(folder: Path, stem: str, variant: str | None) -> Weights:
+    """The .safetensors weights of a component of a diffusers folder, in one file or in several.
 
     Raises:
+        UserError: there are none, or they are damaged.
+    """
+    dotted = f".{variant}" if variant else ""
+    index = folder / f"{stem}.safetensors.index{dotted}.json"
+    if not index.is_file():
+        return open_weights(folder / f"{stem}{dotted}.safetensors")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise UserError(f"{index} is damaged: it does not list the files of the weights. {headers.AGAIN}") from cause
+    return _Shards([open_weights(folder / name) for name in names])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a module's weights come from, each time they are needed."""
+
+    where: str  # for messages
+    open: Callable[[], Weights]
+    places: Callable[[str], Sequence[Place]]
+    dtype: torch.dtype
+
+
+def hollow(make: Callable[[], nn.Module], source: Source) -> Any:
+    """A frozen module with shapes and no memory, which `bring` fills. Names and shapes are compared with its files now.
+
+    Raises:
+        UserError: the files are damaged.
         ValueError: a weight is missing or of another shape; the first is named, the others are counted.
     """
-    wanted = {name: parameter.shape for name, parameter in module.state_dict().items()}
-    found = {name: next((p for p in places(name) if p.name in weights.header.tensors), None) for name in wanted}
+    with torch.device("meta"):
+        module: Any = make().requires_grad_(False).eval()
+    weights = source.open()
+    weights.close()
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    for name, (place, tensor) in _matched(wanted, weights.header, source.places).items():
+        rows, *columns = tensor.shape or (1,)
+        shape = (rows // 3, *columns) if place.third is not None else (rows, *columns)
+        shape = shape[::-1] if place.transposed else shape
+        if _plain(shape) != _plain(wanted[name]):
+            raise ValueError(f"{name} is {list(shape)} in the file and not {list(wanted[name])}")
+    module.source = source
+    return module
+
+
+def is_hollow(module: Any) -> bool:
+    return bool(next(module.parameters()).is_meta)
+
+
+def bring(module: Any, device: torch.device | str) -> Any:
+    """Let a module stand on `device`; a hollow one is read from its files straight to there.
+
+    Raises:
+        UserError: the files cannot be read any more.
+    """
+    if not is_hollow(module):
+        return module.to(device)
+    source: Source = module.source
+    try:
+        weights = source.open()
+        try:
+            _fill(module, weights, source, device)
+        finally:
+            weights.close()
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError) as cause:
+        raise UserError(f"{source.where} cannot be read: {cause}.") from cause
+    return module
+
+
+def drop(module: Any) -> None:
+    """Give a module's memory back, if it can be read again; else move it to the CPU."""
+    module.to("meta" if hasattr(module, "source") else "cpu")
+
+
+@contextmanager
+def at_hand(modules: Iterable[Any], device: torch.device | str) -> Iterator[None]:
+    """Modules stand on `device` within the block and are as they were after it: elsewhere, or hollow."""
+    homes = [(module, next(module.parameters()).device) for module in modules]
+    try:
+        for module, _ in homes:
+            bring(module, device)
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)
+
+
+def _matched(
+    names: Iterable[str], header: Header, places: Callable[[str], Sequence[Place]]
+) -> dict[str, tuple[Place, headers.Tensor]]:
+    """For every weight, where it stands and what stands there."""
+    found = {name: next((place for place in places(name) if place.name in header.tensors), None) for name in names}
     if missing := [name for name, place in found.items() if place is None]:
         raise ValueError(f"{_first(missing)} not in the file")
-    there = [(name, place) for name, place in found.items() if place is not None]
+    return {name: (place, header.tensors[place.name]) for name, place in found.items() if place is not None}
+
+
+def _fill(module: nn.Module, weights: Weights, source: Source, device: torch.device | str) -> None:
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    there = [(name, place) for name, (place, _) in _matched(wanted, weights.header, source.places).items()]
     there.sort(key=lambda pair: weights.header.starts.get(pair[1].name, 0))  # disks like to go forward
     state: dict[str, Tensor] = {}
     held, tensor = "", torch.empty(0)
     for name, place in there:
         if place.name != held:
             held, tensor = place.name, weights.read(place.name)
-        state[name] = _fitted(tensor, place, wanted[name], name).to(device, dtype, copy=place.third is not None)
+        # A third is copied, or it would keep the whole.
+        state[name] = _fitted(tensor, place, wanted[name]).to(device, source.dtype, copy=place.third is not None)
     module.load_state_dict(state, strict=True, assign=True)
     _fill_positions(module, device)
 
 
-def _fitted(tensor: Tensor, place: Place, shape: torch.Size, name: str) -> Tensor:
+def _fitted(tensor: Tensor, place: Place, shape: torch.Size) -> Tensor:
     if place.third is not None:
         rows = tensor.shape[0] // 3
         tensor = tensor[place.third * rows : (place.third + 1) * rows]
     if place.transposed:
         tensor = tensor.T.contiguous()
-    # 1x1 convolutions and linear layers are the same numbers.
-    if _plain(tensor.shape) != _plain(shape):
-        raise ValueError(f"{name} is {list(tensor.shape)} in the file and not {list(shape)}")
     return tensor.reshape(shape)
 
 
-def _plain(shape: torch.Size) -> tuple[int, ...]:
+def _plain(shape: Sequence[int]) -> tuple[int, ...]:
+    """1x1 convolutions and linear layers hold the same numbers."""
     sides = tuple(shape)
     while len(sides) > 2 and sides[-1] == 1:
         sides = sides[:-1]

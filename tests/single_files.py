@@ -28,7 +28,7 @@ def tiny_assets(folder: Path) -> Path:
         _change(
             folder / family / "unet", block_out_channels=[32] * levels, cross_attention_dim=WIDTHS[family], sample_size=8
         )
-        _change(folder / family / "unet", attention_head_dim=4 if family == "sd1" else [2] * levels)
+        _change(folder / family / "unet", norm_num_groups=16, attention_head_dim=4 if family == "sd1" else [2] * levels)
         _change(folder / family / "vae", block_out_channels=[8] * 4, norm_num_groups=4)
         _change(folder / family / "text_encoder", intermediate_size=64, num_hidden_layers=2)
     _change(folder / "sd1" / "text_encoder", hidden_size=96, vocab_size=49408, projection_dim=96)

@@ -31,7 +31,7 @@ def test_starter_and_folder_load_frozen_in_the_asked_format(tiny_sd1: Path) -> N
     ("name", "told"),
     [
         ("no such model", "no hub id"), ("C:\\models\\none", "There is no base model"), ("", "There is no base model"),
-        ("a/b/c", "There is no base model"), ("{folder}", "model_index.json"), ("{file}", "single file"),
+        ("a/b/c", "There is no base model"), ("{folder}", "model_index.json"), ("{file}", "is no .safetensors file"),
     ],
 )  # fmt: skip
 def test_what_is_no_base_model_is_told_before_anything_is_loaded(name: str, told: str, tmp_path: Path) -> None:

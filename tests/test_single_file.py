@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import shutil
 import socket
@@ -13,11 +14,22 @@ import torch
 from diffusers.loaders import single_file_utils as theirs
 from torch import Tensor
 
-from lora_core import identify, single_file
+from lora_core import base_models, identify, ldm_names, single_file
 from lora_core.errors import UserError
+from lora_core.families import BaseModel, parts
 from lora_core.identify import settings_in
+from lora_core.weights import Source, bring
 from tests import stripped
 from tests.single_files import FAMILIES, tiny_assets, tiny_checkpoint, use, write
+
+
+def load(path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
+    return base_models.load(str(path), dtype, lambda event: None, vae)
+
+
+def hollow(path: Path, vae: str = "") -> BaseModel:
+    return base_models.open_hollow(str(path), torch.float32, lambda event: None, vae)
+
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 
@@ -66,7 +78,7 @@ def converted(family: str, tensors: dict[str, Tensor], assets: Path) -> dict[str
 def test_every_weight_is_where_the_libraries_put_it(family: str, assets: Path, tmp_path: Path) -> None:
     tensors = tiny_checkpoint(family, assets)
     path = write(tmp_path / "modèle.safetensors", tensors)
-    model = single_file.load(path, torch.float16)
+    model = load(path, torch.float16)
     assert model.family.name == family and model.scheduler.config.prediction_type == "epsilon"
     components = {"unet": model.unet, "vae": model.vae, **model.text_encoders}
     for name, right in converted(family, tensors, assets).items():
@@ -98,19 +110,21 @@ def test_the_shipped_settings_fit_the_full_size_models(family: str, monkeypatch:
         def close(self) -> None:
             pass
 
-    folder = single_file.ASSETS / family
-    unet = single_file._unet(Hollow(), folder, torch.float16, "meta")
-    assert unet.config.cross_attention_dim == {"sd1": 768, "sd2": 1024, "sdxl": 2048}[family]
-    single_file._vae(Hollow(), folder / "vae", "meta")
+    folder, read = single_file.ASSETS / family, Hollow
+    place = identify.unet_in(header.tensors)
+    assert place and place.width == {"sd1": 768, "sd2": 1024, "sdxl": 2048}[family]
+    places = functools.partial(ldm_names.of_unet, unet=place)
+    unet = parts.unet(folder / "unet", Source("", read, places, torch.float16))
+    parts.vae(folder / "vae", "", read, torch.float32)
     for encoder in folder.glob("text_encoder*"):
-        single_file._text_encoder(Hollow(), encoder, torch.float16, "meta")
+        parts.text_encoder(single_file.TEXT_CLASSES[encoder.name], encoder, "", read, torch.float16)
     right = theirs.convert_ldm_unet_checkpoint(tensors, settings_in(folder / "unet" / "config.json"))
     assert {key: tensor.shape for key, tensor in right.items()} == {k: t.shape for k, t in unet.state_dict().items()}
 
 
 def test_the_text_encoder_reads_as_the_library_s_own(sd1: dict[str, Tensor], assets: Path, tmp_path: Path) -> None:
     """transformers 5 names its weights without "text_model."; what it then loads must not be random."""
-    model = single_file.load(write(tmp_path / "model.safetensors", sd1), torch.float32)
+    model = load(write(tmp_path / "model.safetensors", sd1), torch.float32)
     model.text_encoders["text_encoder"].save_pretrained(tmp_path / "saved")
     again = type(model.text_encoders["text_encoder"]).from_pretrained(tmp_path / "saved")
     tokens = model.family.tokenize(model, ["a photo of a cat"])
@@ -132,7 +146,7 @@ def test_the_tokenizer_gives_the_known_numbers() -> None:
 
 
 def test_a_checkpoint_in_pickle_loads_without_running_anything(sd1: dict[str, Tensor], tmp_path: Path) -> None:
-    whole = single_file.load(write(tmp_path / "model.safetensors", sd1), torch.float32)
+    whole = load(write(tmp_path / "model.safetensors", sd1), torch.float32)
     for name, zipped in (("new.ckpt", True), ("old.ckpt", False)):
         path = tmp_path / name
         # Lightning's files mention a class among the callbacks.
@@ -140,9 +154,9 @@ def test_a_checkpoint_in_pickle_loads_without_running_anything(sd1: dict[str, Te
         content = {"state_dict": sd1, "epoch": 3, "callbacks": {kind: {"best": torch.tensor(1.0)}}}
         with _module("pytorch_lightning.callbacks.model_checkpoint", ModelCheckpoint=kind):
             torch.save(content, path, _use_new_zipfile_serialization=zipped)
-        model = single_file.load(path, torch.float32)
+        unet = bring(hollow(path).unet, "cpu").state_dict()
         for key, tensor in whole.unet.state_dict().items():
-            assert torch.equal(tensor, model.unet.state_dict()[key])
+            assert torch.equal(tensor, unet[key])
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes((tmp_path / "new.ckpt").read_bytes()[:-5000])
     with pytest.raises(UserError, match="truncated"):
@@ -183,7 +197,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": sd1, "x": Evil()}, tmp_path / "evil.ckpt", _use_new_zipfile_serialization=zipped)
-    for act in (single_file.check, lambda path: single_file.load(path, torch.float32)):
+    for act in (single_file.check, lambda path: load(path, torch.float32)):
         with pytest.raises(UserError, match=r"holds code .*safetensors"):
             act(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
@@ -208,59 +222,59 @@ def test_what_is_missing_is_told_with_the_way_out(sd1: dict[str, Tensor], assets
     with pytest.raises(UserError, match=r"without text_encoder"):
         single_file.check(unet, vae="some.safetensors")
     torn = {n: t for n, t in sd1.items() if "middle_block.0" not in n}
-    with pytest.raises(ValueError, match=r"mid_block.resnets.0.* and \d+ more weights are not in the file"):
-        single_file.load(write(tmp_path / "torn.safetensors", torn), torch.float32)
+    with pytest.raises(UserError, match=r"mid_block.resnets.0.* and \d+ more weights are not in the file"):
+        hollow(write(tmp_path / "torn.safetensors", torn))
     odd = {**sd1, f"{UNET}out.2.weight": torch.zeros(4, 8, 3, 3, dtype=torch.float16)}
-    with pytest.raises(ValueError, match=r"conv_out.weight is \[4, 8, 3, 3\] in the file and not"):
-        single_file.load(write(tmp_path / "odd.safetensors", odd), torch.float32)
+    with pytest.raises(UserError, match=r"conv_out.weight is \[4, 8, 3, 3\] in the file and not"):
+        hollow(write(tmp_path / "odd.safetensors", odd))
 
 
 def test_an_external_vae_from_a_file_a_checkpoint_and_a_folder(
     sd1: dict[str, Tensor], assets: Path, tmp_path: Path
 ) -> None:
     bare = write(tmp_path / "bare.safetensors", {n: t for n, t in sd1.items() if not n.startswith(VAE)})
-    inside = single_file.load(whole := write(tmp_path / "whole.safetensors", sd1), torch.float32)
+    inside = hollow(whole := write(tmp_path / "whole.safetensors", sd1))
+    bring(inside.vae, "cpu")
     alone = {n.removeprefix(VAE): t for n, t in sd1.items() if n.startswith(VAE)}
     inside.vae.save_pretrained(tmp_path / "folder" / "vae")
     torch.save({"state_dict": {**alone, "loss.logvar": torch.zeros(1)}}, tmp_path / "a.vae.pt")
     plain = write(tmp_path / "vae.safetensors", alone)
     named = tmp_path / "folder" / "vae" / "diffusion_pytorch_model.safetensors"
     for place in (plain, whole, named, tmp_path / "a.vae.pt", tmp_path / "folder", tmp_path / "folder" / "vae"):
-        model = single_file.load(bare, torch.float16, vae=str(place))
-        assert model.vae.dtype == torch.float32
+        vae = bring(hollow(bare, vae=str(place)).vae, "cpu")
+        assert vae.dtype == torch.float32
         for key, tensor in inside.vae.state_dict().items():
-            assert torch.equal(tensor, model.vae.state_dict()[key]), f"{place} {key}"
+            assert torch.equal(tensor, vae.state_dict()[key]), f"{place} {key}"
     with pytest.raises(UserError, match="gives no VAE"):
-        single_file.load(bare, torch.float32, vae=str(bare))
+        hollow(bare, vae=str(bare))
     other = shutil.copytree(tmp_path / "folder", tmp_path / "other")
     config = other / "vae" / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace("0.18215", "0.13025"), encoding="utf-8")
     with pytest.raises(UserError, match="for another family"):
-        single_file.load(bare, torch.float32, vae=str(other))
+        hollow(bare, vae=str(other))
 
 
 def test_averaged_weights_are_used_only_where_there_are_no_others(sd1: dict[str, Tensor], tmp_path: Path) -> None:
     averaged = {f"model_ema.diffusion_model{n[len(UNET) :].replace('.', '')}": t + 1 for n, t in sd1.items() if UNET in n}
-    both = single_file.load(write(tmp_path / "both.safetensors", {**sd1, **averaged}), torch.float16)
-    plain = single_file.load(write(tmp_path / "plain.safetensors", sd1), torch.float16)
+    both = bring(hollow(write(tmp_path / "both.safetensors", {**sd1, **averaged})).unet, "cpu").state_dict()
+    plain = bring(hollow(write(tmp_path / "plain.safetensors", sd1)).unet, "cpu").state_dict()
     rest = {n: t for n, t in sd1.items() if not n.startswith(UNET)}
-    only = single_file.load(write(tmp_path / "only.safetensors", {**rest, **averaged}), torch.float16)
-    for key, tensor in plain.unet.state_dict().items():
-        assert torch.equal(tensor, both.unet.state_dict()[key])
-        assert torch.equal(tensor + 1, only.unet.state_dict()[key])
+    only = bring(hollow(write(tmp_path / "only.safetensors", {**rest, **averaged})).unet, "cpu").state_dict()
+    for key, tensor in plain.items():
+        assert torch.equal(tensor, both[key])
+        assert torch.equal((tensor.half() + 1).float(), only[key])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float32], ids=str)
 def test_other_number_formats(dtype: torch.dtype, assets: Path, sd1: dict[str, Tensor], tmp_path: Path) -> None:
     tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in sd1.items()}
-    model = single_file.load(write(tmp_path / "model.safetensors", tensors), torch.float32)
-    weight = model.unet.conv_in.weight
+    weight = bring(hollow(write(tmp_path / "model.safetensors", tensors)).unet, "cpu").conv_in.weight
     assert torch.equal(weight, tensors[f"{UNET}input_blocks.0.0.weight"].float())
 
 
 def test_v_prediction_by_mark_by_metadata_by_yaml_and_by_rule_of_thumb(assets: Path, tmp_path: Path) -> None:
     def kind(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> tuple[str, bool]:
-        scheduler = single_file.load(write(tmp_path / "model.safetensors", tensors, metadata), torch.float16).scheduler
+        scheduler = hollow(write(tmp_path / "model.safetensors", tensors, metadata)).scheduler
         return scheduler.config.prediction_type, bool(scheduler.config.rescale_betas_zero_snr)
 
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}

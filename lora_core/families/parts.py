@@ -1,31 +1,69 @@
-"""The parts all families are made of: how each is read from a diffusers folder, frozen, in its number format."""
+"""The parts all families are made of: how each is read from a diffusers folder, frozen, in its number format.
+
+UNets, VAEs and text encoders come hollow: their weights are read when they are brought to a device (weights.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
+from lora_core import ldm_names
 from lora_core.errors import UserError
+from lora_core.hub_choice import WEIGHTS
+from lora_core.identify import settings_in
+from lora_core.ldm_names import Place
+from lora_core.weights import Source, Weights, hollow, open_folder
 
 
 def load_unet(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
     """The UNet2DConditionModel in `folder`/unet."""
-    return _frozen(UNet2DConditionModel.from_pretrained(folder / "unet", dtype=dtype, **_options(variant)))
+    return unet(folder / "unet", Source(str(folder), _reader(folder / "unet", variant), _as_named, dtype))
 
 
 def load_vae(folder: Path, variant: str | None, dtype: torch.dtype = torch.float32) -> Any:
     """The AutoencoderKL in `folder`/vae."""
-    return _frozen(AutoencoderKL.from_pretrained(folder / "vae", dtype=dtype, **_options(variant)))
+    return vae(folder / "vae", str(folder), _reader(folder / "vae", variant), dtype)
 
 
 def load_text_encoder(kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
-    """The text encoder of class `kind` in `folder`."""
-    return _frozen(kind.from_pretrained(folder, dtype=dtype, **_options(variant)))
+    """The text encoder of class `kind` in `folder`, which has the component's name."""
+    return text_encoder(kind, folder, str(folder.parent), _reader(folder, variant), dtype)
+
+
+def unet(settings: Path, source: Source) -> Any:
+    """A hollow UNet (see weights.py) with the config.json in the folder `settings`."""
+    config = settings_in(settings / "config.json")
+    return hollow(lambda: UNet2DConditionModel.from_config(config), source)
+
+
+def vae(settings: Path, where: str, read: Callable[[], Weights], dtype: torch.dtype) -> Any:
+    """A hollow VAE with the config.json in the folder `settings`, from the open file that `read` gives."""
+    config = settings_in(settings / "config.json")
+    levels = len(config.get("block_out_channels", ()))
+    places = functools.partial(ldm_names.of_vae, levels=levels)
+    return hollow(lambda: AutoencoderKL.from_config(config), Source(where, read, places, dtype))
+
+
+def text_encoder(kind: Any, settings: Path, where: str, read: Callable[[], Weights], dtype: torch.dtype) -> Any:
+    """A hollow text encoder with the config.json in the folder `settings`, which has the component's name."""
+    config = CLIPTextConfig.from_dict(settings_in(settings / "config.json"))
+    places = functools.partial(ldm_names.of_text_encoder, component=settings.name)
+    return hollow(lambda: kind(config), Source(where, read, places, dtype))
+
+
+def _reader(folder: Path, variant: str | None) -> Callable[[], Weights]:
+    return functools.partial(open_folder, folder, WEIGHTS[folder.name], variant)
+
+
+def _as_named(name: str) -> list[Place]:
+    return [Place(name)]
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -65,11 +103,3 @@ def schedule(config: Mapping[str, Any]) -> DDIMScheduler:
             )
         settings["timestep_spacing"] = "trailing"
     return DDIMScheduler.from_config(settings)
-
-
-def _options(variant: str | None) -> dict[str, Any]:
-    return {"variant": variant, "local_files_only": True, "use_safetensors": True}
-
-
-def _frozen(module: Any) -> Any:
-    return module.requires_grad_(False).eval()
