@@ -80,7 +80,7 @@ class ConvertPanel:
             label=text("export.drop"), info=text("export.drop_help"), visible=False, elem_id="convert-drop"
         )
         self.target = gr.Dropdown(
-            self.targets(()), value=FOLDER, label=text("export.where"), info=text("export.target_help"),
+            self.targets(()), value=FOLDER, label=text("export.target"), info=text("export.target_help"),
             elem_id="convert-target",
         )  # fmt: skip
         with gr.Row() as self.folder_row:

@@ -107,15 +107,13 @@ class Form:
             label=text("export.name"), info=text("export.name_help"), lines=1, max_lines=1, elem_id="export-name"
         )
         self.name_wrong = gr.HTML("", elem_id="export-name-wrong")
-        with gr.Row():
-            card["trigger"] = gr.Textbox(
-                label=text("export.trigger"), info=text("export.trigger_help"), lines=1, max_lines=1,
-                elem_id="export-trigger", scale=3, min_width=220,
-            )  # fmt: skip
-            card["weight"] = gr.Slider(
-                0, HEAVIEST, value=1, step=0.05, label=text("export.weight"), info=text("export.weight_help"),
-                elem_id="export-weight", scale=2, min_width=180,
-            )  # fmt: skip
+        card["trigger"] = gr.Textbox(
+            label=text("export.trigger"), info=text("export.trigger_help"), lines=1, max_lines=1, elem_id="export-trigger"
+        )
+        card["weight"] = gr.Slider(
+            0, HEAVIEST, value=1, step=0.05, label=text("export.weight"), info=text("export.weight_help"),
+            elem_id="export-weight",
+        )  # fmt: skip
         with gr.Accordion(text("export.more"), open=False, elem_id="export-more"):
             card["negative"] = gr.Textbox(
                 label=text("export.negative"), info=text("export.negative_help"), max_lines=3, elem_id="export-negative"

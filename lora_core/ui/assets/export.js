@@ -34,12 +34,23 @@ window.treinoExport = (() => {
     }
   });
 
+  // What was written, or the question about a name that is taken, comes into view.
+  function show(id) {
+    const element = document.getElementById(id);
+    if (!element) return;
+    new MutationObserver(() => {
+      const news = element.querySelector(".export-done, .export-wrong");
+      if (news) news.scrollIntoView({ block: "nearest" });
+    }).observe(element, { childList: true, subtree: true });
+  }
+
   return {
     wire(element, props, trigger) {
       say = (message) => {
         props.value = JSON.stringify({ ...message, n: ++sent });
         trigger("input");
       };
+      for (const id of ["export-result", "convert-result", "convert-wrong"]) show(id);
     },
     enter(id) {
       document.querySelector(`#${id} input`)?.dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", bubbles: true }));
