@@ -180,7 +180,8 @@ def _grid(text: Texts, view: View, url: Url) -> str:
         link, words = escape(url(view.sheet.path, 0)), escape(text("test.sheet_open"))
         sheet = f'<p class="test-sheet-link"><a href="{link}" target="_blank" rel="noopener">{words}</a></p>'
     table = f"<table><caption>{caption}</caption><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="test-grid{_hard(grid.base)}" tabindex="0" role="group" aria-label="{caption}">{table}</table></div>{sheet}'
+    frame = f'<div class="test-grid{_hard(grid.base)}" tabindex="0" role="group" aria-label="{caption}">'
+    return f"{frame}{table}</table></div>{sheet}"
 
 
 def _axis_label(text: Texts, axis: Axis, number: int) -> str:
