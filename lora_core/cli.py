@@ -219,7 +219,7 @@ def _headlines(config: TrainConfig, team: Team) -> tuple[str, str]:
 
 def _watch(job: Job, terminal: Terminal) -> None:
     """Start the job and wait for its end; the first Ctrl-C stops it in good order, the second at once."""
-    with _stop_signals(once=job.team.size > 1) as asked:
+    with stop_signals(once=job.team.size > 1) as asked:
         job.start()
         told = False
         # Short waits: on Windows a signal is not seen while the main thread waits for another.
@@ -234,7 +234,7 @@ def _watch(job: Job, terminal: Terminal) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signals(once: bool) -> Iterator[list[float]]:
+def stop_signals(once: bool) -> Iterator[list[float]]:
     """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line.
 
     once: no second one counts, for a launcher repeats them, and ends its processes after half a minute anyway.

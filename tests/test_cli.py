@@ -393,7 +393,7 @@ def test_ctrl_c_before_the_training_is_130(
 
 def test_one_press_passed_on_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with cli._stop_signals() as presses:
+    with cli.stop_signals() as presses:
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
         assert len(presses) == 1
