@@ -9,6 +9,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from lora_core import base_models
 from lora_core.cache import Prompts
+from lora_core.dataset import bucket_size
 from lora_core.families import BaseModel, Frame, identify, sdxl, whole_frame
 from lora_core.lora_file import read
 from tests.test_train import GOLDEN
@@ -99,6 +100,16 @@ def test_in_half_precision_all_but_the_vae_is_halved(trained: Trained) -> None:
     half = base_models.load(str(trained.model), torch.float16, lambda event: None)
     assert {p.dtype for module in half.adapted().values() for p in module.parameters()} == {torch.float16}
     assert half.vae.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("picture", "bucket"),
+    [((4000, 4000), (1024, 1024)), ((4608, 3456), (1152, 896)), ((1500, 1000), (1216, 832)), ((1080, 1920), (768, 1344))],
+)
+def test_at_1024_pixels_pictures_go_to_the_sizes_sdxl_was_trained_on(
+    picture: tuple[int, int], bucket: tuple[int, int]
+) -> None:
+    assert bucket_size(*picture, resolution=1024, step=64) == bucket  # Podell et al. 2023, appendix I
 
 
 @pytest.mark.parametrize("odd", [{"in_channels": 9}, {"cross_attention_dim": 1280}, {"addition_embed_type": None}])
