@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +39,6 @@ def no_webui_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "refresh", lambda webui: "")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def event_loop_of_gradio() -> Iterator[None]:
-    """Blocks built outside of a server take the thread's loop, or make one that nobody closes."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
-
-
 @pytest.fixture
 def app(tmp_path: Path) -> App:
     return App(tmp_path / "config" / "treino", tmp_path / "runs")
@@ -62,17 +51,19 @@ def comfy(tmp_path: Path) -> webuis.WebUI:
 
 def built(app: App, language: str = "en") -> tuple[ExportTab, ConvertPanel]:
     """The tab's parts on a page of their own, connected."""
-    with gr.Blocks():
-        letters = {name: gr.State() for name in TABS}
-        with gr.Tabs() as tabs, gr.Tab("export") as tab:
-            page = Page(app, Texts(language), tabs, gr.Timer(), letters)
-            views = Views(page.text, app.files.url)
-            part, convert = (
-                ExportTab(page, views, Shelf(app.runs_folder, app.home / "runs.json")),
-                ConvertPanel(page, views),
-            )
-            part.connect(tab, convert)
-    return part, convert
+
+    async def build() -> tuple[ExportTab, ConvertPanel]:
+        with gr.Blocks():
+            letters = {name: gr.State() for name in TABS}
+            with gr.Tabs() as tabs, gr.Tab("export") as tab:
+                page = Page(app, Texts(language), tabs, gr.Timer(), letters)
+                views = Views(page.text, app.files.url)
+                part = ExportTab(page, views, Shelf(app.runs_folder, app.home / "runs.json"))
+                convert = ConvertPanel(page, views)
+                part.connect(tab, convert)
+        return part, convert
+
+    return asyncio.run(build())  # without a running loop Gradio makes loops that nobody closes
 
 
 def card_of(updates: dict[Any, Any], part: ExportTab, **changes: Any) -> dict[str, Any]:
