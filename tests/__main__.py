@@ -5,6 +5,7 @@ With arguments, pytest alone gets them: `python -m tests tests/test_config.py -k
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ CHECKS = (["ruff", "check", "."], ["mypy"])
 
 def main(arguments: list[str]) -> int:
     bootstrap.ensure("tests/requirements.txt")
-    # pytest comes last, because its last line says how it went.
-    commands = [["pytest", *arguments]] if arguments else [*CHECKS, ["pytest"]]
+    # pytest comes last, because its last line says how it went. A file stays with one worker, which shares what it set up.
+    everything = ["pytest", "-n", str(max(1, min(os.cpu_count() or 1, 4))), "--dist", "loadfile"]
+    commands = [["pytest", *arguments]] if arguments else [*CHECKS, everything]
     failed = [command[0] for command in commands if run(command)]
     if failed:
         print(f"Failed: {', '.join(failed)}.", file=sys.stderr, flush=True)
