@@ -123,6 +123,16 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
         return found
 
 
+def cached_folder(repo_id: str) -> Path | None:
+    """The folder of what the cache holds of a model, be it only its settings; None when it holds nothing. No network."""
+    try:
+        commit = (_target(repo_id, "main").repo / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    snapshot = _target(repo_id, commit).snapshot
+    return snapshot if snapshot.is_dir() else None
+
+
 def _good_enough(order: Sequence[Variant]) -> Sequence[Variant]:
     """What of the cache spares asking the hub: full weights do for half precision, half ones not for full."""
     return order[:1] if order[0] is None else order
