@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from lora_core.dataset import Dataset, Problem, level, report, scan, survey
+from lora_core.dataset import Dataset, Problem, level, listing, report, scan, survey
 from lora_core.dataset.items import KINDS, problem
 from lora_core.errors import UserError
 
@@ -237,6 +237,16 @@ def test_folders_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     put(tmp_path / "phone", "a.heic", b"x", "text")
     with pytest.raises(UserError, match=r"only \.heic"):
         scan(tmp_path / "phone")
+
+
+def test_a_folder_that_holds_half_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        put(tmp_path, name, b"")
+    monkeypatch.setattr(listing, "MOST_FILES", 8)  # two folders, three pictures, three captions
+    assert len(listing.list_folder(tmp_path).pictures) == 3
+    monkeypatch.setattr(listing, "MOST_FILES", 7)
+    with pytest.raises(UserError, match="more than 7 files: choose the folder with the pictures"):
+        listing.list_folder(tmp_path)
 
 
 def test_no_readable_picture_names_the_first_and_why(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lora_core.errors import UserError
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Pictures by name, but of kinds that webuis and trainers do not read: told, never passed over in silence.
 OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".svg", ".jfif", ".psd", ".jxl", ".raw", ".dng")
+MOST_FILES = 100_000  # whoever opens C:\ or / by mistake is told before an hour has passed
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Listing:
 
 
 def list_folder(folder: Path) -> Listing:
-    """List `folder` and its sub-folders. Raises UserError when it is missing, a file or unreadable."""
+    """List `folder` and its sub-folders. Raises UserError when it is missing, a file, unreadable or far too large."""
     if not folder.exists():
         raise UserError(f"The folder {folder} does not exist: check the path.")
     if not folder.is_dir():
@@ -35,7 +36,14 @@ def list_folder(folder: Path) -> Listing:
     def note(error: OSError) -> None:
         closed.append((Path(error.filename), error.strerror or str(error)))
 
+    seen = 0
     for here, folders, files in os.walk(folder, onerror=note):
+        seen += len(files) + len(folders)
+        if seen > MOST_FILES:
+            raise UserError(
+                f"{folder} holds more than {MOST_FILES} files: choose the folder with the pictures to train on, "
+                "not one above it."
+            )
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found["folders"] += [Path(here, name) for name in folders if name.lower().endswith(PICTURE_SUFFIXES)]
         for name in files:
