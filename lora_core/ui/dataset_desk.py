@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_core.dataset import CaptionBook, Dataset, Item, Problem, bucket_size, crop_box, level, report, scan, tag_counts
+from lora_core.dataset import (
+    CaptionBook,
+    Dataset,
+    Item,
+    Problem,
+    bucket_size,
+    count_tokens,
+    crop_box,
+    level,
+    report,
+    survey,
+    tag_counts,
+)
 from lora_core.dataset.fixes import fixes_for
+from lora_core.dataset.looks import look
 from lora_core.errors import UserError
+from lora_core.ui.dataset_words import said, spoken
 from lora_core.ui.texts import Texts
 
-THUMBNAIL, LARGE = 192, 1280  # pixels
-TOKENS = 75  # that CLIP reads of a caption
+THUMBNAIL, LARGE = 224, 1280  # pixels
 MOST_RECENT = 8
+MOST_TAGS = 400
+SMALLEST, LARGEST = 64, 2048  # training sizes, pixels
 _CHECK_EVERY_S = 2.0
+_REST_S = 0.4  # how long edits have to rest before the folder is checked anew
+_WEIGHT = {"left out": 3, "warning": 2, "note": 1}
 
 
 class Superseded(Exception):
-    """Another folder was opened while this one was being read."""
+    """Another folder was opened, or this one changed, while it was being read."""
 
 
 class Desk:
@@ -34,127 +53,133 @@ class Desk:
         self.book: CaptionBook | None = None
         self.dataset: Dataset | None = None
         self.problems: tuple[Problem, ...] = ()
-        self.error = ""
+        self.is_gone = self.is_read_only = False
         self.version = self.edits = 0
         self.done = self.total = 0
         self.resolution = int(recall("dataset.resolution", 512))
-        self._stamp: tuple[float, int] = (0.0, 0)
+        self._edited: dict[Path, int] = {}  # the number of the edit that changed each caption last
+        self._stamp = (0, 0)
         self._checked_at = 0.0
-        self._opening = 0
+        self._reading = 0
 
     # --- opening ----------------------------------------------------------------------------------------------
 
-    def open(self, folder: Path, wait: bool = False) -> None:
-        """Read a folder in the background.
+    def open(self, folder: Path) -> None:
+        """Show a folder at once, and read its pictures in the background.
 
         Raises:
             UserError: it is missing, no folder, or cannot be listed.
         """
-        folder = folder.expanduser().absolute()
+        folder = Path(os.path.abspath(folder.expanduser()))
         book = CaptionBook(folder)
+        is_read_only = not _can_write(folder)
         with self._lock:
-            self._opening += 1
-            opening = self._opening
-            self.folder, self.book, self.dataset, self.problems, self.error = folder, book, None, (), ""
-            self.done = self.total = 0
+            self.folder, self.book, self.dataset, self.problems = folder, book, None, ()
+            self.is_gone, self.is_read_only = False, is_read_only
+            self.done, self.total = 0, len(book.captions)
+            self._edited = {}
+            self._stamp = _stamp(folder)
             self.version += 1
         self._allow(folder)
-        recent = [str(folder), *(r for r in self._recall("dataset.recent", []) if r != str(folder))]
+        recent = [str(folder), *(r for r in self.recent() if r != str(folder))]
         self._remember("dataset.recent", recent[:MOST_RECENT])
         self._remember("dataset.folder", str(folder))
-        thread = threading.Thread(target=self._scan, args=(folder, opening), name="scan", daemon=True)
-        thread.start()
-        if wait:
-            thread.join()
+        self.read()
 
-    def rescan(self) -> None:
-        """Read the open folder again: pictures came, went or changed."""
+    def recent(self) -> list[str]:
+        """The folders that were open before, the last first."""
+        return [each for each in self._recall("dataset.recent", []) if isinstance(each, str)]
+
+    def read(self, rest_s: float = 0.0) -> None:
+        """Read the open folder in the background, after a rest; a reading that still goes on is given up."""
         with self._lock:
-            self._opening += 1
-            assert self.folder is not None
-            folder, opening = self.folder, self._opening
-        self._scan(folder, opening)
+            self._reading += 1
+            arguments = (self.folder, self._reading, rest_s)
+        threading.Thread(target=self._read, args=arguments, name="scan", daemon=True).start()
 
-    def _scan(self, folder: Path, opening: int) -> None:
+    def _read(self, folder: Path, reading: int, rest_s: float) -> None:
         def progress(done: int, total: int) -> None:
-            if opening != self._opening:
+            if reading != self._reading:
                 raise Superseded
             self.done, self.total = done, total
 
-        stamp = _stamp(folder)
+        time.sleep(rest_s)
         try:
-            dataset = scan(folder, on_progress=progress)
-            problems, error = report(dataset, self.resolution), ""
-        except Superseded:
+            progress(self.done, self.total)
+            dataset = survey(folder, on_progress=progress)
+            problems = report(dataset, self.resolution, count_tokens)
+        except (Superseded, UserError):  # a folder that is gone is noticed by `notice`
             return
-        except UserError as wrong:
-            dataset, problems, error = Dataset(folder, (), ()), (), str(wrong)
         with self._lock:
-            if opening == self._opening:
-                self.dataset, self.problems, self.error, self._stamp = dataset, problems, error, stamp
-                self.version += 1
+            if reading == self._reading:
+                is_same = self.dataset and _shape(self.dataset) == _shape(dataset) and problems == self.problems
+                self.dataset, self.problems = dataset, problems
+                self.version += not is_same
 
     def set_resolution(self, resolution: int) -> None:
         """What the crop preview and the size warnings are for, in pixels."""
-        self.resolution = max(64, min(2048, resolution // 8 * 8))
+        self.resolution = max(SMALLEST, min(LARGEST, resolution // 8 * 8))
         self._remember("dataset.resolution", self.resolution)
-        if self.dataset is not None and self.dataset.items:
-            self.problems = report(self.dataset, self.resolution)
         self.version += 1
+        self.read()
 
     def notice(self, now: float) -> None:
         """Look from time to time whether other programs changed the folder. `now` in seconds of any steady clock."""
         with self._lock:
-            if self.book is None or self.dataset is None or now - self._checked_at < _CHECK_EVERY_S:
+            if self.book is None or self.folder is None or now - self._checked_at < _CHECK_EVERY_S:
                 return
             self._checked_at = now
-            folder, seen = self.folder, self._stamp
-        assert folder is not None
-        if not folder.is_dir():
-            if not self.error:
-                self.error = f"The folder {folder} is gone: bring it back, or open another one."
+            if self.folder.is_dir() == self.is_gone:
+                self.is_gone = not self.is_gone
                 self.version += 1
-            return
-        if (stamp := _stamp(folder)) == seen and not self.error:
-            return
-        if stamp[1] != seen[1] or self.error:
-            self._reload_book()
-            self.rescan()
-        else:
-            self._reload_book()
-            self._stamp = stamp
-
-    def _reload_book(self) -> None:
-        assert self.book is not None
-        before = self.book.captions
-        self.book.reload()
-        if self.book.captions != before:
-            self.edits += 1
+            if self.is_gone or (stamp := _stamp(self.folder)) == self._stamp:
+                return
+            has_other_pictures, self._stamp = stamp[1] != self._stamp[1], stamp
+            before = self.book.captions
+            try:
+                self.book.reload()
+            except UserError:  # gone between the two looks; the next one tells
+                return
+            self._changed(before)
+            self.version += has_other_pictures
+            self.read()
 
     # --- edits ------------------------------------------------------------------------------------------------
 
+    def opened(self) -> tuple[CaptionBook, Path]:
+        """The open book and its folder; raises UserError when no folder is open."""
+        if self.book is None or self.folder is None:
+            raise UserError("No dataset is open: choose a folder first.")
+        return self.book, self.folder
+
     def picture(self, name: str) -> Path:
         """The picture with this path relative to the folder; raises UserError when it is not in the dataset."""
-        book = self.opened()
-        assert self.folder is not None
-        path = self.folder.joinpath(*name.split("/"))
-        if path not in book.captions:
+        book, folder = self.opened()
+        path = folder.joinpath(*name.split("/"))
+        if path not in book.captions and not any(path == problem.path for problem in self.problems):
             raise UserError(f"{name} is not in the dataset any more.")
         return path
 
-    def opened(self) -> CaptionBook:
-        """The open book; raises UserError when no folder is open."""
-        if self.book is None:
-            raise UserError("No dataset is open: choose a folder first.")
-        return self.book
+    def edit(self, act: Callable[[], Any]) -> Any:
+        """Do something to the book that pages are to show, and that is no change by another program."""
+        book, folder = self.opened()
+        with self._lock:
+            before = book.captions
+            try:
+                return act()
+            finally:
+                self._changed(before)
+                stamp = _stamp(folder)
+                self.version += stamp[1] != self._stamp[1]
+                self._stamp = stamp
+                self.read(_REST_S)
 
-    def edited(self, rescan: bool = False) -> None:
-        """After an edit of ours: pages are to show it, and it is no change by another program."""
-        assert self.folder is not None
-        self.edits += 1
-        self._stamp = _stamp(self.folder)
-        if rescan:
-            self.rescan()
+    def _changed(self, before: dict[Path, str]) -> None:
+        assert self.book is not None
+        changed = [path for path, caption in self.book.captions.items() if before.get(path) != caption]
+        if changed:
+            self.edits += 1
+            self._edited |= dict.fromkeys(changed, self.edits)
 
     # --- what a page shows ------------------------------------------------------------------------------------
 
@@ -163,39 +188,45 @@ class Desk:
         with self._lock:
             told: dict[str, Any] = {
                 "version": self.version, "edits": self.edits, "done": self.done, "total": self.total,
-                "reading": self.folder is not None and self.dataset is None, "error": self.error,
-                "folder": str(self.folder or ""), "resolution": self.resolution,
-                "undo": self.book.undo_label if self.book else "", "redo": self.book.redo_label if self.book else "",
+                "reading": self.folder is not None and self.dataset is None, **self.undo(text),
             }  # fmt: skip
-            if version != self.version:
-                told["recent"] = [r for r in self._recall("dataset.recent", []) if isinstance(r, str)]
-                told["items"] = self._items(url)
-                told["problems"] = self._problems(text, url)
-                told["buckets"] = self._buckets()
-            if (version, edits) != (self.version, self.edits) and self.book and self.folder:
+            is_new = version != self.version
+            if is_new:
+                told |= {
+                    "folder": str(self.folder or ""), "gone": self.is_gone, "read_only": self.is_read_only,
+                    "resolution": self.resolution, "recent": self.recent(), "items": self._items(url),
+                    "problems": self._problems(text, url), "buckets": self._buckets(),
+                }  # fmt: skip
+            if (is_new or edits != self.edits) and self.book:
                 captions = self.book.captions
-                told["captions"] = {self.name(path): caption for path, caption in captions.items()}
-                told["tags"] = list(tag_counts(captions).items())[:400]
+                shown = captions if is_new else [p for p in captions if self._edited.get(p, 0) > edits]
+                told["captions"] = {self.name(path): captions[path] for path in shown}
+                told["tags"] = list(tag_counts(captions).items())[:MOST_TAGS]
             return told
 
+    def undo(self, text: Texts) -> dict[str, str]:
+        """What undo and redo would do."""
+        if self.book is None:
+            return {"undo": "", "redo": ""}
+        return {"undo": spoken(self.book.undo_label, text), "redo": spoken(self.book.redo_label, text)}
+
     def _items(self, url: Callable[[Path, int], str]) -> list[dict[str, Any]]:
-        if self.dataset is None:
-            return []
+        known = {item.path: item for item in (self.dataset.items if self.dataset else ())}
         levels: dict[Path, str] = {}
         for problem in self.problems:
-            if levels.get(problem.path) != "warning":
-                levels[problem.path] = level(problem)
+            weight = level(problem)
+            if _WEIGHT[weight] > _WEIGHT.get(levels.get(problem.path, ""), 0):
+                levels[problem.path] = weight
         return [
-            {"name": self.name(item.path), "url": url(item.path, THUMBNAIL), "width": item.width, "height": item.height,
-             "repeats": item.repeats, "level": levels.get(item.path, "")}
-            for item in self.dataset.items
+            {"name": self.name(path), "url": url(path, THUMBNAIL), "level": levels.get(path, ""),
+             "repeats": known[path].repeats if path in known else 1}
+            for path in (self.book.captions if self.book else ())
         ]  # fmt: skip
 
     def _problems(self, text: Texts, url: Callable[[Path, int], str]) -> list[dict[str, Any]]:
         return [
-            {"name": self.name(p.path), "url": url(p.path, 96), "kind": p.kind, "level": level(p),
-             "message": said(p, text), "fixes": list(fixes_for(p)),
-             "better": dict(p.values).get("better", "")}
+            {"name": self.name(p.path), "url": url(p.path, THUMBNAIL), "kind": p.kind, "level": level(p),
+             "message": said(p, text), "fixes": list(fixes_for(p))}
             for p in self.problems
         ]  # fmt: skip
 
@@ -207,30 +238,42 @@ class Desk:
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
         """The size a picture is trained at."""
-        return bucket_size(width, height, self.resolution, min(64, self.resolution))
+        return bucket_size(width, height, self.resolution, min(64, max(8, self.resolution // 4)))
 
-    def crop(self, width: int, height: int) -> dict[str, Any]:
-        """What the model sees of a picture: a box in percent of its sides, and the size in pixels."""
+    def crop(self, path: Path) -> dict[str, Any]:
+        """Size of a picture, and what the model sees of it: a box in percent of its sides, and the size in pixels.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        seen = look(path)
+        width, height = seen.width, seen.height
         size = self.size_of(width, height)
         left, top, right, bottom = crop_box(width, height, size)
         box = [100 * left / width, 100 * top / height, 100 * (right - left) / width, 100 * (bottom - top) / height]
-        return {"box": box, "size": list(size)}
+        return {"box": box, "size": list(size), "width": width, "height": height}
 
     def name(self, path: Path) -> str:
-        """A path relative to the folder, with forward slashes; \"\" is the folder itself."""
+        """A path relative to the folder, with forward slashes; "" is the folder itself."""
         assert self.folder is not None
         return path.relative_to(self.folder).as_posix() if path != self.folder else ""
 
 
-def about_tokens(caption: str) -> int:
-    """Roughly how many tokens CLIP makes of a caption: one per short word and sign, more for long words."""
-    words = "".join(c if c.isalnum() else f" {c} " if not c.isspace() else " " for c in caption).split()
-    return sum(1 + (len(word) - 1) // 8 if word.isascii() else 1 + len(word.encode()) // 5 for word in words)
+def _shape(dataset: Dataset) -> list[tuple[Path, int, int, int]]:
+    return [(item.path, item.width, item.height, item.repeats) for item in dataset.items]
 
 
-def _stamp(folder: Path) -> tuple[float, int]:
-    """The newest change of a text file, and a sum over which files there are."""
-    newest, files = 0.0, 0
+def _can_write(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    """Sums over the text files and over the other files, which change when one is added, removed or written."""
+    sums = [0, 0]
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -240,14 +283,5 @@ def _stamp(folder: Path) -> tuple[float, int]:
                 about = os.stat(os.path.join(here, name))
             except OSError:  # gone between listing and looking
                 continue
-            if name.lower().endswith(".txt"):
-                newest = max(newest, about.st_mtime)
-            else:
-                files ^= hash((here, name, about.st_size, about.st_mtime_ns))
-    return newest, files
-
-
-def said(problem: Problem, text: Texts) -> str:
-    """The problem's sentence in a language; English is the problem's own."""
-    key = f"problems.{problem.kind}"
-    return text(key, **dict(problem.values)) if key in text else problem.message
+            sums[not name.lower().endswith(".txt")] ^= hash((here, name, about.st_size, about.st_mtime_ns))
+    return sums[0], sums[1]

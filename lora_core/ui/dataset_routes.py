@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,27 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
-from lora_core.dataset import add_prefix, add_suffix, add_trigger, find_replace, fixes, remove_tag
+from lora_core.dataset import (
+    Problem,
+    add_prefix,
+    add_suffix,
+    add_trigger,
+    count_tokens,
+    find_replace,
+    fixes,
+    remove_tag,
+)
+from lora_core.dataset.caption_history import Edit
 from lora_core.errors import UserError
-from lora_core.file_names import plain
-from lora_core.ui.app import ROOT, App
-from lora_core.ui.dataset_desk import LARGE, Desk, about_tokens
+from lora_core.ui import dataset_pick
+from lora_core.ui.app import App
+from lora_core.ui.dataset_desk import LARGE
+from lora_core.ui.dataset_words import complaint, label
 from lora_core.ui.texts import LANGUAGES, Texts
 
-LARGEST_PICTURE = 64 * 2**20  # bytes of one dropped file
 MOST_SHOWN = 200  # changes in a preview
-MOST_COMPLETIONS = 30
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".txt")
-_DIALOG = """
-import sys, tkinter
-from tkinter import filedialog
-root = tkinter.Tk(); root.withdraw(); root.attributes("-topmost", True)
-sys.stdout.buffer.write((filedialog.askdirectory(initialdir=sys.argv[1]) or "").encode("utf-8"))
-"""
 Asked = Mapping[str, Any]
+Told = dict[str, Any]
 
 
 def add_routes(server: FastAPI, app: App) -> None:
@@ -42,20 +43,19 @@ def add_routes(server: FastAPI, app: App) -> None:
     async def dataset(request: Request) -> Response:
         try:
             asked = await request.json()
-            if not isinstance(asked, dict):
-                raise ValueError("no object")
         except ValueError:
             return JSONResponse({"error": "This is no question."}, 400)
         return await run_in_threadpool(clerk.answer, asked)
 
-    @server.post("/dataset/upload/{place}/{name}")
-    async def upload(place: str, name: str, request: Request) -> Response:
+    @server.post("/dataset/upload/{batch}/{name}")
+    async def upload(batch: str, name: str, request: Request, place: str = "", language: str = "en") -> Response:
         content = bytearray()
         async for part in request.stream():
             content += part
-            if len(content) > LARGEST_PICTURE:
-                return JSONResponse({"error": f"{name} is larger than {LARGEST_PICTURE >> 20} MB."}, 413)
-        return await run_in_threadpool(clerk.receive, place, name, bytes(content))
+            if len(content) > dataset_pick.LARGEST_FILE:
+                return JSONResponse({"error": f"{name} is larger than {dataset_pick.LARGEST_FILE >> 20} MB."}, 413)
+        asked = {"act": "stage", "batch": batch, "name": name, "place": place, "language": language}
+        return await run_in_threadpool(clerk.answer, {**asked, "content": bytes(content)})
 
 
 class Clerk:
@@ -64,199 +64,190 @@ class Clerk:
     def __init__(self, app: App) -> None:
         self.app, self.desk = app, app.dataset
         self.texts = {language: Texts(language) for language in LANGUAGES}
-        self.acts: dict[str, Callable[[Asked, Texts], dict[str, Any]]] = {
+        self.acts: dict[str, Callable[[Asked, Texts], Told]] = {
             "state": self.state, "open": self.open, "browse": self.browse, "complete": self.complete, "look": self.look,
             "caption": self.caption, "preview": self.preview, "apply": self.apply, "undo": self.undo, "redo": self.redo,
-            "fix": self.fix, "resolution": self.resolution,
+            "fix": self.fix, "turn": self.turn, "resolution": self.resolution, "stage": self.stage, "add": self.add,
         }  # fmt: skip
 
     def answer(self, asked: Asked) -> Response:
-        text = self.texts.get(str(asked.get("language")), self.texts["en"])
-        act = self.acts.get(str(asked.get("act")))
+        act = self.acts.get(str(asked.get("act"))) if isinstance(asked, Mapping) else None
         if act is None:
             return JSONResponse({"error": "There is no such act."}, 400)
+        text = self.texts.get(str(asked.get("language")), self.texts["en"])
         try:
             return JSONResponse(act(asked, text))
         except UserError as wrong:
-            return JSONResponse({"error": str(wrong)})
+            return JSONResponse({"error": complaint(wrong, text)})
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
             return JSONResponse({"error": f"This is no question: {type(wrong).__name__}."}, 400)
+        except Exception as error:  # noqa: BLE001  told on the page by the frame's error panel
+            self.app.note_trouble(f"dataset {asked['act']}", error)
+            return JSONResponse({"error": ""})
 
     # --- looking ----------------------------------------------------------------------------------------------
 
-    def state(self, asked: Asked, text: Texts) -> dict[str, Any]:
+    def state(self, asked: Asked, text: Texts) -> Told:
         self.desk.notice(time.monotonic())
         return self.desk.state(text, self.app.files.url, int(asked["version"]), int(asked["edits"]))
 
-    def open(self, asked: Asked, text: Texts) -> dict[str, Any]:
+    def open(self, asked: Asked, text: Texts) -> Told:
         name = str(asked["folder"]).strip().strip('"')
         if not name:
             raise UserError(text("dataset.no_folder"))
         self.desk.open(Path(name))
         return {}
 
-    def browse(self, asked: Asked, text: Texts) -> dict[str, Any]:
-        """The system's own folder dialog, in a process of its own: tkinter wants a main thread."""
-        start = str(self.desk.folder or Path.home())
-        done = subprocess.run([sys.executable, "-c", _DIALOG, start], capture_output=True, check=False)
-        if done.returncode:
+    def browse(self, asked: Asked, text: Texts) -> Told:
+        found = dataset_pick.browse(self.desk.folder or Path.home(), text("dataset.folder"))
+        if found is None:
             raise UserError(text("dataset.no_dialog"))
-        return {"folder": done.stdout.decode("utf-8").strip()}
+        return {"folder": found}
 
-    def complete(self, asked: Asked, text: Texts) -> dict[str, Any]:
-        """Folders that begin with what was typed."""
-        typed = os.path.expanduser(str(asked["folder"]))
-        parent, _, start = typed.replace("\\", "/").rpartition("/")
-        try:
-            entries = sorted(os.scandir(parent + "/"), key=lambda e: e.name.casefold()) if parent or typed else []
-            found = [e.path for e in entries if _suits(e, start)]
-        except OSError:  # half-typed
-            found = []
-        return {"folders": [os.path.normpath(path) for path in found[:MOST_COMPLETIONS]]}
+    def complete(self, asked: Asked, text: Texts) -> Told:
+        return {"folders": dataset_pick.completions(str(asked["folder"])) or self.desk.recent()}
 
-    def look(self, asked: Asked, text: Texts) -> dict[str, Any]:
+    def look(self, asked: Asked, text: Texts) -> Told:
         """One picture, large, with what the model sees of it."""
         path = self.desk.picture(str(asked["name"]))
-        item = next((i for i in (self.desk.dataset.items if self.desk.dataset else ()) if i.path == path), None)
-        if item is None:
-            raise UserError(text("dataset.not_readable", name=path.name))
-        return {"url": self.app.files.url(path, LARGE), **self.desk.crop(item.width, item.height)}
+        tokens = {"tokens": count_tokens(self.desk.opened()[0].captions.get(path, ""))}
+        try:
+            return {"url": self.app.files.url(path, LARGE), **tokens, **self.desk.crop(path)}
+        except UserError:  # the report tells why
+            return {"unreadable": text("dataset.not_readable", name=path.name), **tokens}
 
-    def resolution(self, asked: Asked, text: Texts) -> dict[str, Any]:
+    def resolution(self, asked: Asked, text: Texts) -> Told:
         self.desk.set_resolution(int(asked["resolution"]))
         return {}
 
-    # --- editing ----------------------------------------------------------------------------------------------
+    # --- captions ---------------------------------------------------------------------------------------------
 
-    def caption(self, asked: Asked, text: Texts) -> dict[str, Any]:
+    def caption(self, asked: Asked, text: Texts) -> Told:
         """Save a caption, unless it is no longer the one that was edited: then say what it is now."""
         path, wanted, was = self.desk.picture(str(asked["name"])), str(asked["text"]), str(asked["was"])
-        book = self.desk.opened()
-        book.reload()
-        now = book.captions[path]
+        book, _ = self.desk.opened()
+        now = self.desk.edit(lambda: book.reread(path))
         if now not in (was, wanted) and not asked.get("force"):
             return {"conflict": now}
-        if book.apply({path: wanted}, text("dataset.edit_caption", name=path.name)):
-            self._after(path)
-        return {"saved": book.captions[path], "tokens": about_tokens(book.captions[path]), **self._undo()}
+        if now != wanted:
+            name = self.desk.name(path)
+            self.desk.edit(lambda: book.apply({path: wanted}, label("caption", name), join=bool(asked.get("join"))))
+        return {"saved": book.captions[path], "tokens": count_tokens(book.captions[path]), **self.desk.undo(text)}
 
-    def preview(self, asked: Asked, text: Texts) -> dict[str, Any]:
+    def preview(self, asked: Asked, text: Texts) -> Told:
         """What an edit of many would change."""
-        changed, before = self._changed(asked, text), self.desk.opened().captions
+        changed, before = self._changed(asked, text)
         rows = [[self.desk.name(path), before[path], after] for path, after in list(changed.items())[:MOST_SHOWN]]
         return {"count": len(changed), "changes": rows}
 
-    def apply(self, asked: Asked, text: Texts) -> dict[str, Any]:
-        changed = self._changed(asked, text)
-        label = text(f"dataset.edit_{asked['edit']}", find=asked.get("find", ""), replace=asked.get("replace", ""))
-        count = self.desk.opened().apply(changed, label)
-        self.desk.edited(rescan=True)
-        return {"count": count, **self._undo()}
+    def apply(self, asked: Asked, text: Texts) -> Told:
+        book, _ = self.desk.opened()
+        self.desk.edit(book.reload)
+        changed, _ = self._changed(asked, text)
+        told = label(str(asked["edit"]), str(asked.get("find", "")), str(asked.get("replace", "")))
+        return {"count": self.desk.edit(lambda: book.apply(changed, told)), **self.desk.undo(text)}
 
-    def _changed(self, asked: Asked, text: Texts) -> dict[Path, str]:
-        book = self.desk.opened()
-        names = asked.get("names")
-        chosen = {self.desk.picture(str(name)) for name in names} if isinstance(names, list) else None
-        captions = {p: c for p, c in book.captions.items() if chosen is None or p in chosen}
+    def _changed(self, asked: Asked, text: Texts) -> tuple[dict[Path, str], dict[Path, str]]:
+        """What an edit of many makes of the captions, and those."""
+        book, _ = self.desk.opened()
+        names, captions = asked.get("names"), book.captions
+        chosen = {self.desk.picture(str(name)) for name in names} if isinstance(names, list) else set(captions)
+        before = {path: caption for path, caption in captions.items() if path in chosen}
         find, replace = str(asked.get("find", "")), str(asked.get("replace", ""))
+        if not find:
+            raise UserError(text("dataset.nothing_to_find"))
         match asked["edit"]:
             case "replace":
-                if not find:
-                    raise UserError(text("dataset.nothing_to_find"))
-                regex, ignore_case = bool(asked.get("regex")), bool(asked.get("case"))
-                return find_replace(captions, find, replace, regex=regex, ignore_case=ignore_case)
+                options = {"regex": bool(asked.get("regex")), "ignore_case": bool(asked.get("case"))}
+                return find_replace(before, find, replace, **options), before
             case "prefix":
-                return add_prefix(captions, find)
+                return add_prefix(before, find), before
             case "suffix":
-                return add_suffix(captions, find)
+                return add_suffix(before, find), before
             case "trigger":
-                return add_trigger(captions, find)
+                return add_trigger(before, find), before
             case "remove_tag":
-                return remove_tag(captions, find)
+                return remove_tag(before, find), before
         raise ValueError("no such edit")
 
-    def undo(self, asked: Asked, text: Texts) -> dict[str, Any]:
-        return self._step(self.desk.opened().undo)
+    # --- undo and fixes ---------------------------------------------------------------------------------------
 
-    def redo(self, asked: Asked, text: Texts) -> dict[str, Any]:
-        return self._step(self.desk.opened().redo)
+    def undo(self, asked: Asked, text: Texts) -> Told:
+        return self._step(self.desk.opened()[0].undo, text)
 
-    def _step(self, step: Callable[[], Any]) -> dict[str, Any]:
-        edit = step()
-        if edit is not None:
-            self.desk.edited(rescan=True)
-        names = [change.file for change in edit.changes][:1] if edit else []
-        return {"done": edit.label if edit else "", "file": names[0] if names else "", **self._undo()}
+    def redo(self, asked: Asked, text: Texts) -> Told:
+        return self._step(self.desk.opened()[0].redo, text)
 
-    def fix(self, asked: Asked, text: Texts) -> dict[str, Any]:
-        """Mend one problem."""
-        book, folder = self.desk.opened(), self.desk.folder
-        assert folder is not None
-        fix, name = str(asked["fix"]), str(asked["name"])
-        path = self.desk.picture(name)
-        label = text(f"dataset.fix_{fix}_label", name=path.name)
+    def _step(self, step: Callable[[], Edit | None], text: Texts) -> Told:
+        """Take a step in the history; tells the first picture it concerned, for the page to show."""
+        edit = self.desk.edit(step)
+        files = [change.file for change in edit.changes] + [m for move in edit.moves for m in (move.source, move.target)]
+        stems = {file.rpartition(".")[0] for file in files}
+        names = [self.desk.name(path) for path in self.desk.opened()[0].captions]
+        return {"name": next((n for n in names if n.rpartition(".")[0] in stems), ""), **self.desk.undo(text)}
+
+    def turn(self, asked: Asked, text: Texts) -> Told:
+        book, folder = self.desk.opened()
+        path = self.desk.picture(str(asked["name"]))
+        told, quarters = label("turn", self.desk.name(path)), int(asked["quarters"])
+        self.desk.edit(lambda: fixes.turn(book, folder, path, quarters, told))
+        return self.desk.undo(text)
+
+    def fix(self, asked: Asked, text: Texts) -> Told:
+        """Mend a problem of some pictures; those that cannot be mended are told after the others are."""
+        book, folder = self.desk.opened()
+        fix, kind = str(asked["fix"]), str(asked.get("kind", ""))
+        paths = [self.desk.picture(str(name)) for name in asked["names"]]
+        told = label(fix, self.desk.name(paths[0]) if len(paths) == 1 else str(len(paths)))
         if fix == fixes.LEAVE_OUT:
-            fixes.leave_out(book, folder, [path], label)
-        elif fix == fixes.TURN:
-            fixes.turn(book, folder, path, int(asked["quarters"]), label)
-        elif fix == fixes.TO_UTF8:
-            fixes.to_utf8(book, path, label)
-        elif fix == fixes.RENAME:
-            fixes.rename(book, folder, path, str(asked["better"]), label)
-        self.desk.edited(rescan=True)
-        return self._undo()
+            self.desk.edit(lambda: fixes.leave_out(book, folder, list(dict.fromkeys(paths)), told))
+            return self.desk.undo(text)
+        wrong: list[str] = []
+        for problem in [p for p in self.desk.problems if p.path in paths and p.kind == kind]:
+            try:
+                self.desk.edit(partial(self._mend, fix, problem))
+            except UserError as error:
+                wrong.append(complaint(error, text))
+        return {**self.desk.undo(text), **({"error": " ".join(wrong[:3])} if wrong else {})}
 
-    def _after(self, path: Path) -> None:
-        about_captions = any(p.path == path and "caption" in p.kind for p in self.desk.problems)
-        self.desk.edited(rescan=about_captions)
-
-    def _undo(self) -> dict[str, Any]:
-        book = self.desk.opened()
-        return {"undo": book.undo_label, "redo": book.redo_label}
+    def _mend(self, fix: str, problem: Problem) -> None:
+        book, folder = self.desk.opened()
+        path, told = problem.path, label(fix, self.desk.name(problem.path))
+        match fix:
+            case fixes.TO_UTF8:
+                fixes.to_utf8(book, path, told)
+            case fixes.RENAME:
+                fixes.rename(book, folder, path, dict(problem.values)["better"], told)
+            case fixes.TO_PNG:
+                fixes.to_png(book, folder, path, told)
+            case fixes.UPRIGHT:
+                fixes.turn(book, folder, path, 0, told)
+            case fixes.SEPARATE:
+                fixes.separate(book, folder, path, told)
+            case fixes.KEEP_CAPTION:
+                fixes.keep_caption(book, path, fixes.stand_in(problem), told)
+            case _:
+                raise ValueError("no such fix")
 
     # --- dropped pictures -------------------------------------------------------------------------------------
 
-    def receive(self, place: str, name: str, content: bytes) -> Response:
-        """Put a dropped file into the dataset called `place` below the user's own Treino folder; nothing is overwritten."""
-        from lora_core.files import WriteError, write_bytes_whole
+    def stage(self, asked: Asked, text: Texts) -> Told:
+        """Keep a dropped file until all are there."""
+        dataset_pick.stage(self._target(asked), str(asked["batch"]), str(asked["name"]), asked["content"])
+        return {}
 
-        text = self.texts["en"]
-        safe_place, safe_name = plain(place), Path(name.replace("\\", "/")).name
-        stem, ending = plain(Path(safe_name).stem), Path(safe_name).suffix.lower()
-        if not safe_place or not stem or ending not in ENDINGS:
-            return JSONResponse({"error": text("dataset.no_picture", name=name)})
-        folder = Path.home() / "Treino" / safe_place
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{stem}{ending}"
-            if target.exists() and target.read_bytes() != content:
-                return JSONResponse({"error": text("dataset.name_taken", name=target.name)})
-            write_bytes_whole(target, content)
-        except (OSError, WriteError) as wrong:
-            return JSONResponse({"error": str(wrong)})
-        return JSONResponse({"folder": str(folder)})
+    def add(self, asked: Asked, text: Texts) -> Told:
+        """Put the kept files among the pictures of the open folder, or into a new one, which is opened."""
+        folder = self._target(asked)
+        files = dataset_pick.staged(folder, str(asked["batch"]))
+        if not files:
+            raise UserError(text("dataset.nothing_dropped"))
+        if asked.get("place"):
+            self.desk.open(folder)
+        book, _ = self.desk.opened()
+        placed = self.desk.edit(lambda: fixes.add(book, folder, files, label("add", str(len(files)))))
+        return {"name": next((self.desk.name(p) for p in placed if p in book.captions), ""), **self.desk.undo(text)}
 
-
-def first_folder(desk: Desk, remembered: object) -> None:
-    """Open what was open last, or the sample pictures: a newcomer sees pictures at once."""
-    for candidate in (Path(str(remembered)) if remembered else None, ROOT / "Training"):
-        if candidate is None or not candidate.is_dir():
-            continue
-        try:
-            desk.open(candidate)
-        except UserError:
-            continue
-        return
-
-
-def can_browse() -> bool:
-    """Whether there is a screen for the system's folder dialog, and something to show it with."""
-    import importlib.util
-
-    has_screen = sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return has_screen and importlib.util.find_spec("_tkinter") is not None
-
-
-def _suits(entry: os.DirEntry[str], start: str) -> bool:
-    hidden = entry.name.startswith(".") and not start.startswith(".")
-    return entry.name.casefold().startswith(start.casefold()) and not hidden and entry.is_dir()
+    def _target(self, asked: Asked) -> Path:
+        place = str(asked.get("place", ""))
+        return dataset_pick.new_folder(place) if place else self.desk.opened()[1]
