@@ -90,11 +90,12 @@ def _safetensors(path: Path) -> Header:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= LONGEST_HEADER:
+        begins = file.read(1) if size > 8 else b"{"
+        if size < 8 or not 2 <= length <= LONGEST_HEADER or begins != b"{":
             raise UserError(f"{path} is no .safetensors file, whatever its name says. Get it again, or take another.")
         if length + 8 > size:
             raise UserError(f"{path} is truncated: it ends within its header. {AGAIN}")
-        text = file.read(length)
+        text = begins + file.read(length - 1)
     try:
         table = json.loads(text)
         metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}

@@ -216,7 +216,7 @@ def _of_unet(unet: Unet, names: Mapping[str, Tensor], metadata: Mapping[str, str
     family = WIDTHS.get(unet.width, "")
     if unet.width == REFINER_WIDTH:
         advice = "It finishes what the SDXL base model begins. Train on that one: stabilityai/stable-diffusion-xl-base-1.0."
-        return Identity("Stable Diffusion XL refiner", parts=parts, traits=("refiner",), problem=advice)
+        return Identity("Stable Diffusion XL refiner", parts=parts, problem=advice)
     if not family:
         width = f"{unet.width} wide" if unet.width else "not there"
         problem = f"Its cross attention is {width}, as in no Stable Diffusion. {TAKE_ANOTHER}"

@@ -23,6 +23,7 @@ from lora_core.run import Run, make_folder
 from lora_core.team import Team
 from lora_core.train import Session, train
 from lora_core.validate import validate
+from lora_core.weights import free_device_memory
 
 
 class Stopped(Exception):
@@ -36,9 +37,7 @@ class Job:
     checkpoint folder. `team`: the processes that train together; this is the first of them.
     """
 
-    def __init__(
-        self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), team: Team | None = None
-    ):
+    def __init__(self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), team: Team | None = None):
         self.config, self.resume, self.listeners, self.team = config, resume, listeners, team or Team()
         self.run = Run(Path(config.output_dir).expanduser())
         self.state = "idle"
@@ -102,14 +101,14 @@ class Job:
         except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
             self.error = error
             self._emit(Failed(explain(error, self.config), "".join(traceback.format_exception(error))))
+            _let_go(error)
             self.state = "failed"
         finally:
             gc.collect()
+            free_device_memory()
 
     def _train(self) -> None:
-        config = self.config.replace(
-            gradient_accumulation_steps=self.config.gradient_accumulation_steps * self.team.size
-        )
+        config = self.config.replace(gradient_accumulation_steps=self.config.gradient_accumulation_steps * self.team.size)
         self._make_folder()
         base_models.check(self.config.pretrained_model_name_or_path, self.config.vae)
         dataset = read_dataset(config)
@@ -245,3 +244,10 @@ class Job:
     def _tell_state(self, name: str) -> None:
         self.state = name
         self._emit(State(name))
+
+
+def _let_go(error: BaseException) -> None:
+    """Forget the frames an error went through: they hold the model, and the error is kept as long as the job is."""
+    chain: BaseException | None = error
+    while chain is not None:
+        chain.__traceback__, chain = None, chain.__cause__ or chain.__context__

@@ -214,6 +214,14 @@ def at_hand(modules: Iterable[Any], device: torch.device | str) -> Iterator[None
             module.to(home)
 
 
+def free_device_memory() -> None:
+    """Give what torch keeps of the devices' memory for later use back to the system."""
+    for backend in (torch.cuda, torch.xpu, torch.mps):
+        available = getattr(backend, "is_available", torch.backends.mps.is_available)
+        if available():
+            backend.empty_cache()  # type: ignore[attr-defined]  # all three have it
+
+
 def _matched(
     names: Iterable[str], header: Header, places: Callable[[str], Sequence[Place]]
 ) -> dict[str, tuple[Place, headers.Tensor]]:

@@ -24,6 +24,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_core.dialects.blocks import to_original
+from lora_core.headers import Tensor
 from lora_core.identify import settings_in
 from lora_core.single_file import ASSETS
 from tests.stripped import FOLDER
@@ -107,6 +108,11 @@ def averaged(checkpoint: Shapes) -> Shapes:
     prefix = "model.diffusion_model."
     names = {n: f"model_ema.diffusion_model{n[len(prefix) :].replace('.', '')}" for n in checkpoint if n.startswith(prefix)}
     return {**{names[n]: checkpoint[n] for n in names}, "model_ema.decay": (), "model_ema.num_updates": ()}
+
+
+def tensor(name: str, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """A tensor of a checkpoint whose weights have this format."""
+    return Tensor("I64" if name.endswith("position_ids") else dtype, shape)
 
 
 def lora(found: Shapes) -> Shapes:
@@ -211,9 +217,7 @@ FORMATS = {
 def main() -> None:
     for name, found in {**bases(), **others()}.items():
         dtype = FORMATS.get(name, "F16")
-        table: dict[str, object] = {
-            key: ["I64" if key.endswith("position_ids") else dtype, shape] for key, shape in found.items()
-        }
+        table: dict[str, object] = {key: tensor(key, shape, dtype) for key, shape in found.items()}
         with (FOLDER / f"{name}.json.gz").open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
             packed.write(json.dumps(table, separators=(",", ":")).encode())
 
