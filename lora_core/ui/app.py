@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import traceback
@@ -38,6 +39,8 @@ class App:
         self.files = Files(self.home / "thumbnails")
         self.files.allow(self.runs_folder)
         self.training = Training()
+        self.uploads = self.home / "uploads"  # emptied at each start
+        self.shown = threading.Event()  # set once a page was shown in a browser
         self.troubles: list[Trouble] = []
         self._memory_file = self.home / "window.json"
         self._lock = threading.Lock()
@@ -93,6 +96,8 @@ class App:
     def _load_core(self) -> None:
         import importlib
 
+        with contextlib.suppress(OSError):  # the thumbnails of another window, while it makes or removes some
+            self.files.prune()
         try:
             for name in _CORE:
                 importlib.import_module(name)

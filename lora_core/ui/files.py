@@ -9,7 +9,6 @@ import hmac
 import json
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from lora_core.dataset import thumbnail
@@ -17,18 +16,11 @@ from lora_core.files import WriteError, write_bytes_whole
 
 ROUTE = "/files/"
 LARGEST_SIDE = 2048  # pixels of a thumbnail
+MOST_KEPT = 512 * 2**20  # bytes of thumbnails
 
 
 class Refused(Exception):
     """A token that is not ours, or a file that lies outside the folders that may be served."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A file to send; `fixed`: its URL changes when it does, so that a browser may keep it."""
-
-    path: Path
-    fixed: bool = True
 
 
 class Files:
@@ -58,8 +50,8 @@ class Files:
         token = base64.urlsafe_b64encode(payload).decode("ascii").rstrip("=")
         return f"{ROUTE}{token}.{self._signature(token)}"
 
-    def open(self, token: str) -> Served:
-        """The file behind a URL.
+    def open(self, token: str) -> Path:
+        """The file behind a URL, which changes when the file does.
 
         Raises:
             Refused: not one of our URLs, or the file lies outside the allowed folders.
@@ -74,10 +66,22 @@ class Files:
             raise Refused from cause
         path = Path(name).resolve()  # follows links: one that leads out of the folder is refused
         if not any(path.is_relative_to(folder) for folder in self._allowed):
-            raise Refused
+            raise Refused(name)
         if not path.is_file():
             raise FileNotFoundError(name)
-        return Served(self._small(path, side) if side else path)
+        return self._small(path, side) if side else path
+
+    def prune(self) -> None:
+        """Remove the thumbnails that were made longest ago until what is left is half of what may be kept."""
+        found = sorted((path.stat().st_mtime, path) for path in self._thumbnails.glob("*/*.webp"))
+        total = sum(path.stat().st_size for _, path in found)
+        if total <= MOST_KEPT:
+            return
+        for _, path in found:
+            total -= path.stat().st_size
+            path.unlink()
+            if total <= MOST_KEPT // 2:
+                return
 
     def _signature(self, token: str) -> str:
         return hmac.new(self._secret, token.encode(), hashlib.sha256).hexdigest()[:32]

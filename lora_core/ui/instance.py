@@ -3,59 +3,120 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_core.files import write_text_whole
+import psutil
+
+from lora_core.files import WriteError, write_text_whole
 
 _FILE = "running.json"
+_STARTING_S = 30  # a window that was started a moment ago listens already, and answers once it is built
 _LINUX = ("microsoft-edge", "google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
 _WINDOWS = (r"Microsoft\Edge\Application\msedge.exe", r"Google\Chrome\Application\chrome.exe")
 _MAC = ("Google Chrome", "Microsoft Edge", "Chromium")
 
 
-def running(home: Path) -> str:
-    """The address of the window that runs already, "" when there is none; a note of a dead one means nothing."""
+@dataclass(frozen=True)
+class Running:
+    """A window's server: where it is reached on this computer, and what proves that it is the one."""
+
+    address: str
+    pid: int
+    secret: str
+
+
+def running(home: Path) -> Running | None:
+    """The window that runs already. A note of one that ended, or of a port that another program has now, is none."""
     try:
-        address = str(json.loads((home / _FILE).read_text(encoding="utf-8"))["address"])
-        with urllib.request.urlopen(f"{address}ping", timeout=2) as answer:
-            return address if "treino" in json.load(answer) else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        noted = Running(**json.loads((home / _FILE).read_text(encoding="utf-8")))
+        return noted if psutil.pid_exists(noted.pid) and _is_it(noted) else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
-def note(home: Path, address: str) -> None:
-    """Write down where the window runs."""
-    with contextlib.suppress(OSError, ValueError):  # without a note a second start opens a window of its own
+def _is_it(noted: Running) -> bool:
+    """Whether who answers at the address knows the secret, which is not sent."""
+    challenge = secrets.token_hex(16)
+    expected = proof(noted.secret, challenge)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{noted.address}who?challenge={challenge}", timeout=_STARTING_S) as answer:
+        told = str(json.loads(answer.read(4096))["proof"])
+    return bool(noted.secret) and hmac.compare_digest(told, expected)
+
+
+def proof(secret: str, challenge: str) -> str:
+    """What only those can answer who know the secret; "" without one."""
+    return hmac.new(secret.encode(), challenge.encode(), hashlib.sha256).hexdigest() if secret else ""
+
+
+def note(home: Path, running: Running) -> None:
+    """Write down where the window runs; where that cannot be written, a second start opens a window of its own."""
+    with contextlib.suppress(OSError, WriteError):
         home.mkdir(parents=True, exist_ok=True)
-        write_text_whole(home / _FILE, json.dumps({"address": address, "pid": os.getpid()}))
+        write_text_whole(home / _FILE, json.dumps(asdict(running)))
+        (home / _FILE).chmod(0o600)
 
 
 def forget(home: Path) -> None:
+    """Remove the note, if it is this process's own."""
     with contextlib.suppress(OSError, ValueError):
         if json.loads((home / _FILE).read_text(encoding="utf-8")).get("pid") == os.getpid():
             (home / _FILE).unlink()
 
 
+def bring_up(title: str) -> bool:
+    """Put the app window that is open already before the others; False where that cannot be done."""
+    if sys.platform != "win32":
+        return False
+    import ctypes
+
+    user32 = ctypes.windll.user32
+    window = user32.FindWindowW("Chrome_WidgetWin_1", title)  # the class of Edge's and Chrome's windows
+    if window:
+        user32.ShowWindow(window, 9)  # SW_RESTORE
+        user32.SetForegroundWindow(window)
+    return bool(window)
+
+
 def open_app_window(address: str, home: Path) -> bool:
     """Open the address in a window without tabs and address bar; False where no browser can."""
     for browser in browsers():
+        profile = _snap_folder(browser) or home / "browser"
+        command = [
+            browser, f"--app={address}", f"--user-data-dir={profile}", "--no-first-run", "--no-default-browser-check",
+            "--window-size=1440,900",
+        ]  # fmt: skip
         try:
-            subprocess.Popen(
-                [browser, f"--app={address}", f"--user-data-dir={home / 'browser'}", "--no-first-run"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            started = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=sys.platform != "win32",
             )  # fmt: skip
-            return True
         except OSError:
             continue
+        try:
+            if started.wait(timeout=2) == 0:  # handed over to one that runs already
+                return True
+        except subprocess.TimeoutExpired:
+            return True
     return False
+
+
+def _snap_folder(browser: str) -> Path | None:
+    """Where a browser from a snap may write: nothing hidden in the home folder, so not beside our own memory."""
+    found = Path(browser)
+    is_snap = "snap" in found.resolve().parts or found.resolve().name == "snap"
+    return Path.home() / "snap" / found.name / "common" / "treino" if is_snap else None
 
 
 def browsers() -> Iterator[str]:

@@ -1,65 +1,101 @@
-"""The web server behind the window: our own routes, the pages of both languages, and who may ask for what."""
+"""The web server behind the window: our own routes beside the pages of both languages."""
 
 from __future__ import annotations
 
-import ipaddress
+import json
+import locale
 import mimetypes
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from urllib.parse import urlsplit
+import secrets
+import shutil
+from collections.abc import Collection
+from html import escape
 
-import gradio as gr
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_core import __version__
-from lora_core.ui import window
+from lora_core.errors import UserError
+from lora_core.ui import instance, window
 from lora_core.ui.app import App
 from lora_core.ui.dataset_routes import add_routes as add_dataset_routes
 from lora_core.ui.files import ROUTE, Refused
-from lora_core.ui.texts import LANGUAGES, preferred
-from lora_core.ui.theme import THEME
+from lora_core.ui.guard import Guard, Password
+from lora_core.ui.pages import Pages
+from lora_core.ui.report import trouble_panel
+from lora_core.ui.texts import LANGUAGES, Texts, preferred
 
-LARGEST_UPLOAD = 64 * 2**20  # bytes of one file
-LARGEST_REQUEST = 1024 * 2**20  # bytes of one upload of many
-LARGEST_CALL = 8 * 2**20  # bytes of any other request
-# unsafe-inline and unsafe-eval: Gradio's page starts from inline scripts, and its templates are compiled by eval.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
+APPEARANCES = window.APPEARANCES
 
 
-def create(app: App, language: str = "", hosts: tuple[str, ...] = ()) -> FastAPI:
-    """The whole server. `hosts`: names besides those of this computer that a request may call it by."""
-    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _routes(server, app, language)
+def create(app: App, language: str = "", hosts: Collection[str] = (), password: str = "", secret: str = "") -> FastAPI:
+    """The whole server.
+
+    hosts: names besides those of this computer that a request may call it by; with a password they have to log in.
+    secret: proves to a second start that this is the running window.
+    """
+    for ending, kind in ((".js", "text/javascript"), (".css", "text/css"), (".svg", "image/svg+xml")):
+        mimetypes.add_type(kind, ending)  # Windows takes them from its registry, where any program may have changed them
+    shutil.rmtree(app.uploads, ignore_errors=True)
+    pages = Pages(app, language or str(app.recall("language", "")) or system_language())
+    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=pages.running)
+    _page_routes(server, app, language)
+    _file_routes(server, app)
+    _state_routes(server, app, secret)
     add_dataset_routes(server, app)
-    for name in LANGUAGES:
-        gr.mount_gradio_app(
-            server, window.build(app, name), f"/{name}", theme=THEME, css_paths=sorted(window.ASSETS.glob("*.css")),
-            head=window.head(app, name), footer_links=[], allowed_paths=[], max_file_size=LARGEST_UPLOAD,
-            show_error=False, ssr_mode=False, run_history=False, pwa=False, enable_monitoring=False, mcp_server=False,
-        )  # fmt: skip
-    server.add_middleware(Guard, hosts=hosts)
+    server.add_middleware(_Beside, pages=pages)
+    server.add_middleware(
+        Guard, uploads=app.uploads, hosts=hosts, password=Password(password) if password else None, login_page=login_page
+    )
     return server
 
 
-def _routes(server: FastAPI, app: App, language: str) -> None:
+class _Beside:
+    """Gradio's pages beside our own routes. A mount would cut the path, and Gradio's app is mounted inside once more."""
+
+    def __init__(self, app: ASGIApp, pages: Pages) -> None:
+        self.app, self.pages = app, pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and scope["path"].startswith(tuple(f"/{name}/" for name in LANGUAGES))
+        await (self.pages if is_page else self.app)(scope, receive, send)
+
+
+def _page_routes(server: FastAPI, app: App, language: str) -> None:
     @server.get("/")
     def greet(request: Request) -> RedirectResponse:
         chosen = language or str(app.recall("language", ""))
         return RedirectResponse(f"/{preferred(request.headers.get('accept-language', ''), chosen)}/")
 
     for name in LANGUAGES:  # the page's own address ends in "/"; without it Gradio's relative links would miss
-        server.get(f"/{name}")(lambda name=name: RedirectResponse(f"/{name}/"))
+        server.router.routes.append(Route(f"/{name}", lambda request: RedirectResponse(f"{request.url.path}/")))
 
+    @server.get("/start.js")
+    def start() -> Response:
+        facts = {"appearance": app.recall("appearance", "system"), "version": __version__}
+        words = "JSON.parse(document.getElementById('treino-words').content)"
+        script = f"window.treino = {{...{json.dumps(facts)}, ...{words}}};"
+        return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-store"})
+
+    @server.get("/manifest.webmanifest")
+    def manifest(language: str = LANGUAGES[0]) -> Response:
+        text = Texts(language if language in LANGUAGES else LANGUAGES[0])
+        icons = [{"src": f"/assets/icon-{side}.png", "sizes": f"{side}x{side}", "type": "image/png"} for side in (192, 512)]
+        said = {
+            "name": text("frame.title"), "short_name": text("frame.title"), "description": text("frame.tagline"),
+            "lang": text.language, "start_url": "/", "scope": "/", "display": "standalone", "icons": icons,
+            "background_color": "#ffffff", "theme_color": "#0b4f8a",
+        }  # fmt: skip
+        return Response(json.dumps(said, ensure_ascii=False), media_type="application/manifest+json")
+
+
+def _file_routes(server: FastAPI, app: App) -> None:
+    @server.get("/favicon.ico")
     @server.get("/assets/{name}")
-    def asset(name: str) -> Response:
+    def asset(name: str = "icon.ico") -> Response:
         path = window.ASSETS / name
-        if "/" in name or "\\" in name or not path.is_file() or path.parent != window.ASSETS:
+        if name not in window.asset_names():
             return PlainTextResponse("Not found", 404)
         return FileResponse(path, media_type=mimetypes.guess_type(name)[0], headers={"Cache-Control": "no-cache"})
 
@@ -71,100 +107,68 @@ def _routes(server: FastAPI, app: App, language: str) -> None:
             return PlainTextResponse("Refused", 403)
         except FileNotFoundError:
             return PlainTextResponse("Not found", 404)
-        headers = {"Cache-Control": "private, max-age=31536000, immutable"}
-        return FileResponse(served.path, media_type=_media_type(served.path), headers=headers)
+        kind = mimetypes.guess_type(served.name)[0] or ""
+        # Anything but a picture is bytes to save, so that no file of a dataset runs as a page.
+        safe = kind if kind.startswith("image/") and kind != "image/svg+xml" else "application/octet-stream"
+        return FileResponse(served, media_type=safe, headers={"Cache-Control": "private, max-age=31536000, immutable"})
+
+
+def _state_routes(server: FastAPI, app: App, secret: str) -> None:
+    born = secrets.token_hex(8)
 
     @server.get("/ping")
-    def ping() -> JSONResponse:
+    async def ping() -> JSONResponse:
+        app.shown.set()
         state = app.training.state() if app.training.busy() else "idle"
-        return JSONResponse({"treino": __version__, "training": state, "core": app.core_ready()})
+        trouble = app.troubles[-1].serial if app.troubles else 0
+        return JSONResponse({"born": born, "training": state, "core": app.core_ready(), "trouble": trouble})
+
+    @server.get("/who")
+    async def who(challenge: str = "") -> JSONResponse:
+        return JSONResponse({"treino": __version__, "proof": instance.proof(secret, challenge)})
+
+    @server.get("/trouble/{serial}")
+    def trouble(serial: int, language: str) -> JSONResponse:
+        found = [t for t in app.troubles if t.serial == serial]
+        if not found or language not in LANGUAGES:
+            return JSONResponse({"html": ""}, 404)
+        return JSONResponse({"html": trouble_panel(found[0], app.training.run, Texts(language))})
+
+    @server.post("/preferences")
+    async def preferences(request: Request) -> JSONResponse:
+        try:
+            said = await request.json()
+            language, appearance = said.get("language"), said.get("appearance")
+        except (ValueError, AttributeError):
+            return JSONResponse({"error": "no preferences"}, 400)
+        if language in LANGUAGES:
+            app.remember("language", language)
+        if appearance in APPEARANCES:
+            app.remember("appearance", appearance)
+        return JSONResponse({})
+
+    @server.exception_handler(UserError)
+    async def told(request: Request, error: UserError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
 
 
-def _media_type(path: Path) -> str:
-    """Pictures as what they are; anything else as bytes to save, so that no file of a dataset runs as a page."""
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    return kind if kind.startswith("image/") and kind != "image/svg+xml" else "application/octet-stream"
+def system_language() -> str:
+    """The language of the computer, to build its page first."""
+    name = (locale.getlocale()[0] or "").lower()  # "pt_BR", on Windows "Portuguese_Brazil"
+    return "pt-BR" if name.startswith(("pt", "portuguese")) else LANGUAGES[0]
 
 
-class Guard:
-    """Refuses what no page of ours would ask: foreign origins, rebound names, requests without end."""
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = ()) -> None:
-        self.app, self.hosts = app, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        problem = refusal(scope, headers, self.hosts)
-        if problem:
-            await _refuse(scope, receive, send, *problem)
-            return
-        limit = LARGEST_REQUEST if "/upload" in scope["path"] else LARGEST_CALL
-        await self.app(scope, _bounded(receive, limit), _with_headers(send))
-
-
-def refusal(scope: Scope, headers: dict[str, str], hosts: tuple[str, ...]) -> tuple[int, str] | None:
-    """Why a request is refused, as status and sentence; None when it is not."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    if not _is_ours(host, hosts):
-        return 403, "This address is not Treino's."
-    origin = headers.get("origin", "")
-    if origin and urlsplit(origin).netloc.lower() != headers["host"].lower():
-        return 403, "Another page asked for this."
-    fetched_by = headers.get("sec-fetch-site", "same-origin")
-    is_page = scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate"
-    if fetched_by not in ("same-origin", "none") and not is_page:
-        return 403, "Another page asked for this."
-    limit = LARGEST_REQUEST if "/upload" in scope["path"] else LARGEST_CALL
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > limit:
-        return 413, "This is too large."
-    return None
-
-
-def _is_ours(host: str, hosts: tuple[str, ...]) -> bool:
-    if host == "localhost" or host in hosts:
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    # A number cannot be rebound; on a network it is there because --listen asked for it, behind a password.
-    return address.is_loopback or bool(hosts)
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, sentence: str) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    await PlainTextResponse(sentence, status)(scope, receive, send)
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """`receive` that ends a body that grows over `limit`, whatever length it announced."""
-    seen = 0
-
-    async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        return message if seen <= limit else {"type": "http.disconnect"}
-
-    return bounded
-
-
-def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
-    more = [
-        (b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"), (b"cross-origin-opener-policy", b"same-origin"),
-        (b"cross-origin-resource-policy", b"same-origin"),
-    ]  # fmt: skip
-
-    async def with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *more]}
-        await send(message)
-
-    return with_headers
+def login_page(request: Request, wrong: bool) -> str:
+    """What is shown on a network before the password is given."""
+    text = Texts(preferred(request.headers.get("accept-language", "")))
+    problem = f'<p role="alert">{escape(text("frame.login_wrong"))}</p>' if wrong else ""
+    title = escape(text("frame.title"))
+    return (
+        f'<!doctype html><html lang="{text.language}"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="/assets/icon.svg">'
+        '<link rel="stylesheet" href="/assets/treino.css"></head><body class="login"><main>'
+        f'<img src="/assets/icon.svg" alt="" width="64" height="64"><h1>{title}</h1>'
+        f'<form method="post" action="/login"><label for="password">{escape(text("frame.login_password"))}</label>'
+        '<input id="password" name="password" type="password" autocomplete="current-password" required autofocus>'
+        f'{problem}<button type="submit">{escape(text("frame.login_button"))}</button></form></main></body></html>'
+    )

@@ -1,10 +1,9 @@
-"""The window: header, tabs and error panel, built once per language."""
+"""The window: header, tabs and footer, built once per language."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.util
-import json
 from html import escape
 from pathlib import Path
 
@@ -13,44 +12,40 @@ import gradio as gr
 from lora_core import __version__
 from lora_core.ui.app import App
 from lora_core.ui.page import TABS, Page
-from lora_core.ui.report import trouble_panel
 from lora_core.ui.texts import LANGUAGES, NAMES, Texts
 
 ASSETS = Path(__file__).parent / "assets"
+APPEARANCES = ("system", "light", "dark")
 
 
 def build(app: App, language: str) -> gr.Blocks:
     """The page of one language."""
     text = Texts(language)
-    with gr.Blocks(title=text("frame.title"), analytics_enabled=False, fill_width=True) as blocks:
+    options = {"analytics_enabled": False, "fill_width": True, "delete_cache": (3600, 86400)}  # seconds: look, and age
+    with gr.Blocks(title=text("frame.title"), **options) as blocks:
         gr.HTML(_header(text), elem_id="header")
+        # Filled by frame.js, which asks for them: a page that is only open costs no event of Gradio's.
+        gr.HTML('<div id="trouble"></div><p id="gone" role="alert"></p>', elem_id="told")
         tick = gr.Timer(1.0)
-        trouble, seen = gr.HTML("", elem_id="trouble"), gr.State(0)
-        letters = {name: gr.State() for name in TABS}  # not within the Tabs, which would take each for a tab
         with gr.Tabs(elem_id="tabs", selected=TABS[0]) as tabs:
-            page = Page(app, text, tabs, tick, letters)
-            for name in (name for name in TABS if importlib.util.find_spec(f"lora_core.ui.{name}_tab")):
+            page = Page(app, text, tabs, tick)
+            for name in TABS:
                 with gr.Tab(text(f"frame.{name}"), id=name, elem_id=f"tab-{name}"):
                     importlib.import_module(f"lora_core.ui.{name}_tab").build(page)
-        gr.HTML(f"<p>{escape(text('frame.title'))} {__version__}</p>", elem_id="footer")
-
-        def tell_trouble(last: int) -> tuple[object, int]:
-            new = [t for t in app.troubles if t.serial > last]
-            return (trouble_panel(new[-1], text), new[-1].serial) if new else (gr.skip(), last)
-
-        page.on(tick.tick, tell_trouble, [seen], [trouble, seen], queue=False)
+        gr.HTML(_footer(text), elem_id="footer")
+        gr.HTML('<div id="say" role="status" aria-live="polite"></div>', elem_id="spoken")
     return blocks
 
 
-def head(app: App, language: str) -> str:
-    """What goes into <head>: icon, and the pages' own scripts with the few words they say."""
-    words = {name: Texts(language)(f"frame.{name}") for name in ("leave", "trouble_copied", "signed_out")}
-    scripts = "".join(f'<script defer src="/assets/{path.name}"></script>' for path in sorted(ASSETS.glob("*.js")))
-    return (
-        f'<link rel="icon" href="/assets/icon.svg" type="image/svg+xml">'
-        f"<script>window.treino = {json.dumps(words, ensure_ascii=False)}; "
-        f"document.documentElement.lang = {json.dumps(language)};</script>{scripts}"
-    )
+@functools.cache
+def asset_names() -> frozenset[str]:
+    """What the page may ask for under /assets/."""
+    return frozenset(path.name for path in ASSETS.iterdir() if path.suffix in (".js", ".css", ".svg", ".png", ".ico"))
+
+
+def scripts() -> list[Path]:
+    """The pages' own scripts."""
+    return sorted(ASSETS.glob("*.js"))
 
 
 def _header(text: Texts) -> str:
@@ -59,10 +54,18 @@ def _header(text: Texts) -> str:
         f'<a href="/{language}/" lang="{language}" hreflang="{language}"{here.get(language, "")}>{NAMES[language]}</a>'
         for language in LANGUAGES
     )
+    choices = "".join(
+        f'<option value="{name}">{escape(text(f"frame.appearance_{name}"))}</option>' for name in APPEARANCES
+    )
     return (
         f'<div class="treino-header"><img src="/assets/icon.svg" alt="" width="36" height="36">'
         f"<h1>{escape(text('frame.title'))}</h1><p>{escape(text('frame.tagline'))}</p>"
-        f'<nav aria-label="{escape(text("frame.language"))}">{links}</nav>'
-        f'<button type="button" id="appearance" aria-label="{escape(text("frame.appearance"))}" '
-        f'title="{escape(text("frame.appearance"))}">◐</button></div>'
+        f'<span id="core" role="status"></span>'
+        f'<label class="treino-appearance"><span>{escape(text("frame.appearance"))}</span>'
+        f'<select id="appearance">{choices}</select></label>'
+        f'<nav aria-label="{escape(text("frame.language"))}">{links}</nav></div>'
     )
+
+
+def _footer(text: Texts) -> str:
+    return f"<p>{escape(text('frame.title'))} {__version__}</p>"

@@ -1,39 +1,101 @@
-/* The frame's own behaviour: light or dark, the question at closing, the error panel. */
+/* The frame's own behaviour: appearance, language, the question at closing, errors, and whether the server is there. */
 (() => {
   "use strict";
-  const words = window.treino || {};
+  const words = window.treino;
   const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  let appearance = words.appearance;
 
-  const dark = () => localStorage.getItem("treino-dark");
-  const isDark = () => (dark() === null ? matchMedia("(prefers-color-scheme: dark)").matches : dark() === "1");
-  const paint = () => { document.body.classList.toggle("dark", isDark()); root.style.colorScheme = isDark() ? "dark" : "light"; };
-  paint();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-  new MutationObserver(() => { if (document.body.classList.contains("dark") !== isDark()) paint(); })
-    .observe(document.body, { attributes: true, attributeFilter: ["class"] });
-
-  let training = false;
-  const ping = async () => {
-    try { training = (await (await fetch("/ping")).json()).training !== "idle"; } catch { training = false; }
+  const isDark = () => (appearance === "system" ? system.matches : appearance === "dark");
+  const paint = () => {
+    if (document.body.classList.contains("dark") !== isDark()) document.body.classList.toggle("dark", isDark());
+    root.style.colorScheme = isDark() ? "dark" : "light";
   };
-  setInterval(ping, 5000);
-  ping();
-  addEventListener("beforeunload", (event) => { if (training) { event.preventDefault(); event.returnValue = words.leave; } });
+  const keep = (said) => fetch("/preferences", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(said), keepalive: true,
+  });
+  paint();
+  system.addEventListener("change", paint);
+  new MutationObserver(paint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
-  document.addEventListener("click", async (event) => {
-    if (event.target.closest("#appearance")) { localStorage.setItem("treino-dark", isDark() ? "0" : "1"); paint(); return; }
-    const button = event.target.closest("[data-trouble]");
-    if (!button) return;
-    const panel = button.closest(".trouble");
-    if (button.dataset.trouble === "close") panel.remove();
-    if (button.dataset.trouble === "copy") {
-      const wanted = panel.querySelector("[data-trouble=private]").checked ? ".private" : ".public";
-      await navigator.clipboard.writeText(panel.querySelector(wanted).textContent);
-      button.textContent = words.trouble_copied;
+  const set = (id, text) => {
+    const element = document.getElementById(id);
+    if (element && element.textContent !== text) element.textContent = text;
+  };
+
+  /* Every second, unless the page is hidden: what the server is at. */
+  let training = false, leaving = false, born = "", trouble = -1, missed = 0;
+  const ping = async () => {
+    const select = document.getElementById("appearance");
+    if (select && !select.dataset.wired) { select.value = appearance; select.dataset.wired = "1"; }
+    try {
+      const now = await (await fetch("/ping", { cache: "no-store" })).json();
+      missed = 0;
+      training = now.training !== "idle";
+      set("core", now.core ? "" : words.loading_core);
+      if (!born) { born = now.born; trouble = now.trouble; }
+      if (born !== now.born) tellGone(words.restarted);
+      else set("gone", "");
+      if (now.trouble > trouble) { trouble = now.trouble; await showTrouble(trouble); }
+    } catch {
+      training = false;
+      missed += 1;
+      if (missed > 1) tellGone(words.gone);
     }
-    if (button.dataset.trouble === "private") {
-      panel.querySelector(".public").hidden = button.checked;
-      panel.querySelector(".private").hidden = !button.checked;
+  };
+  const tellGone = (text) => {
+    const element = document.getElementById("gone");
+    if (!element || element.dataset.text === text && element.textContent) return;
+    element.dataset.text = text;
+    element.textContent = `${text} `;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = words.reload;
+    button.addEventListener("click", () => { leaving = true; location.reload(); });
+    element.append(button);
+  };
+  const showTrouble = async (serial) => {
+    const answer = await (await fetch(`/trouble/${serial}?language=${root.lang}`)).json();
+    const place = document.getElementById("trouble");
+    place.innerHTML = answer.html;
+    place.scrollIntoView({ block: "nearest" });
+  };
+  setInterval(() => { if (!document.hidden) ping(); }, 1000);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) ping(); });
+  ping();
+
+  addEventListener("beforeunload", (event) => {
+    if (training && !leaving) { event.preventDefault(); event.returnValue = words.leave; }
+  });
+
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "appearance") { appearance = event.target.value; paint(); keep({ appearance }); }
+    if (event.target.dataset.trouble === "private") {
+      const panel = event.target.closest(".trouble");
+      panel.querySelector(".public").hidden = event.target.checked;
+      panel.querySelector(".private").hidden = !event.target.checked;
     }
   });
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest(".treino-header nav a");
+    if (link) { leaving = true; keep({ language: link.lang }); return; }
+    const button = event.target.closest("button[data-trouble]");
+    if (!button) return;
+    const panel = button.closest(".trouble");
+    if (button.dataset.trouble === "close") { panel.remove(); return; }
+    const wanted = panel.querySelector("[data-trouble=private]").checked ? ".private" : ".public";
+    await copy(panel.querySelector(wanted).textContent);
+    button.textContent = words.trouble_copied;
+    set("say", words.trouble_copied);
+  });
+  /* On a network without TLS there is no clipboard API; the old way needs something selected. */
+  const copy = async (text) => {
+    if (navigator.clipboard) { await navigator.clipboard.writeText(text); return; }
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  };
 })();
