@@ -28,7 +28,9 @@ def build(app: App, language: str) -> gr.Blocks:
         gr.HTML('<div id="trouble"></div><p id="gone" role="alert"></p>', elem_id="told")
         tick = gr.Timer(1.0)
         with gr.Tabs(elem_id="tabs", selected=TABS[0]) as tabs:
-            page = Page(app, text, tabs, tick)
+            pass  # what else the page holds must not lie between the tabs: Gradio counts it as one
+        page = Page(app, text, tabs, tick)
+        with tabs:
             for name in TABS:
                 with gr.Tab(text(f"frame.{name}"), id=name, elem_id=f"tab-{name}"):
                     importlib.import_module(f"lora_core.ui.{name}_tab").build(page)

@@ -30,6 +30,7 @@ def runs(window: Window) -> Iterator[Path]:
 
 
 def opened(page: Page) -> None:
+    expect(page.locator('[role="tab"][data-tab-id="runs"]')).to_have_count(1)
     page.locator("#tab-runs-button").click()
     page.locator("#runs-search input").fill("cmp")
     expect(page.locator("#runs-list tbody tr")).to_have_count(4, timeout=60_000)
