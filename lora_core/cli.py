@@ -234,7 +234,7 @@ def _watch(job: Job, terminal: Terminal) -> None:
 
 
 @contextlib.contextmanager
-def stop_signals(once: bool) -> Iterator[list[float]]:
+def stop_signals(once: bool = False) -> Iterator[list[float]]:
     """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line.
 
     once: no second one counts, for a launcher repeats them, and ends its processes after half a minute anyway.
