@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 # The window gives each run a folder of its own.
 LEFT_OUT = frozenset({"output_dir"})
 SUGGESTED = "pretrained_model_name_or_path"
+_BROWSE = "<!--browse-->"
 CLASHING = ("bucket_step", "prior_prompts", "target_modules", "transparent_color", "output_name")
 
 
-def form_html(text: Texts, suggestions: Mapping[str, str]) -> str:
-    """Basic fields, then the others folded by topic under a search box. `suggestions`: base models with their labels."""
+def form_html(text: Texts, suggestions: Mapping[str, str], has_browse: bool = False) -> str:
+    """Basic fields, then the others folded by topic under a search box.
+
+    suggestions: base models with their labels; has_browse: whether the system's folder dialog can be had.
+    """
     shown = [s for s in settings().values() if s.name not in LEFT_OUT]
     basic = "".join(_field(s, text) for s in shown if s.basic)
     folds = []
@@ -35,6 +39,8 @@ def form_html(text: Texts, suggestions: Mapping[str, str]) -> str:
                 f'<span class="form-changed" hidden></span></summary><div class="form-grid">{fields}</div></details>'
             )
     options = "".join(f'<option value="{escape(name)}">{escape(label)}</option>' for name, label in suggestions.items())
+    browse = f'<button type="button" class="form-browse" id="train-browse">{escape(text("train.browse"))}</button>'
+    basic = basic.replace(_BROWSE, browse if has_browse else "")
     return (
         f'<div class="form" role="form"><div class="form-grid form-basic">{basic}</div>'
         f'<datalist id="train-models">{options}</datalist>'
@@ -133,7 +139,8 @@ def _unboxed(s: Setting, value: object) -> object:
 
 def _field(s: Setting, text: Texts) -> str:
     label, help_text = text(f"settings.{s.name}"), help_of(s, text)
-    unit = f' <span class="form-unit">{escape(text(f"settings.unit_{s.unit}"))}</span>' if s.unit else ""
+    unit = text(f"settings.unit_{s.unit}") if s.unit else ""
+    unit = f' <span class="form-unit">{escape(unit)}</span>' if unit and unit not in label.lower() else ""
     name = f'<span class="form-name">{s.name}</span>'
     search = escape(f"{label} {s.name.replace('_', ' ')} {s.name} {help_text}".lower())
     notes = (
@@ -148,7 +155,7 @@ def _field(s: Setting, text: Texts) -> str:
     elif s.kind is bool:
         body = f'<label class="form-tick">{_control(s, heard)}<span>{escape(label)}</span></label>{name}'
     else:
-        extra = _extra(s, text)
+        extra = _BROWSE if s.name == "train_data_dir" else ""
         body = (
             f'<label for="train-f-{s.name}">{escape(label)}{unit}</label>{name}'
             f'<div class="form-box">{_control(s, heard)}{extra}</div>'
@@ -159,12 +166,6 @@ def _field(s: Setting, text: Texts) -> str:
 def help_of(s: Setting, text: Texts) -> str:
     """The help of a setting: English stands beside the setting, other languages in their settings.toml."""
     return s.help if text.language == "en" else text(f"settings.help_{s.name}")
-
-
-def _extra(s: Setting, text: Texts) -> str:
-    if s.name != "train_data_dir":
-        return ""
-    return f'<button type="button" class="form-browse" id="train-browse">{escape(text("train.browse"))}</button>'
 
 
 def _ticks(s: Setting) -> str:

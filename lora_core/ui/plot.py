@@ -49,6 +49,7 @@ class Frame:
     height: int = 320
     log: bool = False
     last_step: int = 0
+    decimal: str = "."
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def _written(frame: Frame, value: float) -> str:
+    return number(value).replace(".", frame.decimal)
+
+
 def _scale(series: Sequence[Series], frame: Frame) -> _Scale:
     last = max([frame.last_step, 1, *(point[0] for each in series for point in each.points[-1:])])
     calm = [value for each in series if each.style != "raw" for _, value in each.points]
@@ -130,7 +135,9 @@ def _axes(scale: _Scale) -> str:
     for value in _log_ticks(scale.low, scale.high) if frame.log else ticks(scale.low, scale.high, 6):
         y = round(scale.y(value), 1)
         parts.append(f'<line class="plot-grid" x1="{LEFT}" x2="{right}" y1="{y:g}" y2="{y:g}"/>')
-        parts.append(f'<text class="plot-tick" x="{LEFT - 8}" y="{y + 4:g}" text-anchor="end">{number(value)}</text>')
+        parts.append(
+            f'<text class="plot-tick" x="{LEFT - 8}" y="{y + 4:g}" text-anchor="end">{_written(frame, value)}</text>'
+        )
     for step in ticks(0, scale.last, 8):
         x = round(scale.x(step), 1)
         anchor = "end" if x > right - 12 else "middle"

@@ -100,7 +100,8 @@ def cards_html(cards: Cards, text: Texts, cost: Callable[[Preset], str], chosen:
             f'<input type="radio" name="train-card" value="{escape(name)}"{checked}>'
             f'<strong>{escape(title)}</strong><span class="card-for">{escape(description)}</span>{price}</label>'
         )
-    return f'<div class="cards" role="radiogroup" aria-label="{escape(text("train.cards"))}">{"".join(parts)}</div>'
+    group = f'<div class="cards" role="radiogroup" aria-label="{escape(text("train.cards"))}">{"".join(parts)}</div>'
+    return f'{group}<p class="card-purpose" id="train-card-for" aria-live="polite"></p>'
 
 
 def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str]:

@@ -48,7 +48,7 @@ class _Facts:
                 self.validation = event
                 self.best = event if event.best else self.best
             case Phase():
-                self.phase = None if event.name == "train" else event
+                self.phase = None if event.name == "train" or _is_over(event) else event
             case Sample():
                 self.samples.setdefault(event.step, []).append(event)
                 self.phase = Phase("sample", len(self.samples[event.step]), self.phase.total) if self.phase else None
@@ -70,6 +70,11 @@ class _Facts:
         self.smoothed.add(event.step, self.smoothing.add(event.loss))
         self.rates.add(event.step, event.learning_rate)
         self.step, self.stepped_at, self.phase = event, at, None
+
+
+def _is_over(phase: Phase) -> bool:
+    """Whether the last sample is drawn: what comes next are steps, or a pause."""
+    return phase.name == "sample" and 0 < phase.total <= phase.done
 
 
 class History:

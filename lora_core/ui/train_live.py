@@ -127,15 +127,27 @@ def plot_html(view: View, log: bool) -> str:
     sentence = says(view)
     frame = Frame(
         view.text("train.plot_title"), f"{_summary(view)} {sentence}", view.text("train.axis_step"),
-        view.text("train.axis_loss"), log=log, last_step=history.total,
+        view.text("train.axis_loss"), log=log, last_step=_shown_steps(history.step, history.total),
+        decimal="," if view.text.language.startswith("pt") else ".",
     )  # fmt: skip
-    return f'<p class="live-says" id="train-says">{escape(sentence)}</p>{loss_plot(series, frame, _marks(view))}'
+    told = f'<p class="live-says" id="train-says">{escape(sentence)}</p>' if sentence else ""
+    return f"{told}{loss_plot(series, frame, _marks(view))}"
+
+
+def _shown_steps(done: int, total: int) -> int:
+    """How far the axis goes: to the end of the run, or to a half, a quarter... of it while the rest would be empty."""
+    shown = total
+    while shown // 2 > max(done * 1.1, 10):
+        shown //= 2
+    return shown
 
 
 def says(view: View) -> str:
-    """What the curves mean now."""
+    """What the curves mean now; nothing where a run ended before they could mean anything."""
     held_out, known = (curve.points() for curve in view.history.validation)
     found = verdict(held_out, known)
+    if found.kind == "early" and view.state not in LIVE:
+        return ""  # it will never be told
     return view.text(f"train.says_{found.kind}", step=found.step)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,7 +16,9 @@ from lora_core.config import Preset, TrainConfig, settings
 from lora_core.errors import UserError
 from lora_core.run import Run
 from lora_core.ui import form
+from lora_core.ui.dataset_pick import browse, can_browse
 from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
+from lora_core.ui.train_models import Models
 from lora_core.ui.train_plan import Outlook, Pictures, new_folder, outlook, preset_values
 from lora_core.ui.train_words import translated
 
@@ -48,6 +51,7 @@ class Setup:
 
     _pictures = Pictures()
     _orders = count(1)
+    _models = Models()
 
     def __init__(self, app: App, text: Texts):
         self.app, self.text = app, text
@@ -56,13 +60,16 @@ class Setup:
     # --- what the page is built of ----------------------------------------------------------------------------
 
     def form_html(self) -> str:
-        return form.form_html(self.text, self._models())
+        default = str(settings()["pretrained_model_name_or_path"].default)
+        usual = {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
+        return form.form_html(self.text, usual, can_browse())
 
     def cards_html(self, chosen: str = "") -> str:
         return cards_html(self.cards, self.text, self._cost, chosen)
 
-    def empty_plan(self) -> str:
-        return f'<div class="live-empty"><p>{escape(self.text("train.plan_empty"))}</p></div>'
+    def empty_plan(self, is_wrong: bool = False) -> str:
+        key = "train.plan_wrong" if is_wrong else "train.plan_empty"
+        return f'<div class="live-empty"><p>{escape(self.text(key))}</p></div>'
 
     def words_html(self) -> str:
         """What the page's script says by itself: in the title, and in a notification."""
@@ -106,6 +113,19 @@ class Setup:
     def _order(self, boxed: Mapping[str, object], card: str) -> str:
         return json.dumps({"fill": boxed, "card": card, "order": next(self._orders)}, ensure_ascii=False)
 
+    def browse(self, boxed: Mapping[str, object]) -> str:
+        """Let the system's own dialog fill in the folder of pictures."""
+        now = Path(str(form.read(boxed).get("train_data_dir") or Path.home()))
+        chosen = browse(now if now.is_dir() else Path.home(), self.text("train.browse_title"))
+        return self.take_folder(chosen, boxed) if chosen else self._order({}, "")
+
+    def found_models(self) -> dict[str, str] | None:
+        """Base models found on this computer, by what to give as base model; None while they are looked for."""
+        found = self._models.found(self.app.home)
+        if found is None:
+            return None
+        return {model.value: f"{model.name} · {self.text('train.found_label')}" for model in found if not model.problem}
+
     # --- what it comes to -------------------------------------------------------------------------------------
 
     def look_at(self, boxed: Mapping[str, object]) -> Found:
@@ -116,7 +136,7 @@ class Setup:
         found = outlook(right, wrong, self._pictures)
         problems = {name: self._worded(message) for name, message in found.problems.items()}
         reason, again = self._reason(found, problems)
-        plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan()
+        plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan(bool(problems))
         return Found(problems, plan, reason, again, found.config if not problems else None)
 
     def _worded(self, message: str) -> str:
@@ -171,10 +191,6 @@ class Setup:
 
     def _cost(self, preset: Preset) -> str:
         return ""
-
-    def _models(self) -> dict[str, str]:
-        default = str(settings()["pretrained_model_name_or_path"].default)
-        return {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
 
     # --- what is started --------------------------------------------------------------------------------------
 

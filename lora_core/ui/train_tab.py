@@ -34,15 +34,13 @@ class TrainTab:
         self.page, self.app, self.text = page, page.app, page.text
         self.setup = Setup(page.app, page.text)
         self.seen = gr.State({})
+        with gr.Column(elem_id="train-setup") as self.setup_column:
+            self._build_setup()
+        with gr.Column(elem_id="train-live", visible="hidden") as self.live_column:
+            self._build_live()
         self.wire = gr.HTML("", html_template="", elem_id="train-wire", visible="hidden", js_on_load=_js("wire"))
         self.orders = gr.HTML("", html_template="", elem_id="train-orders", visible="hidden", js_on_load=_js("orders"))
         gr.HTML(self.setup.words_html(), visible="hidden", js_on_load=None)
-        self.live_column = gr.Column(elem_id="train-live", visible="hidden")
-        self.setup_column = gr.Column(elem_id="train-setup")
-        with self.live_column:
-            self._build_live()
-        with self.setup_column:
-            self._build_setup()
 
     # --- layout -----------------------------------------------------------------------------------------------
 
@@ -98,6 +96,7 @@ class TrainTab:
         page.on(self.wire.input, self.hear, [self.wire], setup, trigger_mode="always_last", **quiet)
         page.on(self.start.click, self.begin, [self.wire, self.seen, self.log], [*setup, *live], **quiet)
         page.on(page.tick.tick, self.refresh, [self.seen, self.log], live, queue=False, **quiet)
+        page.on(gr.context.Context.root_block.load, self.refresh, [self.seen, self.log], live, **quiet)
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():
             if name not in ("test_it", "export_it"):
@@ -119,9 +118,14 @@ class TrainTab:
             return {self.orders: self.setup.hello()}
         if said["kind"] == "card":
             return {self.orders: self.setup.choose(said["card"], said["values"])}
+        if said["kind"] == "browse":
+            return {self.orders: self.setup.browse(said["values"])}
         found = self.setup.look_at(said["values"])
+        order = {"problems": found.problems, "again": found.again, "n": said["n"]}
+        if not said.get("models"):
+            order["models"] = self.setup.found_models()
         return {
-            self.orders: json.dumps({"problems": found.problems, "again": found.again, "n": said["n"]}),
+            self.orders: json.dumps(order, ensure_ascii=False),
             self.plan: found.plan,
             self.start: gr.update(interactive=not found.reason),
             self.reason: found.reason_html,

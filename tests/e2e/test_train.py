@@ -23,7 +23,7 @@ QUICK = {
 
 def open_train(page: Page) -> None:
     page.get_by_role("tab", name="Train").or_(page.get_by_role("tab", name="Treinar")).first.click()
-    expect(page.locator("#train-f-resolution, #train-state").first).to_be_visible()
+    expect(page.locator("#train-f-resolution:visible, #train-state:visible").first).to_be_visible()
 
 
 def set_box(page: Page, name: str, value: str) -> None:

@@ -9,6 +9,7 @@ window.treinoTrain = (() => {
   let form = null;
   let card = "";
   let serial = 0;
+  let knowsModels = false;
   let waiting = 0;
   let basis = {}; // what the form was filled with, to count what was changed since
 
@@ -57,7 +58,7 @@ window.treinoTrain = (() => {
     const now = values();
     sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
     countChanges(now);
-    send({ kind: "typed", values: now, card });
+    send({ kind: "typed", values: now, card, models: knowsModels });
   }
 
   function soon(pause) {
@@ -93,12 +94,22 @@ window.treinoTrain = (() => {
 
   function choose(name) {
     card = name;
-    for (const radio of all('input[name="train-card"]')) radio.checked = radio.value === name;
+    for (const radio of all('input[name="train-card"]')) {
+      radio.checked = radio.value === name;
+      if (radio.checked) tellPurpose(radio);
+    }
+  }
+
+  function tellPurpose(radio) {
+    const purpose = document.getElementById("train-card-for");
+    purpose.textContent = radio ? one(".card-for", radio.parentElement).textContent : "";
   }
 
   function obey(text) {
     if (!text || !form) return;
     const order = JSON.parse(text);
+    if (order.models) suggest(order.models);
+    if (order.fill && !Object.keys(order.fill).length) return;
     if (order.fill) {
       fill(order.fill);
       basis = order.fill;
@@ -109,6 +120,12 @@ window.treinoTrain = (() => {
       mark(order.problems);
       if (order.again && !waiting) soon(AGAIN_MS);
     }
+  }
+
+  function suggest(models) {
+    knowsModels = true;
+    const list = document.getElementById("train-models");
+    for (const [value, label] of Object.entries(models)) list.append(new Option(label, value));
   }
 
   function find(text) {
@@ -268,12 +285,17 @@ window.treinoTrain = (() => {
       element.addEventListener("change", (event) => {
         if (event.target.id !== "train-search") typed();
       });
+      element.addEventListener("click", (event) => {
+        if (event.target.id === "train-browse") send({ kind: "browse", values: values() });
+      });
       greet();
     },
     cards(element) {
       element.addEventListener("change", (event) => {
         if (event.target.name !== "train-card") return;
         clearTimeout(waiting);
+        waiting = 0;
+        tellPurpose(event.target);
         send({ kind: "card", card: event.target.value, values: values() });
       });
       choose(card);
