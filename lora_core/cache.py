@@ -7,8 +7,6 @@ and an old one is never wrong. Everything is encoded one by one: what is in a fi
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +26,7 @@ from lora_core.dataset.buckets import crop_box
 from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, Conditioning, Frame
 from lora_core.files import WriteError, write_bytes_whole
+from lora_core.places import cache_folder
 from lora_core.plan import Plan, Size
 from lora_core.weights import at_hand
 
@@ -39,15 +38,6 @@ class Example:
     caption: str
     views: tuple[tuple[Tensor, Tensor], ...]  # (mean_CHW, std_CHW), plain and, with random_flip, mirrored
     frame: Frame
-
-
-def folder() -> Path:
-    """Where cached tensors lie: TREINO_CACHE, or the user's cache folder."""
-    if given := os.environ.get("TREINO_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "Treino" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "treino"
 
 
 def encode_pictures(
@@ -138,7 +128,7 @@ class Prompts:
 def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) -> dict[str, Tensor]:
     """Tensors from the cache file of this description, made and written when it is missing or damaged."""
     name = hashlib.sha256(description.encode()).hexdigest()
-    path = folder() / name[:2] / f"{name}.safetensors"
+    path = cache_folder() / name[:2] / f"{name}.safetensors"
     try:
         return load_tensors(path.read_bytes())
     except (OSError, SafetensorError):

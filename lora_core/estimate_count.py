@@ -11,15 +11,16 @@ its prime factors tell how it grows with each, and one count holds for every bat
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -75,11 +76,12 @@ class Ledger(TorchDispatchMode):
         term = (0, 0, 0) if self.plain else factored(size)[0]
         column = self.terms.setdefault(term, len(self.terms))
         self.events.append((column, size))
-        self.known[key] = weakref.finalize(storage, self._part, key, column, size)
 
-    def _part(self, key: int, column: int, size: int) -> None:
-        self.events.append((column, -size))
-        self.known.pop(key, None)
+        def part(_: object) -> None:
+            self.events.append((column, -size))
+            self.known.pop(key, None)
+
+        self.known[key] = weakref.ref(storage, part)
 
     def peak(self) -> list[Poly]:
         """What lives at the worst moments, as polynomials of which the largest counts."""
@@ -118,55 +120,58 @@ def _highest(live: np.ndarray, terms: Sequence[Term]) -> np.ndarray:
     return live[rows]
 
 
-class _Flash(torch.autograd.Function):
+_current: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
+
+
+class _Attention(torch.autograd.Function):
     """Attention as the fused kernels keep it; only shapes are computed."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        batch, heads, rows, _ = query.shape
+        batch, heads, rows, width = query.shape
         output = query.new_empty((batch, rows, heads, value.shape[-1])).transpose(1, 2)
         ctx.save_for_backward(query, key, value, output, query.new_empty((batch, heads, rows), dtype=torch.float32))
+        ctx.products = 2 * batch * heads * rows * key.shape[2] * width  # of one matrix product
+        _told(2 * ctx.products)
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, *_ = ctx.saved_tensors
-        query, key, value = (torch.empty_like(tensor) for tensor in (query, key, value))
-        return query, key, value
+        _told(5 * ctx.products)  # the scores are computed anew
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-class _FusedAttention(TorchFunctionMode):
-    """On the meta device PyTorch would take its plain attention, which keeps every weight between two pixels."""
+def _told(flops: int) -> None:
+    if ledger := _current.get():
+        ledger.compute(flops)
 
-    def __init__(self, ledger: Ledger):
-        super().__init__()
-        self.ledger = ledger
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        if func is Tensor.backward:  # or what is computed anew within it would go without this mode
-            with self:
-                return torch.autograd.backward(args[0])
-        if func is not nn.functional.scaled_dot_product_attention:
-            return func(*args, **given)
-        query, key, value = (args[i] if i < len(args) else given[n] for i, n in enumerate(("query", "key", "value")))
-        if query.device != META:
-            return func(*args, **given)
-        batch, heads, rows, width = query.shape
-        products = 2 * batch * heads * rows * key.shape[2] * width  # of one matrix product
-        self.ledger.compute(2 * products)
-        output: Tensor = _Flash.apply(query, key, value)
-        if output.requires_grad:
-            output.register_hook(lambda _: self.ledger.compute(5 * products))  # the scores are computed anew
-        return output
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    output: Tensor = _Attention.apply(query, key, value)
+    return output
+
+
+@functools.cache
+def _on_meta() -> torch.library.Library:
+    """Fused attention for tensors on the meta device, where PyTorch would take its plain one, which keeps every weight
+    between two pixels. Tensors with memory are none of its business.
+    """
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("scaled_dot_product_attention", _attention, "AutogradMeta")
+    return library
 
 
 @contextmanager
 def counting(ledger: Ledger) -> Iterator[None]:
     """Within the block the ledger is kept, in this thread alone."""
-    # Backward on the meta device would run in a thread where no mode is on.
-    with torch.autograd.set_multithreading_enabled(False), _FusedAttention(ledger), ledger:
-        yield
+    assert _on_meta()
+    token = _current.set(ledger)
+    try:
+        with torch.autograd.set_multithreading_enabled(False), ledger:
+            yield
+    finally:
+        _current.reset(token)
 
 
 def tensors_of(modules: Mapping[str, nn.Module]) -> list[Tensor]:

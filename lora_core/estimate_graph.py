@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from lora_core import lora, optim, train
 from lora_core.cache import Example, Prompts
 from lora_core.config import TrainConfig
 from lora_core.estimate_count import BATCH, META, RANK, SIDE, SIDE_UNIT, Ledger, counting, tensors_of
+from lora_core.estimate_book import PartsCount, StepCount
 from lora_core.estimate_poly import Poly, Term
 from lora_core.estimate_shapes import Shapes
 from lora_core.events import Event
@@ -26,38 +27,8 @@ from lora_core.team import Team
 
 TEXT_CLASSES: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 TOKENS = 77
+FORMATS = {2: torch.float16, 4: torch.float32}
 POOLED = 1280
-
-
-@dataclass(frozen=True)
-class StepCount:
-    """What counting a training step found. Memory in bytes beside the weights; arithmetic in FLOPs.
-
-    moments, draw: live tensors at the worst moments of a step, of a prediction without gradients.
-    adapters: trained numbers. rows: numbers Adafactor keeps. forward, step: of one prediction, of one batch of a step.
-    """
-
-    moments: list[Poly]
-    draw: list[Poly]
-    adapters: Poly
-    rows: Poly
-    frozen: int  # numbers in the UNet
-    forward: Poly
-    step: Poly
-    ops: int
-
-
-@dataclass(frozen=True)
-class PartsCount:
-    """The VAE and the text encoders: numbers in them, live tensors at the worst moments, arithmetic."""
-
-    vae: int
-    texts: int
-    encode: list[Poly]
-    decode: list[Poly]
-    text: list[Poly]
-    encode_flops: Poly
-    decode_flops: Poly
 
 
 def hollow_model(shapes: Shapes, dtype: torch.dtype) -> BaseModel:
@@ -78,14 +49,14 @@ def hollow_model(shapes: Shapes, dtype: torch.dtype) -> BaseModel:
     return BaseModel("counted", family, unet, vae, texts, dict.fromkeys(_tokenizers(texts)), scheduler)
 
 
-def step_count(shapes: Shapes, config: TrainConfig, dtype: torch.dtype) -> StepCount:
+def step_count(shapes: Shapes, config: TrainConfig, number_bytes: int) -> StepCount:
     """Count a step with these modules, checkpointing and so on; batch, size and rank of `config` do not matter.
 
     Raises:
         UserError: the model has none of the layers to train.
     """
     config = counted_config(config)
-    session = hollow_session(shapes, config, dtype, BATCH, SIDE * SIDE_UNIT)
+    session = hollow_session(shapes, config, FORMATS[number_bytes], BATCH, SIDE * SIDE_UNIT)
     ledger = Ledger()
     ledger.ignore(tensors_of(session.model.adapted()))
     with counting(ledger):
@@ -105,9 +76,9 @@ def step_count(shapes: Shapes, config: TrainConfig, dtype: torch.dtype) -> StepC
     )  # fmt: skip
 
 
-def parts_count(shapes: Shapes, dtype: torch.dtype) -> PartsCount:
+def parts_count(shapes: Shapes, number_bytes: int) -> PartsCount:
     """Count encoding a picture (one at a time), decoding a batch, and encoding a caption."""
-    model = hollow_model(shapes, dtype)
+    model = hollow_model(shapes, FORMATS[number_bytes])
     side = SIDE * SIDE_UNIT
     decode, text = Ledger(), Ledger()
     for ledger in (decode, text):
@@ -189,9 +160,15 @@ def session_of(
         config=config, plan=plan, compute=Compute(device, dtype, False), model=model, prompts=prompts,
         training=[Example("", ((mean_CHW, torch.ones_like(mean_CHW)),), frame)], held_out=[], prior=prior,
         parameters=lora.named_parameters(model),
-        optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
+        optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler("cpu", enabled=False), meter=Meter(_nobody, 1, 1, torch.device("cpu")), team=Team(),
     )  # fmt: skip
+
+
+def _optimizer(model: BaseModel, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """The training's own; on the meta device one that takes a single step per tensor, as a fused one does."""
+    groups = lora.parameter_groups(model, config)
+    return torch.optim.SGD(groups, lr=0.0) if device == META else optim.OPTIMIZERS[config.optimizer](groups, config)
 
 
 def conditioning_of(model: BaseModel, batch: int) -> Conditioning:

@@ -11,6 +11,7 @@ from PIL import Image
 from lora_core import checkpoint, lora, lora_file, sample
 from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
+from lora_core.estimate import run_bytes
 from lora_core.events import Emit, Phase
 from lora_core.facts import facts
 from lora_core.files import free_bytes, whole_file, write_bytes_whole
@@ -69,12 +70,7 @@ def restore(session: Session, state: checkpoint.State) -> None:
 
 def check_space(session: Session, run: Run) -> None:
     """Raises UserError when the disk cannot hold the checkpoints and samples this run will leave."""
-    config = session.config
-    numbers = sum(p.numel() for p in session.parameters.values())
-    saves = -(-config.max_train_steps // config.save_steps)
-    states = min(saves, config.keep_states + 1) * numbers * 4 * 3  # weights and two moments in fp32
-    pictures = (saves + 1) * config.sample_count * config.resolution**2 * 3
-    needed = states + (saves + 1) * numbers * 4 + pictures + 20_000_000
+    needed = run_bytes(session.config, sum(p.numel() for p in session.parameters.values()))
     if (free := free_bytes(run.folder)) < needed:
         raise UserError(
             f"This run needs up to {needed / 1e6:,.0f} MB in {run.folder}, where {free / 1e6:,.0f} MB are free; "
