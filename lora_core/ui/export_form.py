@@ -81,7 +81,7 @@ class Form:
         text = self.text
         with gr.Row(elem_id="export-where-row"):
             gr.HTML(f"<h3>{escape(text('export.where'))}</h3>")
-            self.look = gr.Button(text("export.look"), size="sm", scale=0, min_width=110, elem_id="export-look")
+            self.look = gr.Button(text("export.look"), size="sm", scale=0, min_width=150, elem_id="export-look")
         self.places = gr.HTML(f'<p class="export-note">{escape(text("export.looking"))}</p>', elem_id="export-places")
         with gr.Column(visible=False, elem_id="export-folder-row") as self.folder_row:
             with gr.Row():

@@ -44,6 +44,9 @@ class Views:
         """A number as the language of the page writes it."""
         return re.sub(r"(?<=\d)\.(?=\d)", ",", figure) if self.text.language.startswith("pt") else figure
 
+    def size(self, count: int) -> str:
+        return self.local(f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB")
+
     # --- where --------------------------------------------------------------------------------------------------
 
     def places(self, found: Sequence[WebUI], chosen: str) -> str:
@@ -104,7 +107,7 @@ class Views:
             "export.fact_rank": f"{ranks} (DoRA)" if facts.is_dora else ranks,
             "export.fact_layers": self.text("export.layers_text" if facts.has_text_encoder else "export.layers",
                                             n=facts.modules),
-            "export.fact_precision": facts.dtype, "export.fact_size": self.local(f"{facts.size / 2**20:.1f} MiB"),
+            "export.fact_precision": facts.dtype, "export.fact_size": self.size(facts.size),
             "export.fact_base": facts.base_model if facts.base_model != "None" else "",
         }  # fmt: skip
         shown = "".join(
