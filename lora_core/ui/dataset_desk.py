@@ -163,6 +163,8 @@ class Desk:
     def edit(self, act: Callable[[], Any]) -> Any:
         """Do something to the book that pages are to show, and that is no change by another program."""
         book, folder = self.opened()
+        if not folder.is_dir():
+            raise UserError(f"The folder {folder} does not exist: check the path.")
         with self._lock:
             before = book.captions
             try:

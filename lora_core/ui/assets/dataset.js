@@ -242,8 +242,10 @@ window.treinoDataset = (() => {
 
   function fill(isOther) {
     const box = id("caption"), text = caption(chosen);
-    if (isOther || (!drafts.has(chosen) && box.value !== text)) {
+    const isEcho = echo.name === chosen && echo.text === text; // a space at the end is not saved, and typed on after
+    if (isOther || (!drafts.has(chosen) && box.value !== text && !isEcho)) {
       box.value = text;
+      echo = {};
       if (isOther) wasSaved = false;
     }
     drawSaved();
@@ -299,7 +301,7 @@ window.treinoDataset = (() => {
   // does not answer; each holds the caption it began with, so that another program's change is never written over.
 
   const drafts = new Map(); // picture -> {text, was, theirs}
-  let timer = 0, saving = "", joining = "", wasSaved = false, notBefore = 0;
+  let timer = 0, saving = "", joining = "", echo = {}, wasSaved = false, notBefore = 0;
 
   const caption = (name) => (drafts.has(name) ? drafts.get(name).text : captions[name] || "");
   const conflicting = () => [...drafts].find(([name, draft]) => draft.theirs !== undefined && cells.has(name))?.[0];
@@ -366,6 +368,7 @@ window.treinoDataset = (() => {
     } else {
       captions[name] = told.saved;
       joining = name === chosen ? name : "";
+      if (name === chosen) echo = { name, text: told.saved };
       if (now && now.text !== draft.text) drafts.set(name, { text: now.text, was: told.saved }); // typed on meanwhile
       else drafts.delete(name);
       if (name === chosen) {
@@ -477,9 +480,9 @@ window.treinoDataset = (() => {
   function problemLine(problem) {
     const picture = made("img", { loading: "lazy", src: problem.url, alt: "" });
     picture.addEventListener("error", () => picture.classList.add("ds-broken"));
-    const open = made("button", { type: "button", className: "ds-plain" }, picture, made("span", { textContent: problem.message }));
-    if (cells.has(problem.name)) open.dataset.name = problem.name;
-    else open.disabled = true;
+    const isHere = cells.has(problem.name);
+    const open = made(isHere ? "button" : "div", { className: "ds-plain" }, picture, made("span", { textContent: problem.message }));
+    if (isHere) Object.assign(open, { type: "button" }).dataset.name = problem.name;
     return made("li", {}, open, ...problem.fixes.map((fix) => fixButton(fix, [problem])));
   }
 
@@ -587,6 +590,7 @@ window.treinoDataset = (() => {
   async function act(name, more = {}) {
     await allSaved();
     joining = "";
+    echo = {};
     const told = await ask(name, more);
     await soon();
     return told;
