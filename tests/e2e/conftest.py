@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lora_core.ui.instance import browsers
 
@@ -24,6 +24,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+expect.set_options(timeout=60_000)  # a busy computer is slow, not wrong
 _NAMES = ("chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chromium-browser")
 
 
@@ -38,8 +39,12 @@ class Window:
 
     def stop(self) -> int:
         """Ctrl-C, and the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(60)
+        if self.process.stdout:
+            self.process.stdout.close()
+        return code
 
 
 def start_window(folder: Path, *arguments: str) -> Window:
@@ -50,11 +55,11 @@ def start_window(folder: Path, *arguments: str) -> Window:
         "TREINO_CACHE": str(folder / "cache"), "TREINO_RUNS": str(folder / "runs"), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    log = (folder / "window.log").open("w", encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "gui.py"), "--no-window", "--port", "0", *arguments],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
-    )  # fmt: skip
+    with (folder / "window.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "gui.py"), "--no-window", "--port", "0", *arguments],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
+        )  # fmt: skip
     assert process.stdout
     line = process.stdout.readline()
     found = re.search(r"http://\S+", line)
@@ -67,8 +72,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
     """One window for all tests; each leaves it as usable as it found it."""
     window = start_window(tmp_path_factory.mktemp("window"))
     yield window
-    if window.process.poll() is None:
-        window.stop()
+    window.stop()
 
 
 def _program() -> str:
@@ -101,7 +105,7 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
         )  # fmt: skip
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda told: wrong.append(f"console: {told.text}") if told.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"page: {error}"))
         page.on("request", lambda asked: None if _is_here(asked.url) else wrong.append(f"request: {asked.url}"))

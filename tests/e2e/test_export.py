@@ -43,7 +43,7 @@ def opened(page: Page) -> None:
     """The tab with the run filled in."""
     page.locator("#tab-export-button").click()
     page.locator("#export-look").click()
-    expect(page.locator("#export-places")).to_contain_text("ComfyUI", timeout=60_000)
+    expect(page.locator("#export-places")).to_contain_text("ComfyUI")
     expect(page.locator("#export-name input")).to_have_value("zebu", timeout=90_000)
 
 
@@ -66,7 +66,7 @@ def test_by_mouse(page_en: Page, scene: Scene, shot: Callable[[Page, str], Path]
     name.fill("zebra")
     expect(page.locator("#export-name-wrong .export-wrong")).to_have_count(0)
     page.locator("#export-go").click()
-    expect(page.locator("#export-result")).to_contain_text("zebra is in ComfyUI", timeout=60_000)
+    expect(page.locator("#export-result")).to_contain_text("zebra is in ComfyUI")
     expect(page.locator("#export-result")).to_contain_text("Press R in ComfyUI")
     assert scene.loras() == ["zebra.json", "zebra.png", "zebra.safetensors"]
     page.locator("#export-result [data-copy]").click()
@@ -82,12 +82,12 @@ def test_by_mouse(page_en: Page, scene: Scene, shot: Callable[[Page, str], Path]
     expect(page.locator("#export-taken")).to_be_hidden()
     page.locator("#export-go").click()
     page.get_by_role("button", name="Keep both, as zebra-2").click()
-    expect(page.locator("#export-result")).to_contain_text("zebra-2 is in ComfyUI", timeout=60_000)
+    expect(page.locator("#export-result")).to_contain_text("zebra-2 is in ComfyUI")
     page.locator("#export-more").get_by_role("button").click()
     page.locator("#export-notes textarea").fill("newer")
     page.locator("#export-go").click()
     page.locator("#export-replace").click()
-    expect(page.locator("#export-result")).to_contain_text("zebra is in ComfyUI", timeout=60_000)
+    expect(page.locator("#export-result")).to_contain_text("zebra is in ComfyUI")
     card = scene.comfy / "models" / "loras" / "zebra.json"
     assert json.loads(card.read_text(encoding="utf-8"))["notes"] == "newer"
     assert [name for name in scene.loras() if name.endswith(".safetensors")] == ["zebra-2.safetensors", "zebra.safetensors"]
@@ -109,7 +109,7 @@ def test_by_keyboard_in_portuguese(open_page: Callable[..., Page], scene: Scene,
     page.keyboard.type(" listrada")
     page.locator("#export-go").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#export-result")).to_contain_text("zebu está em ComfyUI", timeout=60_000)
+    expect(page.locator("#export-result")).to_contain_text("zebu está em ComfyUI")
     card = json.loads((scene.comfy / "models" / "loras" / "zebu.json").read_text(encoding="utf-8"))
     assert card["activation text"] == "zebu listrada"
     shot(page, "export_pt_dark")
@@ -129,6 +129,6 @@ def test_any_lora_is_converted(page_en: Page, scene: Scene, tmp_path: Path, shot
     page.locator("#convert-folder input").fill(str(tmp_path))
     page.locator("#convert-name input").fill("turned")
     page.locator("#convert-go").click()
-    expect(page.locator("#convert-result")).to_contain_text("turned.safetensors", timeout=60_000)
+    expect(page.locator("#convert-result")).to_contain_text("turned.safetensors")
     assert facts_of(tmp_path / "turned.safetensors").family == "sd1"
     shot(page, "convert_en")

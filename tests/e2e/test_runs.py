@@ -33,12 +33,12 @@ def opened(page: Page) -> None:
     expect(page.locator('[role="tab"][data-tab-id="runs"]')).to_have_count(1)
     page.locator("#tab-runs-button").click()
     page.locator("#runs-search input").fill("cmp")
-    expect(page.locator("#runs-list tbody tr")).to_have_count(4, timeout=60_000)
+    expect(page.locator("#runs-list tbody tr")).to_have_count(4)
 
 
 def choose(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).click()
-    expect(page.locator("#runs-details h3")).to_have_text(name, timeout=30_000)
+    expect(page.locator("#runs-details h3")).to_have_text(name)
 
 
 def test_list_compare_and_details(page_en: Page, runs: Path, shot: Callable[[Page, str], Path]) -> None:
@@ -49,7 +49,7 @@ def test_list_compare_and_details(page_en: Page, runs: Path, shot: Callable[[Pag
     expect(page.locator('th[aria-sort="ascending"]')).to_contain_text("Best loss")
     for name in ("cmp-one", "cmp-two"):
         page.get_by_label(f"Compare {name}").check()
-    expect(page.locator("#runs-details svg .plot-line")).to_have_count(2, timeout=30_000)
+    expect(page.locator("#runs-details svg .plot-line")).to_have_count(2)
     expect(page.locator(".runs-differ")).to_contain_text("0.0003")
     page.locator("#runs-kind").get_by_text("Training loss").click()
     expect(page.locator('#runs-details svg[role="img"]')).to_contain_text("Training loss")
@@ -60,7 +60,7 @@ def test_list_compare_and_details(page_en: Page, runs: Path, shot: Callable[[Pag
     expect(page.locator("#runs-details img").first).to_have_js_property("complete", True)
     shot(page, "runs_details_en")
     page.locator('.runs-name[data-value="cmp-broken"]').click()
-    expect(page.locator("#runs-details .runs-wrong")).to_contain_text("config.toml", timeout=30_000)
+    expect(page.locator("#runs-details .runs-wrong")).to_contain_text("config.toml")
     expect(page.locator("#runs-resume")).to_be_disabled()
     expect(page.locator("#runs-export")).to_be_enabled()
 
@@ -73,14 +73,14 @@ def test_rename_delete_and_bring_back_by_keyboard(
     page.locator('.runs-name[data-value="cmp-two"]').focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(page.locator("#runs-details h3")).to_have_text("cmp-one", timeout=30_000)
+    expect(page.locator("#runs-details h3")).to_have_text("cmp-one")
     page.locator("#runs-rename").focus()
     page.keyboard.press("Enter")
     box = page.locator("#runs-new-name input")
     expect(box).to_have_value("cmp-one")
     box.fill("cmp-início")
     box.press("Enter")
-    expect(page.locator("#runs-details h3")).to_have_text("cmp-início", timeout=30_000)
+    expect(page.locator("#runs-details h3")).to_have_text("cmp-início")
     assert (runs / "cmp-início" / "config.toml").is_file()
     before = sorted(os.listdir(runs / "cmp-início"))
 
@@ -94,11 +94,11 @@ def test_rename_delete_and_bring_back_by_keyboard(
     page.locator("#runs-delete").click()
     page.locator("#runs-delete-yes").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#runs-list tbody tr")).to_have_count(3, timeout=30_000)
+    expect(page.locator("#runs-list tbody tr")).to_have_count(3)
     assert not (runs / "cmp-início").exists()
     page.locator("#runs-undo").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#runs-list tbody tr")).to_have_count(4, timeout=30_000)
+    expect(page.locator("#runs-list tbody tr")).to_have_count(4)
     assert sorted(os.listdir(runs / "cmp-início")) == before
     shutil.rmtree(runs / "cmp-início")
 
