@@ -73,7 +73,7 @@ def test_a_preset_of_ones_own_is_a_file_that_treino_reads(tmp_path: Path) -> Non
     assert preset.title == 'My "best": \\ç/' and cards.all()[name].values == preset.values
     assert TrainConfig.of(preset.values) == config.replace(trigger_word="", train_data_dir="")
     assert "secret" not in path.read_text(encoding="utf-8")
-    html = cards_html(cards, PT, lambda preset: "", name)
+    html = cards_html(cards, PT, {}, name)
     assert "My &quot;best&quot;" in html and html.count('type="radio"') == len(presets()) + 1
     assert html.count(" checked") == 1
     path.with_name("broken.toml").write_text("x = [", encoding="utf-8")
@@ -83,7 +83,7 @@ def test_a_preset_of_ones_own_is_a_file_that_treino_reads(tmp_path: Path) -> Non
 
 
 def test_portuguese_cards_speak_portuguese(tmp_path: Path) -> None:
-    html = cards_html(Cards(tmp_path), PT, lambda preset: "cerca de 2 GiB")
+    html = cards_html(Cards(tmp_path), PT, {"style": "cerca de 2 GiB"})
     assert "Início rápido" in html and "cerca de 2 GiB" in html
     for preset in presets():
         assert preset.title not in html and preset.description not in html
@@ -131,6 +131,7 @@ def test_a_new_window_begins_with_the_quick_start_ready_to_go(app: App) -> None:
         time.sleep(0.1)
         found = setup.look_at(order["fill"])
     assert (found.problems, found.reason) == ({}, "") and found.config is not None
+    assert "train-plan-memory" in found.plan and "MiB of" in found.plan, "the toy model's memory and disk are known"
     assert "11 to train on, 1 held out" in found.plan and "64×64 (12)" in found.plan
 
 

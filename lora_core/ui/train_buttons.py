@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lora_core.run import Run
+from lora_core.ui.train_cost import changes_text
 from lora_core.ui.train_history import History
 from lora_core.ui.training import LIVE, Training
 
@@ -62,8 +63,4 @@ def retry_changes(run: Run) -> dict[str, object]:
 
 def retry_label(run: Run, text: Texts) -> str:
     """The button that starts again, with what it changes."""
-    parts = [
-        text(f"settings.{name}") if value is True else f"{text(f'settings.{name}')} {value}"
-        for name, value in retry_changes(run).items()
-    ]
-    return text("train.retry", changes=", ".join(parts))
+    return text("train.retry", changes=changes_text(retry_changes(run), text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -88,20 +88,19 @@ def beginning(cards: Cards, folder: str) -> str:
     return REAL_WORK
 
 
-def cards_html(cards: Cards, text: Texts, cost: Callable[[Preset], str], chosen: str = "") -> str:
-    """The cards as one group of radio buttons; `cost` says what a preset needs on this machine, or nothing."""
+def cards_html(cards: Cards, text: Texts, costs: Mapping[str, str], chosen: str = "") -> str:
+    """The cards as one group of radio buttons; `costs`: what a card needs on this machine, where that is known."""
     parts = []
     for name, preset in cards.all().items():
         title, description = _words(name, preset, text)
-        price = f'<span class="card-cost">{escape(told)}</span>' if (told := cost(preset)) else ""
+        price = f'<span class="card-cost">{escape(told)}</span>' if (told := costs.get(name, "")) else ""
         checked = " checked" if name == chosen else ""
         parts.append(
             f'<label class="card" data-card="{escape(name)}" title="{escape(description)}">'
             f'<input type="radio" name="train-card" value="{escape(name)}"{checked}>'
             f'<strong>{escape(title)}</strong><span class="card-for">{escape(description)}</span>{price}</label>'
         )
-    group = f'<div class="cards" role="radiogroup" aria-label="{escape(text("train.cards"))}">{"".join(parts)}</div>'
-    return f'{group}<p class="card-purpose" id="train-card-for" aria-live="polite"></p>'
+    return f'<div class="cards" role="radiogroup" aria-label="{escape(text("train.cards"))}">{"".join(parts)}</div>'
 
 
 def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str]:

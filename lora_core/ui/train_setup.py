@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from lora_core.config import Preset, TrainConfig, settings
+from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
 from lora_core.run import Run
 from lora_core.ui import form
 from lora_core.ui.dataset_pick import browse, can_browse
 from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
+from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line, size
 from lora_core.ui.train_models import Models
 from lora_core.ui.train_plan import Outlook, Pictures, new_folder, outlook, preset_values
 from lora_core.ui.train_words import translated
@@ -52,6 +53,7 @@ class Setup:
     _pictures = Pictures()
     _orders = count(1)
     _models = Models()
+    _costs = CardCosts()
 
     def __init__(self, app: App, text: Texts):
         self.app, self.text = app, text
@@ -65,7 +67,13 @@ class Setup:
         return form.form_html(self.text, usual, can_browse())
 
     def cards_html(self, chosen: str = "") -> str:
-        return cards_html(self.cards, self.text, self._cost, chosen)
+        known = self._costs.of(self.cards.all()) or {} if self.app.core_ready() else {}
+        lines = {name: card_line(cost.memory, self.text) for name, cost in known.items() if cost.memory}
+        return cards_html(self.cards, self.text, lines, chosen)
+
+    def costs_are_known(self) -> bool:
+        """Whether the cards tell what they need; until then they are without it."""
+        return self.app.core_ready() and self._costs.of(self.cards.all()) is not None
 
     def empty_plan(self, is_wrong: bool = False) -> str:
         key = "train.plan_wrong" if is_wrong else "train.plan_empty"
@@ -169,7 +177,7 @@ class Setup:
             ("pictures", text(key, n=len(plan.training), held=held)),
             ("steps", text("train.plan_steps_epochs", steps=plan.steps, epochs=epochs)),
             ("buckets", self._sizes(plan)),
-            ("disk", text("train.plan_disk_free", have=size(found.free_bytes))),
+            *self._cost_lines(found, config, plan),
             ("folder", str(new_folder(self.app.runs_folder, config))),
         ]
         rows = "".join(
@@ -183,14 +191,20 @@ class Setup:
         notes = f'<ul class="plan-notes">{notes}</ul>' if notes else ""
         return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{notes}</section>'
 
+    def _cost_lines(self, found: Outlook, config: TrainConfig, plan: Plan) -> list[tuple[str, str]]:
+        """Memory and disk, as far as they are known."""
+        free = size(found.free_bytes)
+        known = cost(config, plan) if self.app.core_ready() else None
+        lines = [("memory", memory_line(known.memory, self.text))] if known and known.memory else []
+        if known is None or known.disk_bytes is None:
+            return [*lines, ("disk", self.text("train.plan_disk_free", have=free))]
+        return [*lines, ("disk", self.text("train.plan_disk_of", need=size(known.disk_bytes), have=free))]
+
     def _sizes(self, plan: Plan) -> str:
         ordered = sorted(plan.buckets.items(), key=lambda entry: -entry[1])
         shown = ", ".join(f"{width}×{height} ({n})" for (width, height), n in ordered[:MOST_SIZES])
         more = len(ordered) - MOST_SIZES
         return f"{shown} {self.text('train.plan_more_sizes', n=more)}" if more > 0 else shown
-
-    def _cost(self, preset: Preset) -> str:
-        return ""
 
     # --- what is started --------------------------------------------------------------------------------------
 
@@ -218,8 +232,3 @@ class Setup:
     def _start(self, config: TrainConfig) -> None:
         folder = new_folder(self.app.runs_folder, config)
         self.app.training.start(config.replace(output_dir=str(folder)))
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

@@ -47,6 +47,7 @@ class TrainTab:
     def _build_setup(self) -> None:
         text = self.text
         self.cards = gr.HTML(self.setup.cards_html(), elem_id="train-cards", js_on_load=_js("cards"))
+        gr.HTML('<p class="card-purpose" id="train-card-for" aria-live="polite"></p>', js_on_load=None)
         with gr.Row(elem_id="train-columns"):
             with gr.Column(scale=3, min_width=420, elem_id="train-form"):
                 gr.HTML(self.setup.form_html(), js_on_load=_js("form"))
@@ -124,7 +125,12 @@ class TrainTab:
         order = {"problems": found.problems, "again": found.again, "n": said["n"]}
         if not said.get("models"):
             order["models"] = self.setup.found_models()
+        updates: Updates = {}
+        if not said.get("costs") and self.setup.costs_are_known():
+            order["costs"] = True
+            updates[self.cards] = self.setup.cards_html()
         return {
+            **updates,
             self.orders: json.dumps(order, ensure_ascii=False),
             self.plan: found.plan,
             self.start: gr.update(interactive=not found.reason),

@@ -10,6 +10,8 @@ window.treinoTrain = (() => {
   let card = "";
   let serial = 0;
   let knowsModels = false;
+  let knowsCosts = false;
+  let asked = 0; // how often for what the machine can tell of itself
   let waiting = 0;
   let basis = {}; // what the form was filled with, to count what was changed since
 
@@ -58,7 +60,7 @@ window.treinoTrain = (() => {
     const now = values();
     sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
     countChanges(now);
-    send({ kind: "typed", values: now, card, models: knowsModels });
+    send({ kind: "typed", values: now, card, models: knowsModels, costs: knowsCosts });
   }
 
   function soon(pause) {
@@ -102,13 +104,14 @@ window.treinoTrain = (() => {
 
   function tellPurpose(radio) {
     const purpose = document.getElementById("train-card-for");
-    purpose.textContent = radio ? one(".card-for", radio.parentElement).textContent : "";
+    if (purpose) purpose.textContent = radio ? one(".card-for", radio.parentElement).textContent : "";
   }
 
   function obey(text) {
     if (!text || !form) return;
     const order = JSON.parse(text);
     if (order.models) suggest(order.models);
+    if (order.costs) knowsCosts = true;
     if (order.fill && !Object.keys(order.fill).length) return;
     if (order.fill) {
       fill(order.fill);
@@ -118,7 +121,8 @@ window.treinoTrain = (() => {
     }
     if (order.problems && order.n === serial) {
       mark(order.problems);
-      if (order.again && !waiting) soon(AGAIN_MS);
+      const isCurious = !(knowsCosts && knowsModels) && asked++ < 20;
+      if ((order.again || isCurious) && !waiting) soon(AGAIN_MS);
     }
   }
 
