@@ -112,6 +112,8 @@ def of_same_run(every: list[Found], path: Path) -> list[Found]:
 def misfit(text: Texts, about: About, base: str) -> str:
     """Why a LoRA does not go with a base model, as far as shows without loading it; "" when nothing speaks against it."""
     names = family_names(text)
+    if about.trained_on and base == about.base:
+        return ""
     if about.family and base == STARTER and not about.is_toy:
         return text("test.fit_not_toy", family=names[about.family])
     other = _family_of(base)

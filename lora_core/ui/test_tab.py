@@ -163,11 +163,9 @@ class TrialTab:
         if not seen:
             threading.Thread(target=self.desk.look_into_webuis, name="webui LoRAs", daemon=True).start()
             return {**self._live(seen, picked), **self.form.choices()}
-        updates = self.look(seen, picked)
         if seen["is_filled"] or not self.page.app.core_ready():
-            return updates
-        now = updates[self.seen] if isinstance(updates[self.seen], dict) else seen
-        return {**updates, **({} if lora else self._as_it_was()), self.seen: {**now, "is_filled": True}}
+            return self.look(seen, picked)
+        return {**self._live({**seen, "is_filled": True}, picked), **({} if lora else self._as_it_was())}
 
     def look(self, seen: dict[str, Any], picked: list[str]) -> Updates:
         if seen.get("serial") == self.bench.view.serial:
