@@ -30,11 +30,11 @@ def tiny_assets(folder: Path) -> Path:
         )
         _change(folder / family / "unet", norm_num_groups=16, attention_head_dim=4 if family == "sd1" else [2] * levels)
         _change(folder / family / "vae", block_out_channels=[8] * 4, norm_num_groups=4)
-        _change(folder / family / "text_encoder", intermediate_size=64, num_hidden_layers=2)
+        _change(folder / family / "text_encoder", intermediate_size=64, num_hidden_layers=1)
     _change(folder / "sd1" / "text_encoder", hidden_size=96, vocab_size=49408, projection_dim=96)
     _change(folder / "sd2" / "text_encoder", vocab_size=1000)
     _change(folder / "sdxl" / "text_encoder", vocab_size=1000)
-    _change(folder / "sdxl" / "text_encoder_2", vocab_size=1000, num_hidden_layers=2)
+    _change(folder / "sdxl" / "text_encoder_2", vocab_size=1000, num_hidden_layers=1)
     _change(
         folder / "sdxl" / "unet", transformer_layers_per_block=[1, 1, 1], addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=1280 + 6 * 8,
@@ -70,5 +70,6 @@ def tiny_checkpoint(family: str, assets: Path, dtype: torch.dtype = torch.float1
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
     return path

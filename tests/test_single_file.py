@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders import single_file_utils as theirs
+from safetensors import safe_open
 from torch import Tensor
 
 from lora_core import base_models, identify, ldm_names, single_file
 from lora_core.errors import UserError
+from lora_core.events import Event, Finished, Warned
 from lora_core.families import BaseModel, parts
 from lora_core.identify import settings_in
 from lora_core.weights import Source, bring
 from tests import stripped
 from tests.single_files import FAMILIES, tiny_assets, tiny_checkpoint, use, write
+from tests.training import config_for, run
 
 
 def load(path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
@@ -287,3 +290,32 @@ def test_v_prediction_by_mark_by_metadata_by_yaml_and_by_rule_of_thumb(assets: P
     (tmp_path / "model.yaml").write_text('model:\n  params:\n    parameterization: "v"\n', encoding="utf-8")
     assert kind(sd1) == ("v_prediction", False)
     assert identify.of_path(tmp_path / "model.safetensors").prediction_type == "v_prediction"
+
+
+def test_a_single_file_is_trained_on_with_another_vae_and_what_it_predicts(
+    sd1: dict[str, Tensor], pictures: Path, tmp_path: Path
+) -> None:
+    model = write(tmp_path / "models" / "mein Modell.safetensors", {n: t for n, t in sd1.items() if not n.startswith(VAE)})
+    vae = write(tmp_path / "models" / "vae.safetensors", {n: t for n, t in sd1.items() if n.startswith(VAE)})
+    values = {"vae": str(vae), "prediction_type": "v_prediction", "max_train_steps": 2, "private_metadata": True}
+    job, events = run(config_for(model, pictures, tmp_path / "run", **values))
+    assert job.state == "finished" and isinstance(events[-1], Finished), job.error
+    with safe_open(job.run.folder / events[-1].path, "pt") as lora:
+        metadata = lora.metadata()
+    assert metadata["modelspec.prediction_type"] == "v" and str(tmp_path) not in str(metadata)
+    job, events = run(config_for(model, pictures, tmp_path / "run", **{**values, "vae": str(tmp_path / "none.pt")}))
+    assert isinstance(job.error, UserError) and "There is no VAE" in str(job.error)
+
+
+def test_v_prediction_is_told_when_it_was_a_guess(assets: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def emit(event: Event) -> None:
+        told.extend([event.message] if isinstance(event, Warned) else [])
+
+    path = write(tmp_path / "model.safetensors", tiny_checkpoint("sd2", assets))
+    model = base_models.open_hollow(str(path), torch.float32, emit)
+    assert model.prediction_type == "epsilon" and "--prediction_type" in told[0]
+    told.clear()
+    model = base_models.open_hollow(str(path), torch.float32, emit, prediction_type="v_prediction")
+    assert model.prediction_type == "v_prediction" and not told
