@@ -160,8 +160,9 @@ class _Known:
 
 def _restored(entry: dict[str, Any]) -> Identity | None:
     try:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-        return Identity(**{name: value for name, value in values.items() if name != "stamp"})
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+        values.pop("stamp")
+        return Identity(**values)
     except TypeError:  # of another version
         return None
 

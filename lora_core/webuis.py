@@ -225,12 +225,12 @@ def _swarm_loras(folder: Path) -> Path:
 
 def checkpoint_folders(webui: WebUI) -> list[Path]:
     """The folders in which a webui keeps whole models, those that are there."""
-    find = {
+    find: dict[str, Callable[[Path], list[Path]]] = {
         "ComfyUI": _comfy_checkpoints, "SwarmUI": _swarm_checkpoints, "Fooocus": _fooocus_checkpoints,
         "InvokeAI": lambda folder: [folder / "models"],
         "Stability Matrix": lambda folder: [folder / "Models" / "StableDiffusion"],
-    }.get(webui.kind, _a1111_checkpoints)  # fmt: skip
-    return [path for path in dict.fromkeys(find(webui.folder)) if path.is_dir()]
+    }  # fmt: skip
+    return [path for path in dict.fromkeys(find.get(webui.kind, _a1111_checkpoints)(webui.folder)) if path.is_dir()]
 
 
 def _a1111_checkpoints(folder: Path) -> list[Path]:

@@ -219,7 +219,7 @@ def free_device_memory() -> None:
     for backend in (torch.cuda, torch.xpu, torch.mps):
         available = getattr(backend, "is_available", torch.backends.mps.is_available)
         if available():
-            backend.empty_cache()  # type: ignore[attr-defined]  # all three have it
+            backend.empty_cache()
 
 
 def _matched(
