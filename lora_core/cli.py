@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import shlex
@@ -32,6 +33,7 @@ from lora_core.terminal import Terminal
 
 if TYPE_CHECKING:
     from lora_core.job import Job
+    from lora_core.plan import Plan
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +173,7 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     for line in (*_headlines(wanted.config, team), *wanted.notes):
         terminal.say(line)
     job = Job(wanted.config, wanted.resume, [terminal, events.append], team)
+    job.announce = functools.partial(_tell_plan, terminal, team)
     _watch(job, terminal)
     terminal.close()
     if isinstance(job.error, UserError):
@@ -215,6 +218,14 @@ def _headlines(config: TrainConfig, team: Team) -> tuple[str, str]:
         f"Treino {__version__}: {config.train_data_dir} to {lora}",
         f"{size} on {config.pretrained_model_name_or_path}, {where}",
     )
+
+
+def _tell_plan(terminal: Terminal, team: Team, config: TrainConfig, plan: Plan) -> None:
+    from lora_core import outlook, precision
+
+    compute = precision.choose(config.device, config.mixed_precision, team)
+    for line in outlook.lines(config, plan, compute):
+        terminal.say(line)
 
 
 def _watch(job: Job, terminal: Terminal) -> None:

@@ -151,7 +151,8 @@ def steps_down(config: TrainConfig) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     now: dict[str, object] = {}
     if not config.gradient_checkpointing:
-        found.append(now := {"gradient_checkpointing": True})
+        now = {"gradient_checkpointing": True}
+        found.append(now)
     batch, added = config.train_batch_size, config.gradient_accumulation_steps
     while batch > 1:
         smaller = math.ceil(batch / 2)

@@ -40,7 +40,7 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device = META, plain: bool = False):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.plain = device, plain
         self.known: dict[int, Any] = {}
         self.terms: dict[Term, int] = {}
@@ -116,8 +116,10 @@ def _highest(live: np.ndarray, terms: Sequence[Term]) -> np.ndarray:
         (b, s, r) for b in (1, 2, 4, 8, 16, 64) for s in (0.5, 1, 4, 8, 12, 16, 24, 32) for r in (1, 4, 16, 32, 128, 1024)
     ]
     worth = np.array([[b ** t[0] * s ** t[1] * r ** t[2] for (b, s, r) in sizes] for t in terms])
-    rows = sorted({int(row) for start in range(0, len(sizes), 32) for row in (live @ worth[:, start : start + 32]).argmax(0)})
-    return live[rows]
+    found: set[int] = set()
+    for start in range(0, len(sizes), 32):  # in parts, for memory
+        found.update((live @ worth[:, start : start + 32]).argmax(0).tolist())
+    return live[sorted(found)]
 
 
 _current: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
@@ -148,7 +150,7 @@ def _told(flops: int) -> None:
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    output: Tensor = _Attention.apply(query, key, value)
+    output: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
     return output
 
 

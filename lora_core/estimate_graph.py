@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lora_core import lora, optim, train
 from lora_core.cache import Example, Prompts
 from lora_core.config import TrainConfig
-from lora_core.estimate_count import BATCH, META, RANK, SIDE, SIDE_UNIT, Ledger, counting, tensors_of
 from lora_core.estimate_book import PartsCount, StepCount
+from lora_core.estimate_count import BATCH, META, RANK, SIDE, SIDE_UNIT, Ledger, counting, tensors_of
 from lora_core.estimate_poly import Poly, Term
 from lora_core.estimate_shapes import Shapes
 from lora_core.events import Event
@@ -46,7 +45,8 @@ def hollow_model(shapes: Shapes, dtype: torch.dtype) -> BaseModel:
         module.requires_grad_(False).eval()
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     family = replace(identify(shapes.unet), tokenize=_tokens)
-    return BaseModel("counted", family, unet, vae, texts, dict.fromkeys(_tokenizers(texts)), scheduler)
+    tokenizers = {name.replace("text_encoder", "tokenizer"): _Tokenizer() for name in texts}
+    return BaseModel("counted", family, unet, vae, texts, dict(tokenizers), scheduler)
 
 
 def step_count(shapes: Shapes, config: TrainConfig, number_bytes: int) -> StepCount:
@@ -125,6 +125,12 @@ def counted_config(config: TrainConfig) -> TrainConfig:
     return TrainConfig.of({**asked, **prior, "lora_dropout": dropout, "lora_rank": RANK, "train_batch_size": BATCH})
 
 
+class _Tokenizer:
+    """What the families ask of a tokenizer beside tokens."""
+
+    eos_token_id = 0
+
+
 class _OneBatch:
     """A plan of nothing but one batch."""
 
@@ -189,10 +195,6 @@ def _plain_conditioning(model: BaseModel, batch: int, device: torch.device) -> C
 
 def _tokens(model: BaseModel, captions: Any) -> dict[str, Tensor]:
     return {name: torch.zeros(len(captions), TOKENS, dtype=torch.long) for name in model.tokenizers}
-
-
-def _tokenizers(texts: Mapping[str, Any]) -> list[str]:
-    return [name.replace("text_encoder", "tokenizer") for name in texts]
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:

@@ -9,11 +9,11 @@ import gc
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_core import base_models, checkpoint, results
+from lora_core import base_models, checkpoint, estimate_speed, results
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
 from lora_core.failures import explain
@@ -42,6 +42,7 @@ class Job:
         self.run = Run(Path(config.output_dir).expanduser())
         self.state = "idle"
         self.error: Exception | None = None
+        self.announce: Callable[[TrainConfig, Plan], None] = lambda config, plan: None  # called when the plan is made
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
         self._wake = threading.Condition()
         self._paused = self._stop = self._sample = self._save = False
@@ -116,6 +117,7 @@ class Job:
         identity = results.identity(config, digest(dataset))
         state = self._resumed(identity) if self.resume else None
         self._begin(state)
+        self.announce(config, plan)
         session = prepare(config, dataset, plan, self._emit_or_stop, self.team)
         session.meter.emit = self._emit  # from here on a stop is for `wants_stop`, which saves
         results.check_space(session, self.run)
@@ -152,6 +154,7 @@ class Job:
 
     def _finish(self, session: Session) -> None:
         path = results.write_final(session, self.run)
+        estimate_speed.remember(session)
         stopped = session.step < self.config.max_train_steps
         self._emit(Finished(session.step, path.name, session.best_step, stopped))
 
