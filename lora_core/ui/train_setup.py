@@ -98,8 +98,8 @@ class Setup:
         last = self.app.recall("train_form")
         if isinstance(last, dict):
             card = self.app.recall("train_card")
-            return self._order(form.boxes(form.typed_values(last)), card if isinstance(card, str) else "")
-        return self.choose(FIRST, {})
+            return self._order(form.boxes(form.typed_values(last)), card if isinstance(card, str) else "", first=True)
+        return self._order(form.boxes(self.cards.values(FIRST, {})), FIRST, first=True)
 
     def choose(self, card: str, boxed: Mapping[str, object]) -> str:
         return self._order(form.boxes(self.cards.values(card, form.read(boxed))), card)
@@ -118,8 +118,10 @@ class Setup:
             return self._order(form.boxes({**now, "train_data_dir": folder}), "")
         return self._order(form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card)
 
-    def _order(self, boxed: Mapping[str, object], card: str) -> str:
-        return json.dumps({"fill": boxed, "card": card, "order": next(self._orders)}, ensure_ascii=False)
+    def _order(self, boxed: Mapping[str, object], card: str, first: bool = False) -> str:
+        """`first`: only for a form that is empty still; a letter from another tab may have been quicker."""
+        order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first}
+        return json.dumps(order, ensure_ascii=False)
 
     def browse(self, boxed: Mapping[str, object]) -> str:
         """Let the system's own dialog fill in the folder of pictures."""

@@ -113,6 +113,7 @@ window.treinoTrain = (() => {
     if (order.models) suggest(order.models);
     if (order.costs) knowsCosts = true;
     if (order.fill && !Object.keys(order.fill).length) return;
+    if (order.first && Object.keys(basis).length) return;
     if (order.fill) {
       fill(order.fill);
       basis = order.fill;
