@@ -222,7 +222,7 @@ def test_what_cannot_be_done_is_a_sentence_in_the_language_of_the_page(page: Pag
 
 
 def test_nonsense_is_refused_and_surprises_reach_the_error_panel(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    nonsense = [{"act": "no such"}, ["state"], {"act": "state", "version": "x", "edits": 1}, {"act": "preview", "find": "x"}]
+    nonsense = ({"act": "none"}, ["state"], {"act": "state", "version": "x", "edits": 1}, {"act": "preview", "find": "x"})
     for asked in nonsense:
         assert page.client.post("/dataset", json=asked).status_code == 400
     assert page.client.post("/dataset", content=b"{").status_code == 400

@@ -172,7 +172,9 @@ class Desk:
             finally:
                 self._changed(before)
                 stamp = _stamp(folder)
-                self.version += stamp[1] != self._stamp[1]
+                if stamp[1] != self._stamp[1]:
+                    self.problems = tuple(each for each in self.problems if each.path.exists())
+                    self.version += 1
                 self._stamp = stamp
                 self.read(_REST_S)
 
