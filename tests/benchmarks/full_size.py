@@ -1,6 +1,6 @@
 """Two real steps on models of full size, through the door, on whatever this computer has: seconds and memory.
 
-    python -m tests.benchmarks.full_size [sd1 sd2 sdxl] [--resolution 256]
+    python -m tests.benchmarks.full_size [sd1 sd2 sdxl] [--resolution 128]
 
 The weights are random, with the shapes of the families' own settings, written as a diffusers folder in fp16 to a
 temporary folder (2 to 7 GB) that is removed at the end. A CPU without bf16 units computes in fp32: SDXL's UNet alone
@@ -63,15 +63,20 @@ def build(family: str, folder: Path) -> int:
 
 
 def _fill(module: torch.nn.Module, file: Path) -> int:
-    """Write random weights of the module's shapes in fp16, small enough that nothing overflows."""
-    rng = torch.Generator().manual_seed(0)
-    tensors = {}
+    """Write random weights of the module's shapes in fp16, small enough that nothing overflows.
+
+    All are cut from one row of random numbers: to draw billions takes minutes, and no two layers begin at one place.
+    """
+    row = torch.randn(2**24 + 1, generator=torch.Generator().manual_seed(0)).half()
+    tensors, begin = {}, 0
     for name, parameter in module.named_parameters():
+        count = parameter.numel()
         if parameter.dim() < 2:  # biases and scales of normalisations
-            value = torch.zeros(parameter.shape) if name.endswith("bias") else torch.ones(parameter.shape)
+            value = torch.zeros(count) if name.endswith("bias") else torch.ones(count)
         else:
-            value = torch.randn(parameter.shape, generator=rng) / math.sqrt(parameter[0].numel())
-        tensors[name] = value.half()
+            value = row.roll(begin % len(row)).repeat(-(-count // len(row)))[:count] / math.sqrt(parameter[0].numel())
+        tensors[name] = value.half().view(parameter.shape)
+        begin += 104_729
     save_file(tensors, file, {"format": "pt"})
     return sum(tensor.numel() for tensor in tensors.values())
 
@@ -126,7 +131,7 @@ def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", default=list(PIPELINES), metavar="sd1|sd2|sdxl")
-    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--resolution", type=int, default=128)
     asked = parser.parse_args()
     for family in asked.families:
         with tempfile.TemporaryDirectory() as home:
