@@ -64,7 +64,10 @@ class Files:
             name, side, _ = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         except (ValueError, binascii.Error) as cause:
             raise Refused from cause
-        path = Path(name).resolve()  # follows links: one that leads out of the folder is refused
+        try:
+            path = Path(name).resolve()  # follows links: one that leads out of the folder is refused
+        except (ValueError, OSError, RuntimeError) as cause:  # no name of a file, or links in a circle
+            raise Refused(name) from cause
         if not any(path.is_relative_to(folder) for folder in self._allowed):
             raise Refused(name)
         if not path.is_file():
