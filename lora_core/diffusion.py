@@ -67,10 +67,10 @@ def sample_timesteps(
     """`count` timesteps and the weight of each in the loss, of a schedule whose timesteps weigh `weight_T`.
 
     by_weight: draw each as often as it weighs, all of the mean weight: the same expected gradient with less noise, for
-    no picture is spent on a timestep that hardly counts. Each batch is spread evenly over what is drawn from (Kingma et
-    al. 2021, app. I.1), which keeps a timestep's odds and takes more of the noise out.
+    no picture is spent on a timestep that hardly counts.
     """
-    odds = (weight_T if by_weight else torch.ones_like(weight_T)).double().cumsum(0)
-    share = (torch.arange(count, dtype=torch.float64) + torch.rand((), generator=rng, dtype=torch.float64)) / count
-    timesteps = torch.searchsorted(odds, share * odds[-1], right=True).clamp(max=len(odds) - 1)
-    return timesteps, weight_T.mean().expand(count) if by_weight else weight_T[timesteps]
+    if by_weight:
+        timesteps = torch.multinomial(weight_T.double(), count, replacement=True, generator=rng)
+        return timesteps, weight_T.mean().expand(count)
+    timesteps = torch.randint(len(weight_T), (count,), generator=rng)
+    return timesteps, weight_T[timesteps]

@@ -51,14 +51,13 @@ def test_noise_offset_shifts_whole_channels() -> None:
     assert plain.mean(dim=(2, 3)).std() < 0.1
 
 
-def test_timesteps_cover_the_schedule_evenly() -> None:
-    """One in each of as many equal shares as there are pictures, and over many draws every timestep as often."""
-    ones = torch.ones(1000)
-    for step in range(20):
-        timesteps, weight = diffusion.sample_timesteps(10, ones, False, diffusion.generator(step))
-        assert (timesteps // 100).tolist() == list(range(10)) and bool((weight == 1).all())
-    drawn = torch.cat([diffusion.sample_timesteps(1, ones, False, diffusion.generator(s))[0] for s in range(4000)])
-    assert torch.histc(drawn.double(), 10, 0, 1000).sub(400).abs().max() < 80
+def test_every_timestep_is_drawn_as_often_as_it_should_be() -> None:
+    ones, ramp = torch.ones(1000), torch.linspace(0, 2, 1000)
+    even, weight = diffusion.sample_timesteps(4000, ones, False, diffusion.generator(1))
+    assert torch.histc(even.double(), 10, 0, 1000).sub(400).abs().max() < 80 and bool((weight == 1).all())
+    rising, weight = diffusion.sample_timesteps(4000, ramp, True, diffusion.generator(1))
+    assert torch.histc(rising.double(), 4, 0, 1000).sub(torch.tensor([250, 750, 1250, 1750])).abs().max() < 120
+    assert bool((weight == ramp.mean()).all())
 
 
 def test_drawing_by_weight_has_the_same_mean_and_less_noise() -> None:
