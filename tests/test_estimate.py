@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,18 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lora_core import base_models, estimate, estimate_book, estimate_graph, train
+from lora_core import base_models, estimate, estimate_book, estimate_graph, estimate_speed, outlook, precision, train
 from lora_core.config import PRESETS, TrainConfig, presets, read_preset
 from lora_core.errors import UserError
 from lora_core.estimate import Memory
+from lora_core.estimate_book import SHIPPED, Book, Graph
 from lora_core.estimate_poly import At, Poly, top, worst
 from lora_core.estimate_shapes import Shapes, of_family, shapes_of
+from lora_core.job import Job
+from lora_core.plan import Plan
 from lora_core.precision import Device
+from tests.benchmarks import memory as memory_benchmark
+from tests.training import config_for
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 MIB, GIB = 2**20, 2**30
@@ -48,33 +55,250 @@ def measured_peak(work: Any) -> int:
 # --- against a real step ----------------------------------------------------------------------------------------------
 
 
+QUICK = {"target_modules": TrainConfig.of(read_preset(PRESETS / "quickstart.toml").values).target_modules}
+LESSONS = {"prior_pictures": 1, "prior_prompts": ("x",), "train_text_encoder": True}
+
+
 @pytest.mark.parametrize(
     ("batch", "width", "height", "values"),
     [
         (3, 16, 16, {"lora_rank": 4}),
-        (2, 24, 16, {"lora_rank": 8, "gradient_checkpointing": True}),
-        (2, 16, 16, {"lora_rank": 4, "train_text_encoder": True, "prior_pictures": 1, "prior_prompts": ("x",)}),
+        (2, 24, 16, {"lora_rank": 8, "gradient_checkpointing": True, **QUICK, **LESSONS}),
     ],
 )
-def test_a_real_step_takes_what_was_counted(
-    own_cache: Path, batch: int, width: int, height: int, values: dict[str, object]
-) -> None:
+def test_a_real_step_takes_what_was_counted(batch: int, width: int, height: int, values: dict[str, object]) -> None:
     shapes = shapes_of("starter")
-    config = settings(train_batch_size=batch, **values)
+    config = settings(**{"train_batch_size": batch, **values})
     model = base_models.load("starter", torch.float32, lambda event: None)
     session = estimate_graph.session_of(model, shapes, config, torch.float32, (width, height), CPU)
     train.optimizer_step(session)  # Adam's moments are there from now on
-    session.step = 0
+    standing = measured_bytes(session)
     real = measured_peak(lambda: train.optimizer_step(session))
-    estimate_book.learn(shapes, config, 4)
     scale = shapes.pixels_per_latent
     found = estimate.memory(config, shapes, [(width * scale, height * scale)])
     assert found and found.exact
     assert found.activations == pytest.approx(real, rel=0.1)
-    assert found.adapters == sum(p.numel() * 4 for p in session.parameters.values())
-    assert found.weights == sum(
-        p.numel() * 4
-        for module in ([model.unet, *model.text_encoders.values()] if config.train_text_encoder else [model.unet])
-        for p in module.parameters()
-        if not p.requires_grad
+    assert found.weights + found.adapters + found.optimizer == pytest.approx(standing, rel=0.001)
+
+
+def measured_bytes(session: train.Session) -> int:
+    """Of weights, adapters and the optimizer's state."""
+    modules = session.model.adapted() if session.config.train_text_encoder else {"unet": session.model.unet}
+    state = [t for values in session.optimizer.state.values() for t in values.values() if isinstance(t, torch.Tensor)]
+    return sum(t.numel() * t.element_size() for t in [*(p for m in modules.values() for p in m.parameters()), *state])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_what_the_optimizer_keeps_is_what_it_keeps(optimizer: str) -> None:
+    shapes = shapes_of("starter")
+    config = settings(optimizer=optimizer, lora_rank=8, **QUICK, **LESSONS)
+    model = base_models.load("starter", torch.float32, lambda event: None)
+    session = estimate_graph.session_of(model, shapes, config, torch.float32, (8, 8), CPU)
+    train.optimizer_step(session)
+    states = session.optimizer.state.values()
+    kept = sum(t.numel() * 4 for s in states for t in s.values() if isinstance(t, torch.Tensor) and t.dim())
+    found = estimate.memory(config, shapes)
+    assert found and found.optimizer == pytest.approx(kept, rel=0.01)
+
+
+@pytest.mark.parametrize(("checkpointing", "mib"), [(False, 790), (True, 221)])
+def test_the_real_sd15_takes_what_was_counted_by_hand(checkpointing: bool, mib: int) -> None:
+    """Attention at 512 pixels, with adapters in 16 bit as they are in that table."""
+    config = TrainConfig.of({"target_modules": ATTENTION, "gradient_checkpointing": checkpointing})
+    assert memory_benchmark.half_bytes(of_family("sd1"), config) / MIB == pytest.approx(mib, rel=0.1)
+
+
+# --- the counts that come with Treino ---------------------------------------------------------------------------------
+
+
+def test_the_shipped_counts_are_those_of_the_step_as_it_is() -> None:
+    """When this fails, the step has changed: python -m tests.benchmarks.memory --write after deleting counts.json."""
+    shapes, config = shapes_of("starter"), settings(target_modules=("to_q", "to_v"))
+    fresh = estimate_graph.step_count(shapes, config, 4)
+    kept = Book.read(SHIPPED).steps[Graph.of(shapes, config, 4)]
+    for where in (At(1, 1, 16), At(8, 4, 4)):
+        for name in ("moments", "draw"):
+            assert worst(getattr(kept, name), where) == pytest.approx(worst(getattr(fresh, name), where), rel=0.01)
+        assert kept.step.at(where) == pytest.approx(fresh.step.at(where), rel=0.01)
+    assert kept.adapters.at(At(1, 1, 16)) == sum(
+        p.numel() for p in estimate_graph.hollow_session(
+            shapes, config.replace(lora_rank=16), torch.float32, 1, 8
+        ).parameters.values()
+    )  # fmt: skip
+
+
+def test_sd15_computes_what_the_textbook_says() -> None:
+    """0.81 TFLOP forward, 0.98 backward at 512 pixels; recomputing adds a forward less what is not needed."""
+    shapes, where = of_family("sd1"), At.of(1, (64, 64), 16)
+    for checkpointing, backward in ((False, 0.98), (True, 1.57)):
+        config = TrainConfig.of({"target_modules": ATTENTION, "gradient_checkpointing": checkpointing})
+        found = Book.read(SHIPPED).steps[Graph.of(shapes, config, 2)]
+        assert found.forward.at(where) / 1e12 == pytest.approx(0.81, rel=0.02)
+        assert (found.step.at(where) - found.forward.at(where)) / 1e12 == pytest.approx(backward, rel=0.02)
+
+
+def test_little_memory_is_the_least_of_the_presets_for_real_models() -> None:
+    peaks = {}
+    for preset in presets():
+        if preset.name != "quickstart":
+            config = TrainConfig.of(preset.values)
+            found = estimate.memory(config, of_family("sd1"))
+            assert found, preset.name
+            peaks[preset.name] = (found.peak_step, found.total)
+    least = peaks.pop("low_memory")
+    assert all(least[0] < step and least[1] <= total for step, total in peaks.values()), (least, peaks)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_needs_no_torch() -> None:
+    code = (
+        "import sys; from lora_core import estimate; from lora_core.config import TrainConfig\n"
+        "config = TrainConfig.of({'target_modules': ['to_q', 'to_v'], 'mixed_precision': 'no'})\n"
+        "found = estimate.peak_for(config, 'starter')\n"
+        "print(found.total > 0, 'torch' in sys.modules)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PRESETS.parent)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_more_of_anything_takes_more() -> None:
+    shapes = shapes_of("starter")
+    base = estimate.memory(settings(resolution=128), shapes)
+    for more in ({"resolution": 256}, {"train_batch_size": 2}, {"lora_rank": 32}, {"gradient_accumulation_steps": 2}):
+        larger = estimate.memory(settings(**{"resolution": 128, **more}), shapes)
+        assert base and larger and larger.peak_step > base.peak_step, more
+
+
+def test_an_uncounted_graph_is_bounded_by_one_that_holds_it_and_learned_when_asked(own_cache: Path) -> None:
+    config, shapes = settings(target_modules=("to_q",)), shapes_of("starter")
+    bound = estimate.memory(config, shapes)
+    exact = estimate.learn(config, "starter")
+    assert bound and not bound.exact and exact.exact and exact.peak_step <= bound.peak_step
+    assert estimate.memory(config, shapes) == exact
+    estimate_book.own_file().write_text("{", encoding="utf-8")
+    assert estimate.memory(config, shapes) == bound, "a damaged book is as good as none"
+    assert estimate.memory(settings(use_dora=True), shapes) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "certain"),
+    [
+        ("runwayml/stable-diffusion-v1-5", "sd1", True), ("stabilityai/stable-diffusion-2-1", "sd2", True),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl", True), ("someone/juggernautXL", "sdxl", False),
+        ("someone/dreams", "sd1", False),
+    ],
+)  # fmt: skip
+def test_a_model_still_on_the_hub_counts_as_of_its_family(name: str, family: str, certain: bool) -> None:
+    shapes = shapes_of(name)
+    assert (shapes.family, shapes.certain, shapes.here) == (family, certain, False)
+
+
+def test_a_folder_is_read_and_nonsense_refused(tiny_sd1: Path) -> None:
+    assert shapes_of(str(tiny_sd1)).here and shapes_of(str(tiny_sd1)).unet_key() != shapes_of("starter").unet_key()
+    with pytest.raises(UserError, match="no such file"):
+        shapes_of("no model")
+
+
+def test_settings_written_out_in_full_are_the_same_model() -> None:
+    """As diffusers saves a config: every default is in it."""
+    short = of_family("sd1")
+    full = {**short.unet, "mid_block_type": "UNetMidBlock2DCrossAttn", "num_attention_heads": None, "sample_size": 96}
+    assert Shapes("sd1", full, short.text_encoders, short.vae).unet_key() == short.unet_key()
+
+
+# --- what to do when it does not fit ----------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
+    config, shapes = TrainConfig.of({"target_modules": ATTENTION, "train_batch_size": 4}), of_family("sd1")
+    card = Device("cuda:0", "small", 5 * GIB)
+    found = estimate.fits(config, shapes, card)
+    assert found and not found.fits and found.has == 5 * GIB
+    assert found.remedies[0].changes == {"gradient_checkpointing": True}
+    totals = [remedy.memory.total for remedy in found.remedies]
+    assert totals == sorted(totals, reverse=True) and totals[-1] + estimate.RESERVE_BYTES <= card.bytes
+    last = config.replace(**found.remedies[-1].changes)
+    assert last.train_batch_size * last.gradient_accumulation_steps >= 4
+    enough = estimate.fits(config, shapes, Device("cuda:0", "large", 80 * GIB))
+    assert enough and enough.fits and not enough.remedies
+    hopeless = estimate.fits(config, shapes, Device("cuda:0", "tiny", GIB))
+    assert hopeless and not hopeless.fits and hopeless.remedies[-1].memory.total + estimate.RESERVE_BYTES > GIB
+
+
+def test_the_smallest_card_is_one_that_is_sold() -> None:
+    def of(total: int) -> int | None:
+        return Memory(0, 0, 0, 0, 0, total, 0).smallest_card_gb
+
+    assert (of(GIB), of(5 * GIB), of(5 * GIB + 1), of(500 * GIB)) == (2, 6, 8, None)
+
+
+def test_polynomials_are_compared_and_read_back() -> None:
+    small, large = Poly({(0, 0, 0): 1.0, (1, 2, 0): 2.0}), Poly({(0, 0, 0): 3.0, (1, 2, 0): 2.0})
+    other = Poly({(0, 0, 1): 9.0})
+    assert top([small, large, other]) == [large, other]
+    assert worst([large, other], At(2, 3, 1)) == 39.0
+    assert Poly.from_json(large.to_json()) == large
+
+
+# --- disk and time ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_sd1: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real run of the starter in a cache of its own: what it announced, its plan, settings and folders."""
+    home = tmp_path_factory.mktemp("ran")
+    before = os.environ["TREINO_CACHE"]
+    os.environ["TREINO_CACHE"] = str(home / "cache")
+    try:
+        config = config_for(
+            "starter", pictures, home / "out", target_modules=["to_q", "to_v"], max_train_steps=14, save_steps=7,
+            sample_count=1,
+        )  # fmt: skip
+        told: list[tuple[TrainConfig, Plan]] = []
+        job = Job(config)
+        job.announce = lambda config, plan: told.append((config, plan))
+        job.start()
+        assert job.wait(300) and job.error is None, job.error
+        yield config, told[0][1], home
+    finally:
+        os.environ["TREINO_CACHE"] = before
+
+
+def test_disk_is_told_and_not_exceeded(ran: Any) -> None:
+    config, plan, home = ran
+    found = estimate.disk(config, plan, shapes_of("starter"))
+    assert found
+    run = sum(path.stat().st_size for path in (home / "out").rglob("*") if path.is_file())
+    cache = sum(p.stat().st_size for p in (home / "cache").rglob("*.safetensors"))
+    assert run <= found.run < run * 20 + 30_000_000
+    assert cache / 2 < found.cache < cache
+
+
+def test_a_run_leaves_its_speed_and_others_follow_by_arithmetic(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, plan, home = ran
+    monkeypatch.setenv("TREINO_CACHE", str(home / "cache"))
+    shapes, compute = shapes_of("starter"), precision.choose("cpu", "no")
+    same = estimate_speed.step_seconds(config, shapes, compute, plan.buckets)
+    twice = estimate_speed.step_seconds(config.replace(train_batch_size=4), shapes, compute, plan.buckets)
+    assert same and same.measured and twice and not twice.measured and not twice.rough
+    assert twice.step_seconds == pytest.approx(2 * same.step_seconds, rel=0.01)
+    whole = estimate_speed.run_seconds(config, plan, shapes, compute)
+    assert whole and whole.step_seconds > same.step_seconds * plan.steps
+    card = precision.Compute(torch.device("cuda"), torch.float16, True, (), "a card")
+    assert estimate_speed.step_seconds(config, shapes, card, plan.buckets) is None, "another device was never timed"
+    estimate_speed.speeds_file().write_text("[]", encoding="utf-8")
+    rough = estimate_speed.step_seconds(config, shapes, compute, plan.buckets)
+    assert rough and rough.rough and rough.step_seconds > 0
+    assert estimate_speed.cpu() == estimate_speed.cpu()
+
+
+def test_the_terminal_tells_the_plan_in_two_lines(ran: Any) -> None:
+    config, plan, _ = ran
+    first, second = outlook.lines(config, plan, precision.choose("cpu", "no"))
+    assert first == "7 pictures and 2 held out in 3 sizes; 14 steps, which are 3.5 epochs"
+    assert second.startswith("needs ") and "MiB of memory" in second and "disk up to" in second
+    card = precision.Compute(torch.device("cuda"), torch.float16, True, (), "a card")
+    real = outlook.lines(config.replace(pretrained_model_name_or_path="runwayml/stable-diffusion-v1-5"), plan, card)
+    assert "(fits cards from " in real[1] and real[1].endswith("time known after the first steps")

@@ -1,0 +1,141 @@
+"""Predicted peaks of device memory for SD 1.5, 2.1 and XL by modules and checkpointing; measured ones beside them.
+
+    python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--write]
+
+"computed" needs no graphics card: the training step runs on tensors without memory (lora_core/estimate_count.py).
+With a CUDA card the same step runs there too, on random weights built from the configs, and "measured" is
+torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither.
+--half: adapters in 16 bit instead of fp32, as the hand count of a textbook loop has them. --write: count anew what comes
+with Treino (lora_core/families/assets/counts.json), minutes for each graph of SDXL.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+
+from lora_core import estimate, estimate_graph, train
+from lora_core.bases import STARTER
+from lora_core.config import TARGETS, TrainConfig, find_preset
+from lora_core.estimate_book import SHIPPED, Book, Graph, Parts, learn
+from lora_core.estimate_count import Ledger, counting, tensors_of
+from lora_core.estimate_shapes import Shapes, of_family, shapes_of
+from lora_core.files import write_text_whole
+
+MIB = 2**20
+RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024}
+MODULES: dict[str, tuple[str, ...]] = {
+    "q v": ("to_q", "to_v"),
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "attention, ff": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
+    "attention, ff, proj": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
+    "all": TARGETS,
+}
+
+
+def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
+    """The graphs whose counts come with Treino: the presets', the usual modules, and all, which holds every other."""
+    names = ("careful", "character", "low_memory", "object", "style")
+    for preset in names:
+        for number_bytes in (2, 4):
+            yield of_family("sd1"), TrainConfig.of(find_preset(preset).values), number_bytes
+    yield shapes_of(STARTER), TrainConfig.of(find_preset("quickstart").values), 4
+    for family in RESOLUTION:
+        for checkpointing in (True, False):
+            for number_bytes in (2, 4):
+                for modules in (*MODULES.values(), None):
+                    targets = modules or TARGETS
+                    config = {"target_modules": targets, "gradient_checkpointing": checkpointing}
+                    yield of_family(family), TrainConfig.of({**config, "train_text_encoder": not modules}), number_bytes
+
+
+def write() -> None:
+    """Count what the shipped book does not hold."""
+    book = Book.read(SHIPPED)
+    for shapes, config, number_bytes in shipped():
+        graph, parts = Graph.of(shapes, config, number_bytes), Parts.of(shapes, number_bytes)
+        if graph in book.steps and parts in book.parts:
+            continue
+        print(f"counting {shapes.family}, {', '.join(graph.targets)}", flush=True)
+        book.steps[graph] = estimate_graph.step_count(shapes, config, number_bytes)
+        book.parts[parts] = estimate_graph.parts_count(shapes, number_bytes)
+        write_text_whole(SHIPPED, book.text())
+
+
+def half_bytes(shapes: Shapes, config: TrainConfig) -> int:
+    """Live bytes of a step beside weights and adapters, with adapters in 16 bit."""
+    side = config.resolution // shapes.pixels_per_latent
+    session = estimate_graph.hollow_session(shapes, config, torch.float16, config.train_batch_size, side)
+    for parameter in session.parameters.values():
+        parameter.data = parameter.data.half()
+    ledger = Ledger(plain=True)
+    ledger.ignore(tensors_of(session.model.adapted()))
+    with counting(ledger):
+        train.optimizer_step(session)
+    return int(ledger.most())
+
+
+def measured(shapes: Shapes, config: TrainConfig) -> tuple[int, int]:
+    """Peak bytes allocated on the card in a second step, and those beside weights, adapters and optimizer."""
+    card, side = torch.device("cuda"), config.resolution // shapes.pixels_per_latent
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    model = estimate_graph.hollow_model(shapes, torch.float16)
+    model.unet.to_empty(device=card)
+    with torch.no_grad():
+        for parameter in model.unet.parameters():
+            parameter.normal_(std=0.02)
+    session = estimate_graph.session_of(model, shapes, config, torch.float16, (side, side), card)
+    train.optimizer_step(session)
+    torch.cuda.synchronize()
+    standing = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    train.optimizer_step(session)
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated()
+    return peak - before, peak - standing
+
+
+def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) -> str:
+    shapes = of_family(family)
+    config = TrainConfig.of({
+        "target_modules": MODULES[name], "gradient_checkpointing": checkpointing, "resolution": RESOLUTION[family],
+        "lora_rank": asked.rank, "train_batch_size": asked.batch,
+    })  # fmt: skip
+    learn(shapes, config, 2)
+    found = estimate.memory(config, shapes)
+    assert found, "it was just counted"
+    cells = [f"{family:5} {name:20} {'checkpointed' if checkpointing else 'plain':12}"]
+    cells += [f"{found.activations / MIB:10,.0f} {found.peak_step / MIB:10,.0f} {found.total / MIB:10,.0f} computed"]
+    if asked.half:
+        cells.append(f"{half_bytes(shapes, config) / MIB:10,.0f} computed, adapters in 16 bit")
+    if torch.cuda.is_available():
+        peak, step = measured(shapes, config)
+        cells.append(f"{step / MIB:10,.0f} {peak / MIB:10,.0f} measured")
+    return "  ".join(cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", choices=list(RESOLUTION), default=list(RESOLUTION))
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--half", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    if asked.write:
+        write()
+        return
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA card here: nothing is measured"
+    print(f"MiB, frozen model in 16 bit, rank {asked.rank}, batch {asked.batch}; {where}")
+    print(f"{'':39} {'step adds':>10} {'step':>10} {'whole run':>10}")
+    for family in asked.families:
+        for name in MODULES:
+            for checkpointing in (False, True):
+                print(row(family, name, checkpointing, asked), flush=True)
+
+
+if __name__ == "__main__":
+    main()
