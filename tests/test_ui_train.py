@@ -87,6 +87,8 @@ def test_portuguese_cards_speak_portuguese(tmp_path: Path) -> None:
     assert "Início rápido" in html and "cerca de 2 GiB" in html
     for preset in presets():
         assert preset.title not in html and preset.description not in html
+        shipped = (EN(f"train.preset_{preset.name}"), EN(f"train.preset_{preset.name}_for"))
+        assert shipped == (preset.title, preset.description), "the card says what the preset's own file says"
 
 
 def test_a_folder_begins_with_the_toy_model_only_for_its_own_concept(tmp_path: Path, pictures: Path) -> None:
@@ -308,6 +310,7 @@ def test_out_of_memory_offers_the_next_settings(tiny_sd1: Path, pictures: Path, 
 
 def test_sentences_of_the_core_are_said_in_portuguese(pictures: Path) -> None:
     from lora_core.dataset import scan
+    from lora_core.failures import explain
     from lora_core.plan import Plan
 
     config = TrainConfig.of({"trigger_word": "absent", "save_steps": 9999, "train_data_dir": str(pictures)})
@@ -319,4 +322,6 @@ def test_sentences_of_the_core_are_said_in_portuguese(pictures: Path) -> None:
         said = translated(notice, PT)
         assert said != notice and translated(notice, EN) == notice
     assert "absent" in translated(notices[-1], PT)
+    out_of_memory = explain(MemoryError(), config)
+    assert translated(out_of_memory, PT).endswith("Recomece com --gradient_checkpointing.")
     assert translated("Something nobody translated.", PT) == "Something nobody translated."

@@ -165,7 +165,8 @@ def _field(s: Setting, text: Texts) -> str:
 
 def help_of(s: Setting, text: Texts) -> str:
     """The help of a setting: English stands beside the setting, other languages in their settings.toml."""
-    return s.help if text.language == "en" else text(f"settings.help_{s.name}")
+    key = f"help_{s.name}"
+    return s.help if text.language == "en" else text(f"settings.{key}")
 
 
 def _ticks(s: Setting) -> str:

@@ -104,11 +104,9 @@ def cards_html(cards: Cards, text: Texts, costs: Mapping[str, str], chosen: str 
 
 
 def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str]:
-    """Title and description; those of the shipped presets stand in their English files and in other languages' texts."""
+    """Title and description; the shipped presets' in the language of the page."""
     if name.startswith(OWN_PREFIX):
         return preset.title, preset.description or text("train.own_preset")
-    if text.language == "en":
-        return preset.title, preset.description
     return text(f"train.preset_{name}"), text(f"train.preset_{name}_for")
 
 

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lora_core.dataset.items import KINDS
+from lora_core.ui.texts import load
 
 if TYPE_CHECKING:
     from lora_core.ui.texts import Texts
 
-ENGLISH = Path(__file__).parent / "locale" / "en"
-FILES = ("events", "problems")  # of the training; of the pictures
+SENTENCES = (
+    "few_pictures", "one_save", "no_trigger", "cpu_format", "no_bf16", "dataset_changed", "no_cache", "more_like_it",
+    "gpu_memory", "start_with", "memory", "diverged", "file_unusable", "unforeseen", "folder_missing",
+    "folder_is_file", "folder_closed", "folder_empty", "folder_others", "none_readable", "picture_kinds", "base_missing",
+    "base_unloadable", "base_no_index", "odd_size", "other_settings", "other_base", "no_space", "checkpoint_damaged",
+    "no_checkpoint", "folder_unwritable", "no_such_layers", "disk_full", "busy", "nothing_going_on", "preset_gone",
+    "preset_nameless", "file_missing", "file_no_settings", "file_not_toml",
+)  # fmt: skip
 
 
 def translated(sentence: str, text: Texts) -> str:
@@ -25,21 +32,17 @@ def translated(sentence: str, text: Texts) -> str:
         return sentence
     for key, pattern in _patterns():
         if match := pattern.fullmatch(sentence):
-            return text(key, **match.groupdict())
+            return text(key, **{name: translated(part, text) for name, part in match.groupdict().items()})
     return sentence
 
 
 @functools.cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Each English template as a pattern, the most specific first."""
-    found = []
-    for file in FILES:
-        path = ENGLISH / f"{file}.toml"
-        if path.is_file():
-            entries = tomllib.loads(path.read_text(encoding="utf-8"))
-            found += [(f"{file}.{key}", value) for key, value in entries.items() if isinstance(value, str)]
-    found.sort(key=lambda entry: -len(re.sub(r"\{\w+\}", "", entry[1])))
-    return tuple((key, _pattern(template)) for key, template in found)
+    english = load("en")
+    keys = [*(f"events.{name}" for name in SENTENCES), *(f"problems.{kind}" for kind in KINDS)]
+    keys.sort(key=lambda key: -len(re.sub(r"\{\w+\}", "", english[key])))
+    return tuple((key, _pattern(english[key])) for key in keys)
 
 
 def _pattern(template: str) -> re.Pattern[str]:
