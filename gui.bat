@@ -1,37 +1,59 @@
 @echo off
-rem Opens Treino by a double click: finds a Python that fits, and says what to do where there is none.
+rem Opens Treino's window. A double click is enough.
 setlocal
 cd /d "%~dp0"
-set PYTHONUTF8=1
-set PYTHON=
+title Treino
+set "PYTHONUTF8=1"
+set "PYTHON="
 
-for %%P in ("py -3" "python" "python3") do if not defined PYTHON call :try %%P
-if not defined PYTHON goto none
+rem The launcher of python.org finds the newest Python; the others may be an old one, or the Store's stand-in.
+call :try py -3
+if defined PYTHON goto start
+call :try python
+if defined PYTHON goto start
+call :try python3
+if defined PYTHON goto start
 
+echo.
+if defined FOUND goto unsuited
+echo Treino needs Python, and none was found on this computer.
+goto advice
+
+:unsuited
+echo Python was found, but Treino needs a 64-bit Python, 3.11 or newer.
+
+:advice
+echo.
+echo   1. Open https://www.python.org/downloads/ and download Python 3.13 (64-bit).
+echo   2. Run the installer, and tick "Add python.exe to PATH" on its first page.
+echo   3. Double click gui.bat again.
+echo.
+echo If a shop opens instead when Python is started: Settings, Apps, Advanced app settings,
+echo App execution aliases; switch off python.exe and python3.exe there.
+goto failed
+
+:start
 %PYTHON% gui.py %*
-if errorlevel 1 goto failed
-exit /b 0
-
-:try
-rem The Store's "python" is no Python but an advertisement: it prints nothing and ends with an error.
-for /f "delims=" %%V in ('%~1 -c "import sys; print('good' if sys.version_info[:2] >= (3, 11) and sys.maxsize > 2**32 else 'bad')" 2^>nul') do set FOUND=%%V
-if "%FOUND%"=="good" set PYTHON=%~1
-if "%FOUND%"=="bad" set UNFIT=1
-set FOUND=
-exit /b 0
-
-:none
+if not errorlevel 1 goto done
+if errorlevel 130 if not errorlevel 131 goto done
 echo.
-if defined UNFIT echo The Python on this computer is too old or a 32-bit one. Treino needs 3.11 or newer, 64-bit.
-if not defined UNFIT echo There is no Python on this computer.
-echo Install Python 3.13 (64-bit) from https://www.python.org/downloads/windows/
-echo and tick "Add python.exe to PATH" in its installer. Then double click gui.bat again.
-echo.
-pause
-exit /b 1
+echo Treino ended with an error. The lines above say why.
 
 :failed
 echo.
-echo Treino ended with an error; the lines above tell why.
 pause
 exit /b 1
+
+:done
+exit /b 0
+
+rem Sets PYTHON to the command if it runs a 64-bit Python that is new enough; FOUND if it runs any Python.
+rem The Store's stand-in prints nothing of its own and fails.
+:try
+%* -c "import sys" >nul 2>nul
+if errorlevel 1 goto :eof
+set "FOUND=1"
+%* -c "import sys; sys.exit(not (sys.version_info >= (3, 11) and sys.maxsize > 2**32))" >nul 2>nul
+if errorlevel 1 goto :eof
+set "PYTHON=%*"
+goto :eof

@@ -141,7 +141,8 @@ def _trial() -> Machine:
 
 def _fastest(work: Callable[[], object]) -> float:
     """Seconds of the middle one of as many tries as go into the time."""
-    laps, until = [], time.perf_counter() + TRY_S
+    laps: list[float] = []
+    until = time.perf_counter() + TRY_S
     work()
     while not laps or time.perf_counter() < until:
         began = time.perf_counter()

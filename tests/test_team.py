@@ -134,7 +134,7 @@ def test_without_a_launcher_a_process_is_alone() -> None:
 
 def test_the_batches_of_a_step_are_dealt_out_whole() -> None:
     dealt = [list(Team(size=3, rank=rank).share(6)) for rank in range(3)]
-    assert sorted(sum(dealt, [])) == list(range(6)) and {len(share) for share in dealt} == {2}
+    assert sorted(n for share in dealt for n in share) == list(range(6)) and {len(share) for share in dealt} == {2}
     assert list(Team().share(2)) == [0, 1]
 
 

@@ -47,8 +47,18 @@ def test_our_own_page_is_let_in(ours: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example:7861", "localhost.evil.example", "192.168.1.7:7861", "[::", "[::1", "", "0x7f.1", "a@b"],
-)  # fmt: skip
+    [
+        "evil.example",
+        "127.0.0.1.evil.example:7861",
+        "localhost.evil.example",
+        "192.168.1.7:7861",
+        "[::",
+        "[::1",
+        "",
+        "0x7f.1",
+        "a@b",
+    ],
+)
 def test_a_rebound_name_is_refused(ours: TestClient, host: str) -> None:
     assert ours.get("/", headers={"host": host}).status_code == 403
 
@@ -56,13 +66,18 @@ def test_a_rebound_name_is_refused(ours: TestClient, host: str) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:8080"},
-        {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:8080"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
         {"origin": HOME, "sec-fetch-site": "cross-site"},
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("path", ["/preferences", "/dataset", "/dataset/upload/a/b", "/en/gradio_api/upload", "/en/gradio_api/queue/join"])
+)
+@pytest.mark.parametrize(
+    "path", ["/preferences", "/dataset", "/dataset/upload/a/b", "/en/gradio_api/upload", "/en/gradio_api/queue/join"]
+)
 def test_another_origin_is_refused(ours: TestClient, path: str, headers: dict[str, str]) -> None:
     assert ours.post(path, headers=headers, content=b"x").status_code == 403
 
@@ -84,10 +99,21 @@ def test_another_origin_reads_nothing_but_may_link_to_the_page(ours: TestClient)
 @pytest.mark.parametrize(
     "path",
     [
-        "proxy=http://evil.example", "vibe-edit", "vibe-code", "openapi.json", "dev/reload", "deep_link", "runs", "call/x",
-        "stream/a/b/c/playlist.m3u8", "custom_component/a/b/c/d", "process_recording", "run-history/connect", "profiling/traces",
+        "proxy=http://evil.example",
+        "vibe-edit",
+        "vibe-code",
+        "openapi.json",
+        "dev/reload",
+        "deep_link",
+        "runs",
+        "call/x",
+        "stream/a/b/c/playlist.m3u8",
+        "custom_component/a/b/c/d",
+        "process_recording",
+        "run-history/connect",
+        "profiling/traces",
     ],
-)  # fmt: skip
+)
 def test_gradios_other_routes_are_closed(ours: TestClient, path: str) -> None:
     assert ours.get(f"/en/gradio_api/{path}").status_code == 404
     assert ours.post(f"/en/gradio_api/{path}", headers=POST).status_code == 404
@@ -103,10 +129,21 @@ def test_gradios_file_route_gives_what_was_uploaded(tmp_path: Path) -> None:
     ours = client(uploads)
     assert ours.get(f"/en/gradio_api/file={uploads / 'a b.png'}").status_code == 200
     for name in (
-        str(outside), f"{uploads}/../outside.png", f"{uploads}/%2e%2e/outside.png", f"{uploads}/link.png", f"{uploads}2",
-        "/etc/passwd", "etc/passwd", "../../etc/passwd", "//server/share/a.png", r"\\server\share\a.png", "file:///etc/passwd",
-        "http://evil.example/a.png", f"{uploads}/a%00.png", r"C:\Windows\win.ini",
-    ):  # fmt: skip
+        str(outside),
+        f"{uploads}/../outside.png",
+        f"{uploads}/%2e%2e/outside.png",
+        f"{uploads}/link.png",
+        f"{uploads}2",
+        "/etc/passwd",
+        "etc/passwd",
+        "../../etc/passwd",
+        "//server/share/a.png",
+        r"\\server\share\a.png",
+        "file:///etc/passwd",
+        "http://evil.example/a.png",
+        f"{uploads}/a%00.png",
+        r"C:\Windows\win.ini",
+    ):
         assert ours.get(f"/en/gradio_api/file={name}").status_code in (403, 404), name
 
 
@@ -148,7 +185,9 @@ def test_a_network_has_to_give_the_password(tmp_path: Path) -> None:
     assert far.get("/login").text == "password, please"
     wrong = far.post("/login", headers=same, data={"password": "wrong"})
     assert (wrong.status_code, wrong.text) == (401, "password, please once more") and not wrong.cookies
-    assert far.post("/login", headers={"origin": "http://evil.example"}, data={"password": "correct horse"}).status_code == 403
+    assert (
+        far.post("/login", headers={"origin": "http://evil.example"}, data={"password": "correct horse"}).status_code == 403
+    )
     entered = far.post("/login", headers=same, data={"password": "correct horse"})
     assert (entered.status_code, entered.headers["location"]) == (303, "/")
     assert "HttpOnly" in entered.headers["set-cookie"] and "SameSite=strict" in entered.headers["set-cookie"]

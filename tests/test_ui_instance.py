@@ -26,7 +26,7 @@ def address() -> Iterator[str]:
     """A server that knows the secret."""
 
     class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
+        def do_GET(self) -> None:
             asked = parse_qs(urlsplit(self.path).query)
             body = json.dumps({"treino": "1", "proof": proof(SECRET, asked["challenge"][0])}).encode()
             self.send_response(200)
@@ -78,7 +78,16 @@ def test_stale_notes_mean_nothing(tmp_path: Path, address: str) -> None:
     for each in stale:
         note(tmp_path, each)
         assert running(tmp_path) is None, each
-    for damaged in ("", "{", "[]", "{}", '{"address": 1}', '{"address": "", "pid": 1, "secret": "", "more": 2}', '"x"', "\0"):
+    for damaged in (
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"address": 1}',
+        '{"address": "", "pid": 1, "secret": "", "more": 2}',
+        '"x"',
+        "\0",
+    ):
         (tmp_path / "running.json").write_text(damaged, encoding="utf-8")
         assert running(tmp_path) is None, damaged
 
@@ -108,7 +117,9 @@ class TestAppWindow:
         return tmp_path
 
     def browser(self, folder: Path, name: str, script: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{folder}/{name}.said'\n{script}\n", encoding="utf-8")
+        (folder / name).write_text(
+            f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{folder}/{name}.said'\n{script}\n", encoding="utf-8"
+        )
         (folder / name).chmod(0o755)
 
     def test_the_first_that_can_opens_it(self, program: Path) -> None:

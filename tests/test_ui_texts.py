@@ -96,10 +96,11 @@ def test_no_text_is_left_over() -> None:
         asked = [re.compile(p.replace(r"\w+", r"(\w+)")) for p in patterns]
         # What fills a hole must be a word that something can say.
         left = {
-            key for key in load(language).keys() - keys
+            key
+            for key in load(language).keys() - keys
             if not key.startswith(MATCHED)
             and not any((found := p.fullmatch(key)) and all(is_said(word) for word in found.groups()) for p in asked)
-        }  # fmt: skip
+        }
         assert left == set(), language
 
 
@@ -150,10 +151,17 @@ def test_a_text_is_filled_in() -> None:
 @pytest.mark.parametrize(
     ("accept", "chosen", "language"),
     [
-        ("", "", "en"), ("pt-BR,pt;q=0.9,en;q=0.8", "", "pt-BR"), ("pt-PT", "", "pt-BR"), ("fr, en;q=0.5, pt;q=0.7", "", "pt-BR"),
-        ("de", "", "en"), ("pt", "en", "en"), ("pt", "xx", "pt-BR"), ("pt;q=oops, *", "", "en"), ("en-US,en", "pt-BR", "pt-BR"),
+        ("", "", "en"),
+        ("pt-BR,pt;q=0.9,en;q=0.8", "", "pt-BR"),
+        ("pt-PT", "", "pt-BR"),
+        ("fr, en;q=0.5, pt;q=0.7", "", "pt-BR"),
+        ("de", "", "en"),
+        ("pt", "en", "en"),
+        ("pt", "xx", "pt-BR"),
+        ("pt;q=oops, *", "", "en"),
+        ("en-US,en", "pt-BR", "pt-BR"),
     ],
-)  # fmt: skip
+)
 def test_greeted_in(accept: str, chosen: str, language: str) -> None:
     assert preferred(accept, chosen) == language
 

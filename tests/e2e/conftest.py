@@ -21,10 +21,18 @@ from lora_core.ui.instance import browsers
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 expect.set_options(timeout=60_000)  # a busy computer is slow, not wrong
+# Windows sends Ctrl-C to all programs of a console, the tests among them; Ctrl-Break goes to one group.
+CTRL_C = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT
+OWN_GROUP = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
 _NAMES = ("chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chromium-browser")
 
 
@@ -40,7 +48,7 @@ class Window:
     def stop(self) -> int:
         """Ctrl-C, and the exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(CTRL_C)
         code = self.process.wait(60)
         if self.process.stdout:
             self.process.stdout.close()
@@ -51,15 +59,28 @@ def start_window(folder: Path, *arguments: str) -> Window:
     """Start the window with everything it remembers, caches and writes below `folder`."""
     home = folder / "config"
     environment = {
-        **os.environ, "XDG_CONFIG_HOME": str(home), "APPDATA": str(home), "HOME": str(folder), "USERPROFILE": str(folder),
-        "TREINO_CACHE": str(folder / "cache"), "TREINO_RUNS": str(folder / "runs"), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+        **os.environ,
+        "XDG_CONFIG_HOME": str(home),
+        "APPDATA": str(home),
+        "HOME": str(folder),
+        "USERPROFILE": str(folder),
+        "TREINO_CACHE": str(folder / "cache"),
+        "TREINO_RUNS": str(folder / "runs"),
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     with (folder / "window.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "gui.py"), "--no-window", "--port", "0", *arguments],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            creationflags=OWN_GROUP,
+        )
     assert process.stdout
     line = process.stdout.readline()
     found = re.search(r"http://\S+", line)
@@ -100,9 +121,13 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
 
     def open_one(language: str = "en", dark: bool = False, width: int = 1280, height: int = 800, **more: Any) -> Page:
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", locale=language,
-            reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"], **more,
-        )  # fmt: skip
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            locale=language,
+            reduced_motion="reduce",
+            permissions=["clipboard-read", "clipboard-write"],
+            **more,
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
