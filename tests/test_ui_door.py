@@ -79,13 +79,17 @@ def test_help_tells_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(flag in said for flag in ("--port", "--no-window", "--listen", "--language", "TREINO_PASSWORD"))
 
 
-def test_a_network_needs_a_password(tmp_path: Path) -> None:
+def test_a_network_needs_a_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("TREINO_PASSWORD", raising=False)
+    monkeypatch.setattr(sys, "stdin", None)  # nobody to ask, as under pythonw
     for address in ("0.0.0.0", "192.0.2.7"):
-        refused = gui(tmp_path, "--listen", address, "--no-window", "--port", "0")
-        assert refused.returncode == 2 and refused.stdout == ""
-        assert refused.stderr.startswith("Treino: --listen lets other computers in") and refused.stderr.count("\n") == 1
-    short = gui(tmp_path, "--listen", "0.0.0.0", "--no-window", TREINO_PASSWORD="secret")
-    assert short.returncode == 2 and "too short" in short.stderr and "secret" not in short.stderr
+        assert door.main(["--listen", address, "--no-window", "--port", "0"]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith("Treino: --listen lets other computers in") and told.err.count("\n") == 1
+    monkeypatch.setenv("TREINO_PASSWORD", "secret")
+    assert door.main(["--listen", "0.0.0.0", "--no-window"]) == 2
+    told = capsys.readouterr()
+    assert "too short" in told.err and "secret" not in told.err
 
 
 def test_a_taken_port() -> None:

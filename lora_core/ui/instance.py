@@ -21,7 +21,7 @@ import psutil
 from lora_core.files import WriteError, write_text_whole
 
 _FILE = "running.json"
-_STARTING_S = 30  # a window that was started a moment ago listens already, and answers once it is built
+_STARTING_S = 120  # a window that was started a moment ago listens already, and answers once it is built
 _LINUX = ("microsoft-edge", "google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
 _WINDOWS = (r"Microsoft\Edge\Application\msedge.exe", r"Google\Chrome\Application\chrome.exe")
 _MAC = ("Google Chrome", "Microsoft Edge", "Chromium")
