@@ -297,7 +297,8 @@ def test_a_run_leaves_its_speed_and_others_follow_by_arithmetic(ran: Any, monkey
 def test_the_terminal_tells_the_plan_in_two_lines(ran: Any) -> None:
     config, plan, _ = ran
     first, second = outlook.lines(config, plan, precision.choose("cpu", "no"))
-    assert first == "7 pictures and 2 held out in 3 sizes; 14 steps, which are 3.5 epochs"
+    epochs = 14 / plan.batches_per_epoch
+    assert first == f"7 pictures and 2 held out in 3 sizes; 14 steps, which are {epochs:.1f} epochs"
     assert second.startswith("needs ") and "MiB of memory" in second and "disk up to" in second
     card = precision.Compute(torch.device("cuda"), torch.float16, True, (), "a card")
     real = outlook.lines(config.replace(pretrained_model_name_or_path="runwayml/stable-diffusion-v1-5"), plan, card)
