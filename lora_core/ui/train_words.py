@@ -10,7 +10,6 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from lora_core.dataset.items import KINDS
 from lora_core.ui.texts import load
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def translated(sentence: str, text: Texts) -> str:
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Each English template as a pattern, the most specific first."""
     english = load("en")
-    keys = [*(f"events.{name}" for name in SENTENCES), *(f"problems.{kind}" for kind in KINDS)]
+    keys = [*(f"events.{name}" for name in SENTENCES), *(key for key in english if key.startswith("problems."))]
     keys.sort(key=lambda key: -len(re.sub(r"\{\w+\}", "", english[key])))
     return tuple((key, _pattern(english[key])) for key in keys)
 
