@@ -19,12 +19,12 @@ from lora_core.ui.page import Page
 # What the script says itself; the rest of the tab's texts stand in the markup.
 _SPOKEN = (
     "count", "count_one", "count_shown", "filter_tag", "reading", "gone", "saved", "saving", "typing", "not_saved",
-    "no_caption", "tokens", "tokens_over", "position", "undo", "redo", "undo_what", "redo_what", "drop_title", "dropping",
-    "dropped", "crop_size", "crop_all", "many_find", "many_text", "many_text_help", "many_word", "many_word_help",
-    "many_tag", "many_shown", "many_apply", "many_apply_one", "many_nothing", "many_done", "many_more", "tags_none",
-    "tag_remove", "check_good", "check_wait", "level_left_out", "level_warning", "level_note", "more", "fix_all",
-    "fix_leave_out", "fix_upright", "fix_to_utf8", "fix_rename", "fix_to_png", "fix_keep_caption", "fix_separate",
-    "offline", "no_pictures", "none_found",
+    "no_caption", "tokens", "tokens_over", "position", "undo", "redo", "undo_what", "redo_what", "drop_title",
+    "dropping", "dropped", "crop_size", "crop_all", "many_find", "many_text", "many_text_help", "many_word",
+    "many_word_help", "many_tag", "many_shown", "many_apply", "many_apply_one", "many_nothing", "many_done",
+    "many_done_one", "many_more", "tags_none", "tag_remove", "check_good", "check_wait", "level_left_out",
+    "level_warning", "level_note", "more", "fix_all", "fix_leave_out", "fix_upright", "fix_to_utf8", "fix_rename",
+    "fix_to_png", "fix_keep_caption", "fix_separate", "offline", "no_pictures", "none_found",
 )  # fmt: skip
 ASSETS = Path(__file__).parent / "assets"
 SAMPLE = ROOT / "Training"

@@ -120,7 +120,7 @@ def test_many_captions_change_after_a_preview_and_undo_brings_them_back(
     page.check("#dataset-shown")
     expect(page.locator("#dataset-apply")).to_have_text("Mudar 1 legenda")
     page.press("#dataset-replace", "Enter")
-    expect(page.locator("#dataset-told")).to_contain_text("1 legendas mudadas")
+    expect(page.locator("#dataset-told")).to_contain_text("1 legenda mudada")
     assert read(training, "001.jpg") == "a blue hourglass on a yellow background"
     page.click("#dataset-clear")
     # A tag, pressed, shows the pictures that have it; removed, it goes through the same preview.

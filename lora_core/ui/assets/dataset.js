@@ -581,7 +581,7 @@ window.treinoDataset = (() => {
     event.preventDefault();
     if (id("apply").disabled) return;
     const told = await act("apply", order());
-    if (told) tell(say("many_done", { n: told.count }));
+    if (told) tell(told.count === 1 ? words.many_done_one : say("many_done", { n: told.count }));
     id("find").focus();
   }
 
