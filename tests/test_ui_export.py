@@ -24,7 +24,7 @@ from lora_core.ui import export_choices as choices
 from lora_core.ui import export_pick, export_views
 from lora_core.ui.app import App
 from lora_core.ui.export_convert import FOLDER, ConvertPanel, Source
-from lora_core.ui.export_tab import Chosen, ExportTab
+from lora_core.ui.export_tab import Chosen, ExportTab, Places
 from lora_core.ui.export_views import Views, heard
 from lora_core.ui.page import TABS, Page
 from lora_core.ui.runs_shelf import Shelf
@@ -176,22 +176,22 @@ def test_what_came_from_files_is_escaped(app: App, tmp_path: Path) -> None:
 def test_export_fills_asks_and_writes(app: App, comfy: webuis.WebUI) -> None:
     run = prepare_run(app.runs_folder / "a", (0.3, 0.4))
     part, _ = built(app)
-    start = Chosen(looked=True, webuis=(comfy,), place=str(comfy.folder))
-    filled = part.open(start, None)
+    places = Places(looked=True, webuis=(comfy,), place=str(comfy.folder))
+    filled = part.open(None, Chosen(), None)
     chosen = filled[part.chosen]
     assert (chosen.run, chosen.lora, chosen.picture) == ("a", run.folder / "zebu.safetensors", chosen.pictures[0])
     card = card_of(filled, part)
     assert (card["name"], card["trigger"], card["weight"]) == ("zebu", "zebu", 0.8)
     assert "lowest at step 100 (0.3000)" in filled[part.form.facts]
 
-    wrong = part.export(chosen, {**card, "name": "a/b"}, "", None, "cancel")
+    wrong = part.export(chosen, places, {**card, "name": "a/b"}, ("", None), "cancel")
     assert "not allowed" in wrong[part.form.name_wrong]
-    nowhere = dataclasses.replace(chosen, place="other")
-    assert "Name a folder" in part.export(nowhere, card, "", None, "cancel")[part.form.place_wrong]
+    nowhere = dataclasses.replace(places, place="other")
+    assert "Name a folder" in part.export(chosen, nowhere, card, ("", None), "cancel")[part.form.place_wrong]
     assert [*comfy.lora_folder.iterdir()] == []
 
-    picture = part.hear('{"name": "export-picture", "value": "1"}', chosen)[part.chosen]
-    done = part.export(picture, {**card, "notes": "mine"}, "", None, "cancel")
+    picture = part.hear('{"name": "export-picture", "value": "1"}', chosen, places)[part.chosen]
+    done = part.export(picture, places, {**card, "notes": "mine"}, ("", None), "cancel")
     assert sorted(path.name for path in comfy.lora_folder.iterdir()) == ["zebu.json", "zebu.png", "zebu.safetensors"]
     assert json.loads((comfy.lora_folder / "zebu.json").read_text(encoding="utf-8"))["notes"] == "mine"
     with Image.open(chosen.pictures[1]) as wanted, Image.open(comfy.lora_folder / "zebu.png") as put:
@@ -199,11 +199,11 @@ def test_export_fills_asks_and_writes(app: App, comfy: webuis.WebUI) -> None:
     assert "Press R in ComfyUI" in done[part.form.result]
     assert webui_places.remembered(app.home) == [comfy.folder]
 
-    asked = part.export(chosen, card, "", None, "cancel")
+    asked = part.export(chosen, places, card, ("", None), "cancel")
     assert asked[part.form.taken]["visible"]
     assert asked[part.form.keep] == "Keep both, as zebu-2"
-    part.export(chosen, card, "", None, "keep-both")
-    part.export(chosen, {**card, "notes": "newer"}, "", None, "replace")
+    part.export(chosen, places, card, ("", None), "keep-both")
+    part.export(chosen, places, {**card, "notes": "newer"}, ("", None), "replace")
     assert len([*comfy.lora_folder.glob("*.safetensors")]) == 2
     assert json.loads((comfy.lora_folder / "zebu.json").read_text(encoding="utf-8"))["notes"] == "newer"
 
@@ -211,12 +211,12 @@ def test_export_fills_asks_and_writes(app: App, comfy: webuis.WebUI) -> None:
 def test_a_folder_of_ones_own_and_a_picture_of_ones_own(app: App, tmp_path: Path) -> None:
     lora = write_lora(tmp_path / "elsewhere" / "other.safetensors", TOY)
     part, _ = built(app, "pt-BR")
-    filled = part.choose_file(str(lora), Chosen(looked=True, place="other"))
+    filled, places = part.choose_file(str(lora), Chosen()), Places(looked=True, place="other")
     assert "modelo de brinquedo" in filled[part.form.facts]
     (tmp_path / "saved").mkdir()
     own = tmp_path / "own.png"
     Image.new("RGB", (300, 300), "red").save(own)
-    done = part.export(filled[part.chosen], card_of(filled, part), str(tmp_path / "saved"), str(own), "cancel")
+    done = part.export(filled[part.chosen], places, card_of(filled, part), (str(tmp_path / "saved"), str(own)), "cancel")
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["other.json", "other.png", "other.safetensors"]
     assert "Copie os arquivos" in done[part.form.result]
     assert "There is no file" in part.choose_file(str(tmp_path / "no.safetensors"), Chosen())[part.form.file_wrong]
@@ -226,21 +226,23 @@ def test_a_webui_that_was_named_becomes_a_card(app: App, tmp_path: Path) -> None
     prepare_run(app.runs_folder / "a")
     tree = trees.a1111(tmp_path / "hidden" / "webui")
     part, _ = built(app)
-    filled = part.open(Chosen(looked=True, place="other"), None)
+    filled, places = part.open(None, Chosen(), None), Places(looked=True, place="other")
     assert "That is AUTOMATIC1111" in part.check_folder(str(tree))[0]
-    done = part.export(filled[part.chosen], card_of(filled, part), str(tree), None, "cancel")
-    assert done[part.chosen].place == str(tree)
+    done = part.export(filled[part.chosen], places, card_of(filled, part), (str(tree), None), "cancel")
+    assert done[part.places].place == str(tree)
     assert "AUTOMATIC1111" in done[part.form.places]
     assert choices.find_webuis(app.home)[0].folder == tree
 
 
-def test_a_letter_brings_lora_and_picture(app: App, comfy: webuis.WebUI, tmp_path: Path) -> None:
+def test_a_letter_brings_lora_and_picture(app: App, tmp_path: Path) -> None:
     run = prepare_run(app.runs_folder / "a")
     lora = run.checkpoints / "step_0000100" / "lora.safetensors"
     picture = tmp_path / "drawn.png"
     Image.new("RGB", (64, 64)).save(picture)
     part, _ = built(app)
-    updates = part.receive({"lora": str(lora), "picture": str(picture)}, Chosen(looked=True, webuis=(comfy,)))
+    letter = {"lora": str(lora), "picture": str(picture)}
+    assert part.chosen not in part.open(letter, Chosen(), None), "the letter would be lost"
+    updates = part.receive(letter, Chosen())
     chosen = updates[part.chosen]
     assert (chosen.run, chosen.lora, chosen.picture, chosen.pictures[0]) == ("a", lora, picture, picture)
     assert updates[part.form.version]["value"] == str(lora)

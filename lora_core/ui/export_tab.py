@@ -40,22 +40,31 @@ def build(page: Page) -> None:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What a page has chosen so far. `webuis` are those found, `place` the folder of the chosen one, or OTHER."""
+class Places:
+    """The webuis found, the folder of the chosen one or OTHER, and where the last export went.
+
+    Apart from what is chosen to export: that may wait for the core, and nothing chosen meanwhile may be lost.
+    """
 
     looked: bool = False
     webuis: tuple[WebUI, ...] = ()
     place: str = ""
+    exported: Path | None = None
+
+    @property
+    def webui(self) -> WebUI | None:
+        return next((webui for webui in self.webuis if str(webui.folder) == self.place), None)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The LoRA a page has chosen, what it proposes, and the pictures for its card."""
+
     run: str = ""
     lora: Path | None = None
     proposal: Any = None  # a Proposal; its module brings torch
     pictures: tuple[Path, ...] = ()
     picture: Path | None = None
-    exported: Path | None = None  # the folder of the last export
-
-    @property
-    def webui(self) -> WebUI | None:
-        return next((webui for webui in self.webuis if str(webui.folder) == self.place), None)
 
 
 class ExportTab:
@@ -63,31 +72,31 @@ class ExportTab:
 
     def __init__(self, page: Page, views: Views, shelf: Shelf):
         self.page, self.app, self.text, self.views, self.shelf = page, page.app, page.text, views, shelf
-        self.chosen = gr.State(Chosen())
+        self.chosen, self.places = gr.State(Chosen()), gr.State(Places())
         self.form = Form(page, views)
 
     def connect(self, tab: Any, convert: ConvertPanel) -> None:
         page, form = self.page, self.form
         convert.connect()
         self.convert = convert
-        filled = [self.chosen, *form.filled]
-        entered = [self.chosen, *form.card.values(), form.folder, form.own]
+        filled, letter = [self.chosen, *form.filled], page.letters["export"]
+        entered = [self.chosen, self.places, *form.card.values(), form.folder, form.own]
         outcome = [
-            self.chosen, form.name_wrong, form.place_wrong, form.taken, form.taken_note, form.keep, form.result,
+            self.places, form.name_wrong, form.place_wrong, form.taken, form.taken_note, form.keep, form.result,
             form.open_row, form.places, form.folder_note,
         ]  # fmt: skip
-        opened = [*filled, form.places, form.folder_row, convert.target]
-        page.on(tab.select, self.open, [self.chosen, form.run], opened)
-        page.on(page.letters["export"].change, self.receive, [page.letters["export"], self.chosen], opened)
-        page.on(
-            form.look.click, self.look_again, [self.chosen], [self.chosen, form.places, form.folder_row, convert.target]
-        )
+        looked = [self.places, form.places, form.folder_row, convert.target]
+        for listener in (tab.select, letter.change):
+            page.on(listener, self.look, [self.places], looked)
+        page.on(form.look.click, self.look_again, [self.places], looked)
+        page.on(tab.select, self.open, [letter, self.chosen, form.run], filled)
+        page.on(letter.change, self.receive, [letter, self.chosen], filled)
         page.on(form.run.input, self.choose_run, [form.run, self.chosen], filled)
         page.on(form.version.input, self.choose_version, [form.version, self.chosen], filled)
         for listener in (form.file.submit, form.file.blur):
             page.on(listener, self.choose_file, [form.file, self.chosen], filled)
-        told = [self.chosen, form.folder_row, form.place_wrong]
-        page.on(form.wire.input, self.hear, [form.wire, self.chosen], told, trigger_mode="multiple")
+        told = [self.chosen, self.places, form.folder_row, form.place_wrong]
+        page.on(form.wire.input, self.hear, [form.wire, self.chosen, self.places], told, trigger_mode="multiple")
         page.on(
             form.card["name"].change, self.check_name, [form.card["name"]], [form.name_wrong], trigger_mode="always_last"
         )
@@ -97,41 +106,36 @@ class ExportTab:
         page.on(form.keep.click, self._export("keep-both"), entered, outcome)
         page.on(form.replace.click, self._export("replace"), entered, outcome)
         page.on(form.leave.click, lambda: gr.update(visible=False), [], [form.taken])
-        page.on(form.open.click, self.open_folder, [self.chosen])
+        page.on(form.open.click, self.open_folder, [self.places])
         form.connect_paths()
 
     # --- what is offered ----------------------------------------------------------------------------------------
 
-    def open(self, chosen: Chosen, run: str | None) -> Updates:
-        """The tab was opened: list the runs, look for webuis once, and propose the newest run."""
-        rows = choices.exportable(self.shelf.rows())
-        listed = [(row.name, row.key) for row in rows]
-        updates = {**self._places(chosen), self.form.run: gr.update(choices=listed)}
-        chosen = updates[self.chosen]
-        if chosen.lora is None and rows:
-            return {
-                **updates,
-                **self.choose_run(rows[0].key, chosen),
-                self.form.run: gr.update(choices=listed, value=rows[0].key),
-            }
-        if run and run not in {key for _, key in listed}:
-            updates[self.form.run] = gr.update(choices=listed, value=None)
-        return updates
-
-    def look_again(self, chosen: Chosen) -> Updates:
-        return self._places(dataclasses.replace(chosen, looked=False))
-
-    def _places(self, chosen: Chosen) -> Updates:
+    def look(self, places: Places) -> Updates:
         """The webuis on this computer; the one chosen before comes first and is chosen."""
-        if not chosen.looked:
+        if not places.looked:
             found = tuple(choices.find_webuis(self.app.home))
             place = str(found[0].folder) if found else OTHER
-            chosen = dataclasses.replace(chosen, looked=True, webuis=found, place=place)
+            places = dataclasses.replace(places, looked=True, webuis=found, place=place)
         return {
-            self.chosen: chosen, self.form.places: self.views.places(chosen.webuis, chosen.place),
-            self.form.folder_row: gr.update(visible=chosen.place == OTHER),
-            self.convert.target: gr.update(choices=self.convert.targets(chosen.webuis)),
+            self.places: places, self.form.places: self.views.places(places.webuis, places.place),
+            self.form.folder_row: gr.update(visible=places.place == OTHER),
+            self.convert.target: gr.update(choices=self.convert.targets(places.webuis)),
         }  # fmt: skip
+
+    def look_again(self, places: Places) -> Updates:
+        return self.look(dataclasses.replace(places, looked=False))
+
+    def open(self, letter: dict[str, Any] | None, chosen: Chosen, run: str | None) -> Updates:
+        """The tab was opened: list the runs, and propose the newest unless a letter brings another."""
+        listed = self._listed()
+        if chosen.lora is None and listed and not letter:
+            return {**self.choose_run(listed[0][1], chosen), self.form.run: gr.update(choices=listed, value=listed[0][1])}
+        is_gone = bool(run) and run not in {key for _, key in listed}
+        return {self.form.run: gr.update(choices=listed, value=None) if is_gone else gr.update(choices=listed)}
+
+    def _listed(self) -> list[tuple[str, str]]:
+        return [(row.name, row.key) for row in choices.exportable(self.shelf.rows())]
 
     def receive(self, letter: dict[str, Any] | None, chosen: Chosen) -> Updates:
         """A LoRA that another tab sends, with a picture for its card."""
@@ -140,15 +144,10 @@ class ExportTab:
         self.app.wait_for_core()
         lora = Path(letter["lora"])
         picture = Path(letter["picture"]) if letter.get("picture") else None
-        updates = self._places(chosen)
-        rows = choices.exportable(self.shelf.rows())
         place = choices.place_in_runs(lora, self.shelf)
-        listed = gr.update(choices=[(row.name, row.key) for row in rows], value=place[0] if place else None)
-        return {
-            **updates,
-            **self._take(lora, updates[self.chosen], place[0] if place else "", picture),
-            self.form.run: listed,
-        }
+        key = place[0] if place else ""
+        listed = gr.update(choices=self._listed(), value=key or None)
+        return {**self._take(lora, chosen, key, picture), self.form.run: listed}
 
     def choose_run(self, key: str, chosen: Chosen) -> Updates:
         versions = choices.versions(self.shelf.row(key))
@@ -197,7 +196,7 @@ class ExportTab:
 
     # --- what is chosen -----------------------------------------------------------------------------------------
 
-    def hear(self, message: str, chosen: Chosen) -> Updates:
+    def hear(self, message: str, chosen: Chosen, places: Places) -> Updates:
         """A card or a picture was chosen."""
         said = heard(message)
         value = said.get("value", "")
@@ -205,10 +204,10 @@ class ExportTab:
             picture = chosen.pictures[int(value)] if value.isdecimal() and int(value) < len(chosen.pictures) else None
             return {self.chosen: dataclasses.replace(chosen, picture=picture)}
         if said.get("name") == "export-place":
-            known = value.isdecimal() and int(value) < len(chosen.webuis)
-            place = str(chosen.webuis[int(value)].folder) if known else OTHER
+            known = value.isdecimal() and int(value) < len(places.webuis)
+            place = str(places.webuis[int(value)].folder) if known else OTHER
             return {
-                self.chosen: dataclasses.replace(chosen, place=place), self.form.place_wrong: "",
+                self.places: dataclasses.replace(places, place=place), self.form.place_wrong: "",
                 self.form.folder_row: gr.update(visible=place == OTHER),
             }  # fmt: skip
         return {self.chosen: gr.skip()}
@@ -227,17 +226,24 @@ class ExportTab:
     # --- the export ---------------------------------------------------------------------------------------------
 
     def _export(self, on_existing: str) -> Any:
-        def export(chosen: Chosen, *values: Any) -> Updates:
+        def export(chosen: Chosen, places: Places, *values: Any) -> Updates:
             *card, folder, own = values
-            return self.export(chosen, dict(zip(self.form.card, card, strict=True)), folder, own, on_existing)
+            named = dict(zip(self.form.card, card, strict=True))
+            return self.export(chosen, places, named, (str(folder), own), on_existing)
 
         return export
 
-    def export(self, chosen: Chosen, card: dict[str, Any], folder: str, own: str | None, on_existing: str) -> Updates:
-        """Put the LoRA there; with something wrong, say it at the field, and ask where the name is taken."""
-        self.app.wait_for_core()
-        from lora_core.export import CANCEL, KEEP_BOTH, export_lora, is_taken, next_name
+    def export(
+        self, chosen: Chosen, places: Places, card: dict[str, Any], typed: tuple[str, str | None], on_existing: str
+    ) -> Updates:
+        """Put the LoRA there; with something wrong, say it at the field, and ask where the name is taken.
 
+        typed: the folder that was named, and a picture of one's own.
+        """
+        self.app.wait_for_core()
+        from lora_core.export import CANCEL, export_lora, is_taken, next_name
+
+        folder, own = typed
         form = self.form
         if chosen.proposal is None:
             raise UserError(self.text("export.nothing"))
@@ -245,7 +251,7 @@ class ExportTab:
         if problem := choices.name_problem(name, self.text):
             return {form.name_wrong: self.views.wrong(problem), form.taken: gr.update(visible=False)}
         try:
-            webui = chosen.webui or choices.target_of(folder)
+            webui = places.webui or choices.target_of(folder)
         except UserError as wrong:
             return {form.place_wrong: self.views.wrong(str(wrong)), form.taken: gr.update(visible=False)}
         if on_existing == CANCEL and is_taken(webui.lora_folder, name):
@@ -254,23 +260,23 @@ class ExportTab:
             return {form.taken: gr.update(visible=True), form.taken_note: self.views.wrong(said), form.keep: keep}
         sidecar = _sidecar(chosen.proposal, card)
         picture = Path(own) if own else chosen.picture
-        done = export_lora(chosen.proposal.lora, webui, name, on_existing or KEEP_BOTH, sidecar, picture)
+        done = export_lora(chosen.proposal.lora, webui, name, on_existing, sidecar, picture)
         webui_places.remember(self.app.home, webui.folder.absolute())
-        webuis = chosen.webuis
+        webuis = places.webuis
         if webui not in webuis and webui.folder != webui.lora_folder:
             webuis = (webui, *webuis)
         place = str(webui.folder) if webui in webuis else OTHER
         return {
-            self.chosen: dataclasses.replace(chosen, exported=webui.lora_folder, webuis=webuis, place=place),
+            self.places: dataclasses.replace(places, exported=webui.lora_folder, webuis=webuis, place=place),
             form.name_wrong: "", form.place_wrong: "", form.taken: gr.update(visible=False),
             form.result: self.views.done(done, webui, sidecar.activation_text), form.open_row: gr.update(visible=True),
             form.places: self.views.places(webuis, place),
         }  # fmt: skip
 
-    def open_folder(self, chosen: Chosen) -> None:
-        if chosen.exported is None:
+    def open_folder(self, places: Places) -> None:
+        if places.exported is None:
             raise UserError(self.text("export.nothing"))
-        open_folder(chosen.exported, [chosen.exported])
+        open_folder(places.exported, [places.exported])
 
 
 def _sidecar(proposal: Proposal, card: dict[str, Any]) -> Any:
