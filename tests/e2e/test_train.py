@@ -175,6 +175,7 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
 def test_a_preset_of_ones_own(open_page: Callable[..., Page], window: Window) -> None:
     page = open_page("en")
     open_train(page)
+    page.wait_for_timeout(4000)  # the page turns to the run of before once it has asked for it
     if page.locator("#train-to-settings").is_visible():
         page.click("#train-to-settings")
     expect(page.locator("#train-start")).to_be_enabled(timeout=SLOW_MS)
