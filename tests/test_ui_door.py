@@ -85,7 +85,9 @@ def test_a_network_needs_a_password(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     for address in ("0.0.0.0", "192.0.2.7"):
         assert door.main(["--listen", address, "--no-window", "--port", "0"]) == 2
         told = capsys.readouterr()
-        assert told.out == "" and told.err.startswith("Treino: --listen lets other computers in") and told.err.count("\n") == 1
+        assert (
+            told.out == "" and told.err.startswith("Treino: --listen lets other computers in") and told.err.count("\n") == 1
+        )
     monkeypatch.setenv("TREINO_PASSWORD", "secret")
     assert door.main(["--listen", "0.0.0.0", "--no-window"]) == 2
     told = capsys.readouterr()
