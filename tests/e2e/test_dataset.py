@@ -70,7 +70,12 @@ def test_captions_are_written_by_mouse_and_by_keyboard_and_survive_a_reload(
     expect(page.locator("#dataset-name")).to_have_text("005.png")
     expect(page.locator("#dataset-position")).to_have_text("6 of 12")
     expect(page.locator("#dataset-undo")).to_have_attribute("title", "Undo: caption of 005.png")
-    assert [read(training, f"{n:03}.png") for n in (3, 4, 5)] == ["by keyboard", "quickly", "one after the other"]
+    wanted = ["by keyboard", "quickly", "one after the other"]
+    for _ in range(200):  # the last one is still being saved while the page has moved on
+        if [read(training, f"{n:03}.png") for n in (3, 4, 5)] == wanted:
+            break
+        page.wait_for_timeout(100)
+    assert [read(training, f"{n:03}.png") for n in (3, 4, 5)] == wanted
     # What was typed a moment before the page goes is kept as well.
     page.locator("[data-name='007.png']").click()
     caption.fill("just before the reload")
