@@ -121,15 +121,18 @@ def bytes_of(config: TrainConfig) -> int:
     return 4 if config.mixed_precision == "no" else 2
 
 
-def fits(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collection[Size] = ()) -> Verdict | None:
+def fits(
+    config: TrainConfig, shapes: Shapes, device: Device, sizes: Collection[Size] = (), number_bytes: int = 0
+) -> Verdict | None:
     """Whether a training fits a device, and what to change if not; None where its memory is not known.
 
     The computer's own memory counts for a device without one. Least harm first: recompute (time only), smaller batches
-    added up (the same gradient), smaller pictures (detail), smaller rank.
+    added up (the same gradient), no samples, smaller pictures (detail), smaller rank. `number_bytes`: of the frozen
+    model; 0: as asked for, and 4 on the CPU.
     """
     import psutil
 
-    width = 0 if device.kind != "cpu" else 4
+    width = number_bytes or (4 if device.kind == "cpu" else 0)
     now = memory(config, shapes, sizes, width)
     if now is None:
         return None
@@ -158,7 +161,7 @@ def steps_down(config: TrainConfig) -> list[dict[str, object]]:
         smaller = math.ceil(batch / 2)
         added, batch = added * math.ceil(batch / smaller), smaller
         found.append(now := {**now, "train_batch_size": batch, "gradient_accumulation_steps": added})
-    # Samples in a folder of their own cost no quality: they can be drawn later, from the finished LoRA.
+    # Samples cost the LoRA nothing: they can be drawn later, from the finished file.
     if config.sample_count:
         found.append(now := {**now, "sample_count": 0})
     for share in (3 / 4, 1 / 2):

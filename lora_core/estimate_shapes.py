@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_core import identify
 from lora_core.bases import STARTER
 from lora_core.errors import UserError
 from lora_core.identify import settings_in
+
+if TYPE_CHECKING:
+    from lora_core.families import BaseModel
 
 ASSETS = Path(__file__).parent / "families" / "assets"
 _STARTER_FOLDER = Path(__file__).parent / "starter" / "model"
@@ -62,6 +65,12 @@ class Shapes:
 def of_family(family: str) -> Shapes:
     """The shapes all models of a family have: "sd1", "sd2" or "sdxl"."""
     return _of_folder(ASSETS / family, family)
+
+
+def of_model(model: BaseModel) -> Shapes:
+    """The shapes of a model that is loaded, or hollow."""
+    encoders = {name: encoder.config.to_dict() for name, encoder in model.text_encoders.items()}
+    return Shapes(model.family.name, dict(model.unet.config), encoders, dict(model.vae.config))
 
 
 def shapes_of(name: str) -> Shapes:

@@ -20,7 +20,7 @@ from lora_core import estimate_book
 from lora_core.config import TrainConfig
 from lora_core.estimate_book import Graph, StepCount
 from lora_core.estimate_poly import At
-from lora_core.estimate_shapes import Shapes
+from lora_core.estimate_shapes import Shapes, of_model
 from lora_core.files import WriteError, write_text_whole
 from lora_core.places import cache_folder
 
@@ -102,10 +102,7 @@ def remember(session: Session) -> None:
     speed, laps = session.meter.speed(), len(session.meter.laps)
     if session.team.size > 1 or laps <= FEWEST_STEPS or not speed:
         return
-    model = session.model
-    encoders = {name: encoder.config.to_dict() for name, encoder in model.text_encoders.items()}
-    shapes = Shapes(model.family.name, dict(model.unet.config), encoders, dict(model.vae.config))
-    sizes = session.plan.buckets
+    shapes, sizes = of_model(session.model), session.plan.buckets
     mine = _key(session.config, shapes, session.compute, sizes)
     work = _work(session.config, shapes, session.compute, sizes)
     row = {**mine, "steps_per_second": speed, "flops": work[0] if work else 0.0, "at": time.time()}

@@ -1,45 +1,41 @@
-"""How much memory of a graphics card a training takes: worked out from sizes, not measured, so "about" is said of it."""
+"""What to say of a graphics card that is too small for a training; how much it takes is counted (estimate.py)."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Collection
 
+from lora_core import estimate
 from lora_core.config import TrainConfig
+from lora_core.estimate import Remedy, Size, Verdict
+from lora_core.estimate_shapes import of_model
 from lora_core.families import BaseModel
 from lora_core.precision import Compute, devices, smallest_for
 
-DRIVER_BYTES = 700 * 2**20  # what a card's driver and libraries take before any tensor
-ADAPTER_BYTES = 16  # of an adapter's number: itself, its gradient and Adam's two moments, all in fp32
 
-
-def needed_bytes(model: BaseModel, config: TrainConfig, dtype: torch.dtype) -> int:
-    """Of the device, while stepping on a model in `dtype` that has no adapters yet."""
-    element = torch.finfo(dtype).bits // 8
-    texts = list(model.text_encoders.values()) if config.train_text_encoder else []
-    frozen: int = sum(parameter.numel() for module in (model.unet, *texts) for parameter in module.parameters())
-    adapters = _adapter_numbers(model.unet, config.target_modules, config.lora_rank)
-    adapters += sum(_adapter_numbers(encoder, model.family.text_targets, config.lora_rank) for encoder in texts)
-    kept = model.family.kept_bytes[int(config.gradient_checkpointing)] * element // 2
-    pixels = config.resolution**2 * config.train_batch_size
-    return DRIVER_BYTES + frozen * element + adapters * ADAPTER_BYTES + kept * pixels
-
-
-def notice(model: BaseModel, config: TrainConfig, compute: Compute) -> str:
-    """What to say when the chosen card is too small, with the smallest one here that is not; empty when it is enough."""
+def notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
+    """What to say when the chosen card is too small: the smallest one here that is not, or what to change; empty when it
+    is enough, or when what the training takes was never counted. `sizes`: the pictures', in pixels.
+    """
     here = devices()
     chosen = [device for device in here if device.bytes and device.name == str(compute.device)]
-    needed = needed_bytes(model, config, compute.dtype)
-    if not chosen or chosen[0].bytes >= needed:
+    found = estimate.fits(config, of_model(model), chosen[0], sizes, compute.dtype.itemsize) if chosen else None
+    if found is None or found.fits:
         return ""
-    other = smallest_for(needed, here)
-    advice = f"{other} can do it: --device {other.name}." if other else "--gradient_checkpointing takes less."
-    return f"This training needs about {needed / 2**30:.1f} GB, more than {chosen[0]} has. {advice}"
+    other = smallest_for(found.needed, here)
+    advice = f"{other} can do it: --device {other.name}." if other else _advice(found)
+    return f"This training needs about {found.needed / 2**30:.1f} GB, more than {chosen[0]} has. {advice}"
 
 
-def _adapter_numbers(module: nn.Module, targets: tuple[str, ...], rank: int) -> int:
-    count = 0
-    for name, layer in module.named_modules():
-        if name.endswith(tuple(f".{target}" for target in targets)) and isinstance(layer, nn.Linear | nn.Conv2d):
-            count += rank * (layer.weight[0].numel() + layer.weight.shape[0])
-    return count
+def flags(remedy: Remedy) -> str:
+    """The change as it is typed: "--gradient_checkpointing --train_batch_size 2"."""
+    changes = remedy.changes.items()
+    return " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in changes)
+
+
+def _advice(found: Verdict) -> str:
+    if not found.remedies:
+        return "No setting makes it small enough: take a smaller base model."
+    last = found.remedies[-1]
+    needed = last.memory.total + estimate.RESERVE_BYTES
+    enough = "makes it fit" if needed <= found.has else "comes nearest"
+    return f"{flags(last)} {enough}, with {needed / 2**30:.1f} GB."

@@ -51,7 +51,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     for sentence in quality_sentences(model, dataset, config):
         emit(Warned(sentence))
     _check_size(model, plan)
-    for notice in (size_notice(model, config.resolution), memory.notice(model, config, compute)):
+    for notice in (size_notice(model, config.resolution), memory.notice(model, config, compute, plan.buckets)):
         if notice:
             emit(Warned(notice))
     if config.train_text_encoder or config.shuffle_tags:  # else they are gone again once the captions are encoded

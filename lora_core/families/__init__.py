@@ -72,7 +72,6 @@ class Family:
     encode_text: token ids -> conditioning; gradients flow where the encoders' adapters need them.
     predict: (unet, noisy_latents_BCHW, timesteps_B, conditioning) -> prediction_BCHW.
     pipeline: the diffusers pipeline over the loaded modules, sharing their memory.
-    kept_bytes: what a step in 16 bits keeps for its backward pass, in bytes a pixel: as it is, and with checkpointing.
     """
 
     name: str
@@ -82,7 +81,6 @@ class Family:
     encode_text: Callable[[BaseModel, dict[str, Tensor]], Conditioning]
     predict: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     pipeline: Callable[[BaseModel], Any]
-    kept_bytes: tuple[int, int]
     text_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 

@@ -66,5 +66,4 @@ def pipeline(model: BaseModel) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
-KEPT_BYTES = (3612, 920)  # 903 and 230 MiB for a picture of 512 pixels, attention and feed-forward adapted
-FAMILY = Family("sd1", matches, load, tokenize, encode_text, predict, pipeline, KEPT_BYTES)
+FAMILY = Family("sd1", matches, load, tokenize, encode_text, predict, pipeline)

@@ -11,7 +11,7 @@ from transformers import CLIPTextModel
 
 from lora_core.families import BaseModel, Family
 from lora_core.families.parts import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
-from lora_core.families.sd1 import KEPT_BYTES, encode_text, pipeline, predict, tokenize
+from lora_core.families.sd1 import encode_text, pipeline, predict, tokenize
 
 CROSS_ATTENTION_WIDTH = 1024
 
@@ -43,4 +43,4 @@ def load(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Ba
     )
 
 
-FAMILY = Family("sd2", matches, load, tokenize, encode_text, predict, pipeline, KEPT_BYTES)
+FAMILY = Family("sd2", matches, load, tokenize, encode_text, predict, pipeline)

@@ -82,5 +82,4 @@ def pipeline(model: BaseModel) -> StableDiffusionXLPipeline:
     )  # fmt: skip
 
 
-KEPT_BYTES = (6498, 605)  # MiB for a picture of 1024 pixels, attention and feed-forward adapted
-FAMILY = Family("sdxl", matches, load, tokenize, encode_text, predict, pipeline, KEPT_BYTES)
+FAMILY = Family("sdxl", matches, load, tokenize, encode_text, predict, pipeline)
