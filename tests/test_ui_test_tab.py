@@ -67,7 +67,7 @@ def values(tab: TrialTab, **changes: Any) -> list[Any]:
 
 def filled(tab: TrialTab, path: Path, before: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """The controls' values after choosing a LoRA."""
-    updates = tab.choose(str(path), before or {}, *values(tab, **changes))
+    updates = tab.choose(str(path), [], before or {}, *values(tab, **changes))
     now = dict(zip(tab.form.fields, values(tab, **changes), strict=True))
     return {
         **now,
@@ -87,7 +87,7 @@ def test_a_lora_fills_the_form_but_writes_over_nothing(tab: TrialTab, run: Run) 
     assert (first["prompt"], first["base"], first["seed"], first["steps"]) == ("a zebu, red", "starter", 11, 9)
     assert (first["width"], first["height"], first["weight"]) == (64, 64, 0.8), "it overfits"
     assert first["checkpoints"]["value"] == sorted(str(f.path) for f in tab.desk.found())
-    told = tab.choose(str(path), {}, *values(tab))[tab.form.filled]
+    told = tab.choose(str(path), [], {}, *values(tab))[tab.form.filled]
     second = filled(tab, run.checkpoints / "step_0000100" / "lora.safetensors", told, prompt="mine", seed=11, steps=9)
     assert second["prompt"] == "mine", "what a person wrote stays"
     assert "toy" not in tab.form.facts_for(str(path), "starter")
@@ -136,11 +136,12 @@ def test_the_text_for_a_webui_and_the_letter_to_export(tab: TrialTab, run: Run, 
 
 def test_a_letter_or_a_path_brings_a_lora_from_anywhere(tab: TrialTab, tmp_path: Path, run: Run) -> None:
     other = write_lora(tmp_path / "elsewhere" / "ink.safetensors")
-    for updates in (tab.receive({"lora": str(other)}, {}, *values(tab)), tab.take(f' "{other}" ', {}, *values(tab))):
+    now = values(tab)
+    for updates in (tab.receive({"lora": str(other)}, [], {}, *now), tab.take(f' "{other}" ', [], {}, *now)):
         chosen = updates[tab.form.fields["lora"]]
         assert chosen["value"] == str(other) and str(other) in [path for _, path in chosen["choices"]]
-    assert tab.receive(None, {}, *values(tab)) == {} and tab.take(" ", {}, *values(tab)) == {}
-    whole = tab.receive({"lora": str(run.folder)}, {}, *values(tab))[tab.form.fields["lora"]]
+    assert tab.receive(None, [], {}, *now) == {} and tab.take(" ", [], {}, *now) == {}
+    whole = tab.receive({"lora": str(run.folder)}, [], {}, *now)[tab.form.fields["lora"]]
     assert whole["value"] == str(run.folder / "zebu.safetensors"), "a run folder means its finished LoRA"
 
 
@@ -162,15 +163,26 @@ def test_a_page_finds_itself_as_it_was(run: Run, tmp_path: Path) -> None:
     app = App(tmp_path / "home", run.folder.parent)
     tab = build(app)
     lora = tab.form.fields["lora"]
-    first = tab.tick({}, [], "")
+    first = tab.tick({}, [], [], "", "")
     assert first[lora]["choices"][1][0] == "gato · zebu, step 200"
+    assert "value" not in first[lora], "what is chosen while the list is on its way stays chosen"
     seen = first[tab.seen]
-    assert lora not in tab.tick(seen, [], ""), "nothing is filled in before the core is there"
+    assert lora not in tab.tick(seen, [], [], "", ""), "nothing is filled in before the core is there"
     app.wait_for_core()
-    assert lora not in tab.tick(seen, [], "chosen meanwhile")
-    second = tab.tick(seen, [], "")
+    for chosen, named, prompt in (([], "chosen meanwhile", ""), (["its answer is under way"], "", ""), ([], "", "written")):
+        assert lora not in tab.tick(seen, [], chosen, named, prompt)
+    second = tab.tick(seen, [], [], "", "")
     assert second[lora]["value"] == str(run.folder / "zebu.safetensors")
-    assert set(tab.tick(second[tab.seen], [], "x")) == {tab.seen}, "what did not change is not sent again"
+    assert set(tab.tick(second[tab.seen], [], [], "x", "x")) == {tab.seen}, "what did not change is not sent again"
+
+
+def test_a_choice_is_known_before_it_is_answered(tab: TrialTab, tmp_path: Path) -> None:
+    other, chosen = write_lora(tmp_path / "slow" / "ink.safetensors"), ["before"]
+    tab.choose(str(other), chosen, {}, *values(tab))
+    assert chosen == [str(other)]
+    kept = tab.form.still_there(str(tab.desk.take(other).path))[tab.form.fields["lora"]]
+    assert "value" not in kept
+    assert tab.form.still_there(str(tmp_path / "gone"))[tab.form.fields["lora"]]["value"] == ""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -185,13 +185,21 @@ class Form:
 
     # --- what fills it ----------------------------------------------------------------------------------------
 
-    def choices(self, chosen: str = "") -> Updates:
-        """The LoRAs there are now; what is chosen stays chosen."""
+    def choices(self, chosen: str | None = None) -> Updates:
+        """The LoRAs there are now; with `chosen`, that one is chosen if it is there.
+
+        Without it the choice is left alone: what is chosen while this is on its way must not be undone by it.
+        """
         every = self.desk.found()
         listed = [(label(self.text, found), str(found.path)) for found in every]
         known = {path for _, path in listed}
-        lora = gr.update(choices=[(self.text("test.lora_none"), ""), *listed], value=chosen if chosen in known else "")
-        return {self.fields["lora"]: lora}
+        value = {} if chosen is None else {"value": chosen if chosen in known else ""}
+        return {self.fields["lora"]: gr.update(choices=[(self.text("test.lora_none"), ""), *listed], **value)}
+
+    def still_there(self, chosen: str) -> Updates:
+        """The LoRAs there are now, and no choice that is gone."""
+        is_gone = bool(chosen) and Path(chosen) not in {found.path for found in self.desk.found()}
+        return self.choices("" if is_gone else None)
 
     def fill(self, path: str, filled: dict[str, Any], *values: Any) -> Updates:
         """What a LoRA tells goes into the fields nobody wrote in since the last one did."""

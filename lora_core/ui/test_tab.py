@@ -39,6 +39,8 @@ class TrialTab:
         self.bench, self.training = self.desk.bench, page.app.training
         self.seen = gr.State({})  # what this page shows already
         self.picked = gr.State([])  # names of pictures chosen from the strip, at most two
+        # The LoRAs chosen on this page. Written in place, so that what is filled in later knows of a choice under way.
+        self.chosen = gr.State([])
         self.wire = gr.HTML("", html_template="", elem_id="test-wire", visible="hidden", js_on_load=_WIRE)
         with gr.Row(elem_id="test-columns"):
             with gr.Column(scale=4, min_width=360, elem_id="test-form"):
@@ -82,7 +84,8 @@ class TrialTab:
         ]  # fmt: skip
         whole = [form.facts, form.filled, self.paste, self.export, *form.inputs]
         state, one_at_a_time = [self.seen, self.picked], {"trigger_mode": "once"}
-        page.on(page.tick.tick, self.tick, [*state, fields["lora"]], [*live, *whole], queue=False, trigger_mode="once")
+        ticked = [*state, self.chosen, fields["lora"], fields["prompt"]]
+        page.on(page.tick.tick, self.tick, ticked, [*live, *whole], queue=False, trigger_mode="once")
         page.on(self.quick.tick, self.look, state, live, queue=False, trigger_mode="once")
         page.on(self.draw.click, self.press, [*state, *form.inputs], [*live, self.offer, fields["seed"]], **one_at_a_time)
         for button, how in ((self.pause, True), (self.beside, False)):
@@ -100,13 +103,12 @@ class TrialTab:
 
     def _connect_form(self, whole: list[Any]) -> None:
         page, form, fields = self.page, self.form, self.form.fields
-        chosen = [fields["lora"], form.filled, *form.inputs]
-        page.on(fields["lora"].input, self.choose, chosen, whole)
-        page.on(fields["lora"].focus, form.choices, [fields["lora"]], [fields["lora"]])
+        page.on(fields["lora"].input, self.choose, [fields["lora"], self.chosen, form.filled, *form.inputs], whole)
+        page.on(fields["lora"].focus, form.still_there, [fields["lora"]], [fields["lora"]])
         page.on(form.refresh.click, self.look_again, [fields["lora"]], [fields["lora"]])
-        page.on(form.path.submit, self.take, [form.path, form.filled, *form.inputs], [*whole, form.path])
+        page.on(form.path.submit, self.take, [form.path, self.chosen, form.filled, *form.inputs], [*whole, form.path])
         letter = page.letters["test"]
-        page.on(letter.change, self.receive, [letter, form.filled, *form.inputs], whole)
+        page.on(letter.change, self.receive, [letter, self.chosen, form.filled, *form.inputs], whole)
         page.on(fields["base"].change, form.facts_for, [fields["lora"], fields["base"]], [form.facts])
         page.on(fields["weight"].change, self.paste_for, [fields["lora"], fields["weight"]], [self.paste])
         grid_fields = [fields[name] for name in ("mode", "kind", "weights", "checkpoints", "prompts", "lora")]
@@ -157,7 +159,7 @@ class TrialTab:
 
     # --- what is shown ----------------------------------------------------------------------------------------
 
-    def tick(self, seen: dict[str, Any], picked: list[str], lora: str) -> Updates:
+    def tick(self, seen: dict[str, Any], picked: list[str], chosen: list[str], lora: str, prompt: str) -> Updates:
         """Every second, on every page; the first one also finds the page as it was left."""
         self.bench.relieve()
         if not seen:
@@ -165,7 +167,8 @@ class TrialTab:
             return {**self._live(seen, picked), **self.form.choices()}
         if seen["is_filled"] or not self.page.app.core_ready():
             return self.look(seen, picked)
-        return {**self._live({**seen, "is_filled": True}, picked), **({} if lora else self._as_it_was())}
+        is_begun = bool(chosen or lora or prompt)
+        return {**self._live({**seen, "is_filled": True}, picked), **({} if is_begun else self._as_it_was())}
 
     def look(self, seen: dict[str, Any], picked: list[str]) -> Updates:
         if seen.get("serial") == self.bench.view.serial:
@@ -214,7 +217,7 @@ class TrialTab:
         newest = next((found.path for found in self.desk.found() if found.kind == FINISHED), None)
         chosen = remembered if remembered.is_file() else newest
         try:
-            return self._open(str(chosen), {}, [field.value for field in self.form.inputs]) if chosen else {}
+            return self._open(str(chosen), [], {}, [field.value for field in self.form.inputs]) if chosen else {}
         except UserError:  # damaged by now: then the form begins empty
             return {}
 
@@ -250,33 +253,35 @@ class TrialTab:
 
     # --- the LoRA ---------------------------------------------------------------------------------------------
 
-    def choose(self, path: str, filled: dict[str, Any], *values: Any) -> Updates:
+    def choose(self, path: str, chosen: list[str], filled: dict[str, Any], *values: Any) -> Updates:
+        chosen[:] = [path]
         self._ready()
         updates = self.form.fill(path, filled, *values)
         weight = updates.get(self.form.fields["weight"], dict(zip(self.form.fields, values, strict=True))["weight"])
         return {**updates, **self._words(path, float(weight))}
 
-    def take(self, path: str, filled: dict[str, Any], *values: Any) -> Updates:
+    def take(self, path: str, chosen: list[str], filled: dict[str, Any], *values: Any) -> Updates:
         """A LoRA by its path."""
         if not path.strip():
             return {}
-        return {**self._open(path.strip().strip('"'), filled, values), self.form.path: ""}
+        return {**self._open(path.strip().strip('"'), chosen, filled, values), self.form.path: ""}
 
-    def receive(self, letter: dict[str, Any] | None, filled: dict[str, Any], *values: Any) -> Updates:
+    def receive(self, letter: dict[str, Any] | None, chosen: list[str], filled: dict[str, Any], *values: Any) -> Updates:
         """A letter from another tab."""
         if not letter or not letter.get("lora"):
             return {}
-        return self._open(str(letter["lora"]), filled, values)
+        return self._open(str(letter["lora"]), chosen, filled, values)
 
-    def _open(self, path: str, filled: dict[str, Any], values: Sequence[Any]) -> Updates:
+    def _open(self, path: str, chosen: list[str], filled: dict[str, Any], values: Sequence[Any]) -> Updates:
+        chosen[:] = [path]
         self._ready()
         about = self.desk.take(Path(path).expanduser())
         # Fills first: the dropdown's update also holds the choices.
-        return {**self.choose(str(about.path), filled, *values), **self.form.choices(str(about.path))}
+        return {**self.choose(str(about.path), chosen, filled, *values), **self.form.choices(str(about.path))}
 
     def look_again(self, chosen: str) -> Updates:
         self.desk.look_into_webuis()
-        return self.form.choices(chosen)
+        return self.form.still_there(chosen)
 
     def paste_for(self, path: str, weight: float) -> str:
         from lora_core.export import Sidecar, prompt_text  # brings torch
