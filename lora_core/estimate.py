@@ -153,9 +153,9 @@ def steps_down(config: TrainConfig) -> list[dict[str, object]]:
     """Changes that save memory, each with those before it, of least harm first."""
     found: list[dict[str, object]] = []
     now: dict[str, object] = {}
-    if not config.gradient_checkpointing:
-        now = {"gradient_checkpointing": True}
-        found.append(now)
+    for name in ("lean_activations", "gradient_checkpointing"):
+        if not getattr(config, name):
+            found.append(now := {**now, name: True})
     batch, added = config.train_batch_size, config.gradient_accumulation_steps
     while batch > 1:
         smaller = math.ceil(batch / 2)

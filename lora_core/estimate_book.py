@@ -19,7 +19,7 @@ from lora_core.files import WriteError, write_text_whole
 from lora_core.places import cache_folder
 
 SHIPPED = ASSETS / "counts.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Graph:
     targets: tuple[str, ...]
     checkpointing: bool
     bytes: int
+    lean: bool = True
     dropout: bool = False
     dora: bool = False
     prior: bool = False
@@ -71,13 +72,13 @@ class Graph:
         return cls(
             shapes.unet_key(), shapes.text_key() if config.train_text_encoder else "",
             tuple(sorted(config.target_modules)), config.gradient_checkpointing, number_bytes,
-            bool(config.lora_dropout), config.use_dora, bool(config.prior_pictures),
+            config.lean_activations, bool(config.lora_dropout), config.use_dora, bool(config.prior_pictures),
         )  # fmt: skip
 
     def is_within(self, other: Graph) -> bool:
         """Whether the other graph holds all tensors of this one, perhaps more, perhaps wider ones."""
         mine, theirs = asdict(self), asdict(other)
-        same = all(mine[name] == theirs[name] for name in ("unet", "checkpointing", "dora"))
+        same = all(mine[name] == theirs[name] for name in ("unet", "checkpointing", "lean", "dora"))
         less = self.text in ("", other.text) and set(self.targets) <= set(other.targets)
         return same and less and self.dropout <= other.dropout and self.prior <= other.prior and self.bytes <= other.bytes
 

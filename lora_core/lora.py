@@ -11,6 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from lora_core import lean_unet
 from lora_core.config import TrainConfig
 from lora_core.dora import normalise_over_inputs
 from lora_core.errors import UserError
@@ -37,6 +38,9 @@ def attach(model: BaseModel, config: TrainConfig) -> None:
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        lean_unet.cast_adapters(module, ADAPTER)
+    if config.lean_activations:
+        lean_unet.keep_less(model.unet)
 
 
 def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) -> None:
