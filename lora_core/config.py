@@ -74,6 +74,7 @@ class TrainConfig:
     prior_prompts: tuple[str, ...] = setting((), "Objective", "Prompts the LoRA must leave as they are; parted by ';'. The base model draws them before training.")
     prior_pictures: int = setting(0, "Objective", "Pictures drawn for the prior prompts; 0 turns prior preservation off.", low=0, high=10_000)
     prior_loss_weight: float = setting(1.0, "Objective", "Weight of the prior pictures in the loss.", low=0, high=10)
+    prior_every: int = setting(3, "Objective", "Steps between lessons on the prior pictures, each weighing as many times more: a lower price, nearly as firm a hold.", low=1, high=100)
 
     output_dir: str = setting("./lora_out", "Output", "Folder of the run; the finished LoRA lies directly in it.")
     output_name: str = setting("pytorch_lora_weights", "Output", "File name of the LoRA, without ending.")

@@ -22,8 +22,6 @@ from lora_core.events import Emit, Phase
 from lora_core.families import BaseModel, Frame, whole_frame
 from lora_core.sample import Wish, draw_latents
 
-PRIOR_EVERY = 3  # steps between lessons, each of triple weight: nearly as firm a hold, at a third of the price
-
 
 @dataclass(frozen=True)
 class Prior:

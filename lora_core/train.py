@@ -19,7 +19,7 @@ from lora_core.families import BaseModel
 from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.precision import Compute
-from lora_core.prior import PRIOR_EVERY, Prior, prior_loss
+from lora_core.prior import Prior, prior_loss
 from lora_core.team import Team
 
 
@@ -106,9 +106,9 @@ def optimizer_step(session: Session) -> Tensor:
         chosen = session.plan.batch(config, session.step * config.gradient_accumulation_steps + micro)
         loss = denoising_loss(session, [session.training[i] for i in chosen], rng)
         total += loss.detach() / config.gradient_accumulation_steps
-        if session.prior and session.step % PRIOR_EVERY == 0:
+        if session.prior and session.step % config.prior_every == 0:
             held = prior_loss(session.model, session.prompts, session.prior, len(chosen), rng)
-            loss = loss + PRIOR_EVERY * config.prior_loss_weight * held
+            loss = loss + config.prior_every * config.prior_loss_weight * held
         scaler.scale(loss / config.gradient_accumulation_steps).backward()
     total = session.team.add_up(session.parameters.values(), total)
     if config.max_grad_norm:

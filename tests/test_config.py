@@ -42,8 +42,9 @@ FROZEN = """
     use_rslora use_dora
     max_train_steps train_batch_size gradient_accumulation_steps learning_rate text_encoder_lr lr_scheduler
     lr_warmup_steps optimizer weight_decay max_grad_norm seed snr_gamma timestep_sampling noise_offset prior_prompts
-    prior_pictures prior_loss_weight output_dir output_name save_steps keep_states save_precision private_metadata
-    validation_split sample_prompts sample_count sample_inference_steps sample_guidance sample_negative_prompt
+    prior_pictures prior_loss_weight prior_every output_dir output_name save_steps keep_states save_precision
+    private_metadata validation_split sample_prompts sample_count sample_inference_steps sample_guidance
+    sample_negative_prompt
 """
 
 
