@@ -162,7 +162,7 @@ def test_a_body_has_an_end(ours: TestClient, monkeypatch: pytest.MonkeyPatch) ->
 def test_headers_keep_the_page_to_itself(ours: TestClient) -> None:
     for answer in (ours.get("/ping"), ours.get("/ping", headers={"host": "evil.example"})):
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["x-frame-options"] == "DENY"
         told = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
         assert told["default-src"] == told["base-uri"] == told["form-action"] == "'self'"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,11 @@ from lora_core.files import WriteError, write_text_whole
 from lora_core.ui.dataset_desk import Desk
 from lora_core.ui.files import Files
 from lora_core.ui.training import Training
+from lora_core.ui.trouble import Trouble
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the tabs need of the core; importing these brings torch, diffusers, transformers and peft.
 _CORE = ("lora_core.job", "lora_core.export", "lora_core.convert", "lora_core.proposal", "lora_core.studio")
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """An error nobody foresaw: what was being done, and what is told of it."""
-
-    serial: int
-    what: str
-    report: str
 
 
 class App:
@@ -110,6 +100,6 @@ class App:
         """Keep an error for the error panel of every page."""
         with self._lock:
             serial = self.troubles[-1].serial + 1 if self.troubles else 1
-            trouble = Trouble(serial, what, "".join(traceback.format_exception(error)))
+            trouble = Trouble.of(serial, what, error)
             self.troubles = [*self.troubles[-19:], trouble]
         return trouble

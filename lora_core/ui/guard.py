@@ -201,9 +201,10 @@ def policy(nonce: str = "") -> str:
 
 
 def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
+    # "no-referrer" would make a browser post the password's form with the origin "null", like a foreign page.
     more = {
         b"content-security-policy": policy().encode(), b"x-content-type-options": b"nosniff",
-        b"referrer-policy": b"no-referrer", b"cross-origin-opener-policy": b"same-origin",
+        b"referrer-policy": b"same-origin", b"cross-origin-opener-policy": b"same-origin",
         b"cross-origin-resource-policy": b"same-origin", b"x-frame-options": b"DENY",
     }  # fmt: skip
 

@@ -77,7 +77,7 @@ class Pages:
                 if position:
                     await self._quiet(language.wanted)
                 try:
-                    app = await run_in_threadpool(self._build, name)
+                    app = await run_in_threadpool(asyncio.run, self._build(name))
                     await stack.enter_async_context(app.router.lifespan_context(app))
                     language.app = app
                 except Exception:  # noqa: BLE001  told in the terminal; the other language may do
@@ -93,7 +93,8 @@ class Pages:
                 return
             await asyncio.sleep(0.1)
 
-    def _build(self, name: str) -> FastAPI:
+    async def _build(self, name: str) -> FastAPI:
+        """Awaits nothing: where no loop runs, Gradio makes loops of its own for its locks and leaves them open."""
         inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         gr.mount_gradio_app(
             inner, window.build(self.app, name), f"/{name}", theme=THEME, css_paths=sorted(window.ASSETS.glob("*.css")),

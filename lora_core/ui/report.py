@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 from html import escape
-from pathlib import Path
 
 from lora_core import __version__
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.run import Run
 from lora_core.settings import settings_of
-from lora_core.ui.app import Trouble
 from lora_core.ui.texts import Texts
+from lora_core.ui.trouble import Trouble
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "gradio")
-# Windows and POSIX paths of two parts and more, in quotes or not.
-_PATH = re.compile(r"(?:[A-Za-z]:[\\/]|\\\\|/)(?:[^\s\"'<>|:*?\\/]+[\\/])+[^\s\"'<>|:*?]*")
-_OURS = re.compile(r"(?:lora_core|site-packages|lib)[\\/].*")
 
 
 def trouble_panel(trouble: Trouble, run: Run | None, text: Texts) -> str:
@@ -55,7 +50,7 @@ def report(trouble: Trouble, run: Run | None, private: bool) -> str:
         *([f"Settings: {settings_line(run, private)}"] if run else []),
         f"While: {trouble.what}",
         "",
-        trouble.report if private else public(trouble.report),
+        trouble.report if private else trouble.public,
     ]
     return "\n".join(lines)
 
@@ -73,22 +68,6 @@ def settings_line(run: Run, private: bool) -> str:
             is_free_text = known.kind not in (bool, int, float) and not known.choices
             told.append(f"{name} = {'…' if is_free_text and not private else value}")
     return ", ".join(told)
-
-
-def public(traceback: str) -> str:
-    """A traceback without private paths, and without the messages of errors, which quote prompts and captions."""
-    lines = []
-    for line in traceback.splitlines():
-        if not line.startswith(" ") and re.match(r"[\w.]+(Error|Exception|Interrupt|Exit|Warning)?: ", line):
-            line = line.split(": ", 1)[0] + ": …"
-        lines.append(_PATH.sub(lambda found: _shortened(found[0]), line))
-    return "\n".join(lines).replace(str(Path.home()), "~")
-
-
-def _shortened(path: str) -> str:
-    """The part of a path that lies in Treino or in a package, or a placeholder."""
-    ours = _OURS.search(path)
-    return ours[0] if ours else "<path>"
 
 
 def _version(name: str) -> str:

@@ -96,7 +96,8 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
     window.stop()
 
 
-def _program() -> str:
+def program() -> str:
+    """The first browser of this computer that can be driven, "" without one."""
     found = [path for name in _NAMES if (path := shutil.which(name))] or list(browsers())
     return found[0] if found else ""
 
@@ -104,14 +105,14 @@ def _program() -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The browser of this computer; without one these tests are skipped, in CI they fail."""
-    program = _program()
-    if not program:
+    found = program()
+    if not found:
         sentence = "There is no Chrome, Edge or Chromium on this computer, so the window is not tested in a browser."
         if os.environ.get("CI"):
             pytest.fail(sentence)
         pytest.skip(sentence)
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield playwright.chromium.launch(executable_path=found, args=list(FLAGS))
 
 
 @pytest.fixture
@@ -146,9 +147,14 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
 
 
 def _is_error(told: ConsoleMessage) -> bool:
-    """Whether the console tells of an error; a picture that was deleted or damaged while it was shown is none."""
+    """Whether the console tells of an error.
+
+    None are: a picture that was deleted or damaged while it was shown, and what Gradio says in a page that is left while
+    it asks for something.
+    """
     is_gone = "404" in told.text and "/files/" in str(told.location.get("url", ""))
-    return told.type == "error" and not is_gone
+    is_left = told.text.startswith("AbortError: signal is aborted") or told.text.endswith("Connection errored out. ")
+    return told.type == "error" and not is_gone and not is_left
 
 
 def _is_here(url: str) -> bool:

@@ -788,6 +788,7 @@ window.treinoDataset = (() => {
     addEventListener("pagehide", saveOnLeave);
     document.addEventListener("visibilitychange", () => { if (document.hidden) flush(); });
     view("one");
+    id("shown-label").textContent = say("many_shown", { n: 0 });
     showEdit();
     showChanges({ count: 0, changes: [] }, true);
     refresh();

@@ -35,7 +35,7 @@
       set("core", now.core ? "" : words.loading_core);
       if (!born) { born = now.born; trouble = now.trouble; }
       if (born !== now.born) tellGone(words.restarted);
-      else set("gone", "");
+      else { set("gone", ""); document.body.classList.remove("treino-gone"); }
       if (now.trouble > trouble) { trouble = now.trouble; await showTrouble(trouble); }
     } catch {
       training = false;
@@ -46,6 +46,7 @@
   const tellGone = (text) => {
     const element = document.getElementById("gone");
     if (!element || element.dataset.text === text && element.textContent) return;
+    document.body.classList.add("treino-gone");
     element.dataset.text = text;
     element.textContent = `${text} `;
     const button = document.createElement("button");
@@ -60,7 +61,14 @@
     place.innerHTML = answer.html;
     place.scrollIntoView({ block: "nearest" });
   };
-  setInterval(() => { if (!document.hidden) ping(); }, 1000);
+  /* A copy button that stands first in the <label> of its box takes the label, so the box gets its words as a name. */
+  const nameBoxes = () => {
+    for (const box of document.querySelectorAll("label:has(button) :is(input, textarea)")) {
+      const said = box.closest("label").querySelector("[data-testid=block-info]");
+      if (said && !box.hasAttribute("aria-label")) box.setAttribute("aria-label", said.textContent.trim());
+    }
+  };
+  setInterval(() => { if (!document.hidden) { ping(); nameBoxes(); } }, 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) ping(); });
   ping();
 
