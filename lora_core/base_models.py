@@ -11,7 +11,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from lora_core import hub, identify, single_file
+from lora_core import hub, identify, precision, single_file
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, parts
@@ -53,6 +53,7 @@ def open_hollow(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", predic
         raise UserError(f"The base model {name} cannot be loaded: {first_line}") from cause
     for sentence in _remarks(name, model, prediction_type):
         emit(Warned(sentence))
+    precision.use_cores(model.unet)
     return model
 
 

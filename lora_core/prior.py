@@ -59,7 +59,7 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
 
 def prior_loss(model: BaseModel, prompts: Prompts, prior: list[Prior], count: int, rng: torch.Generator) -> Tensor:
     """Mean squared distance between the predictions with and without adapters, on `count` of the prior's pictures."""
-    device = model.unet.device
+    device = model.device
     chosen = [prior[i] for i in torch.randint(len(prior), (count,), generator=rng).tolist()]
     captions, frames = [p.prompt for p in chosen], [p.frame for p in chosen]
     latents_BCHW = torch.stack([p.latents_CHW for p in chosen]).to(device)

@@ -41,7 +41,7 @@ def draw(
     """
     pictures: list[Image.Image] = []
     for latents_BCHW in draw_latents(model, wishes, on_step, pipeline):
-        with torch.no_grad(), at_hand([model.vae], model.unet.device):
+        with torch.no_grad(), at_hand([model.vae], model.device):
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
             pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
         for pixels_HWC in pixels_BCHW.permute(0, 2, 3, 1).float().cpu().numpy():
@@ -68,7 +68,7 @@ def draw_latents(
         batch = wishes[start : start + at_once]
         # The VAE too: pipelines compute where their first module is.
         needed = (model.vae, *model.text_encoders.values())
-        with evaluating(model), torch.no_grad(), at_hand(needed, model.unet.device):
+        with evaluating(model), torch.no_grad(), at_hand(needed, model.device):
             yield pipeline(
                 prompt=[w.prompt for w in batch], negative_prompt=_negative(batch),
                 generator=[torch.Generator().manual_seed(w.seed) for w in batch],

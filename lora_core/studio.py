@@ -70,7 +70,7 @@ class Studio:
     @property
     def is_on_card(self) -> bool:
         """Whether it holds memory of a graphics card, which a training may want."""
-        return self._model is not None and self._model.unet.device.type != "cpu"
+        return self._model is not None and self._model.device.type != "cpu"
 
     def open(self, base: str, emit: Emit) -> None:
         """Load a base model unless it is loaded; `emit` is told of downloads and may raise to cancel.

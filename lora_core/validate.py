@@ -41,11 +41,11 @@ def validate(model: BaseModel, prompts: Prompts, held_out: Sequence[Example], tr
 def _loss(model: BaseModel, prompts: Prompts, examples: Sequence[Example]) -> float:
     schedule = model.scheduler.alphas_cumprod
     timesteps = torch.linspace(0.02, 0.98, TIMESTEPS).mul(len(schedule)).long()
-    total = torch.zeros((), device=model.unet.device)
+    total = torch.zeros((), device=model.device)
     with evaluating(model):
         for index, example in enumerate(examples):
             rng = diffusion.generator(0, index)
-            latents = example.views[0][0].to(model.unet.device) * model.vae.config.scaling_factor
+            latents = example.views[0][0].to(model.device) * model.vae.config.scaling_factor
             latents = latents[None].expand(TIMESTEPS, -1, -1, -1)
             noise = diffusion.sample_noise(latents, rng)
             at_once = max(1, min(TIMESTEPS, LATENTS_AT_ONCE // latents[0, 0].numel()))

@@ -148,3 +148,15 @@ def test_memory_in_use_is_read_from_where_torch_counts_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GB)
     used = [precision.used_bytes(torch.device(name)) for name in ("cuda:1", "xpu:0", "mps", "cpu")]
     assert used == [3 * GB + 1, 2 * GB, GB, 0]
+
+
+def test_a_small_model_computes_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(precision, "_CORES", 3)
+    try:
+        for width, threads in ((100, 1), (8000, 3), (100, 1)):
+            with torch.device("meta"):
+                precision.use_cores(torch.nn.Linear(width, 8000))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

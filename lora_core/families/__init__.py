@@ -43,6 +43,11 @@ class BaseModel:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
+    def device(self) -> torch.device:
+        """Where the UNet stands."""
+        return next(self.unet.parameters()).device  # type: ignore[no-any-return]
+
+    @property
     def prediction_type(self) -> str:
         """`epsilon` or `v_prediction`, as the model's scheduler says."""
         return str(self.scheduler.config.prediction_type)

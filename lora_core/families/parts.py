@@ -27,6 +27,11 @@ def load_unet(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
     return unet(folder / "unet", Source(str(folder), _reader(folder / "unet", variant), _as_named, dtype))
 
 
+def dtype_of(unet: torch.nn.Module) -> torch.dtype:
+    """The format of its frozen weights. diffusers' own `dtype` looks at every layer, thousands of calls at every step."""
+    return next(unet.parameters()).dtype
+
+
 def load_vae(folder: Path, variant: str | None, dtype: torch.dtype = torch.float32) -> Any:
     """The AutoencoderKL in `folder`/vae."""
     return vae(folder / "vae", str(folder), _reader(folder / "vae", variant), dtype)

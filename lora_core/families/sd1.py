@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from lora_core.families import BaseModel, Conditioning, Family
-from lora_core.families.parts import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
+from lora_core.families.parts import dtype_of, load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
 
 CROSS_ATTENTION_WIDTHS = (768, 96)  # Stable Diffusion 1.x, the starter
 
@@ -53,8 +53,9 @@ def encode_text(model: BaseModel, tokens: dict[str, Tensor]) -> Conditioning:
 
 def predict(unet: Any, noisy_latents_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
     """The UNet's output in fp32: noise or velocity, as the model was trained."""
-    states_BLD = conditioning["encoder_hidden_states"].to(unet.dtype)
-    output: Tensor = unet(noisy_latents_BCHW.to(unet.dtype), timesteps_B, states_BLD, return_dict=False)[0]
+    dtype = dtype_of(unet)
+    states_BLD = conditioning["encoder_hidden_states"].to(dtype)
+    output: Tensor = unet(noisy_latents_BCHW.to(dtype), timesteps_B, states_BLD, return_dict=False)[0]
     return output.float()
 
 

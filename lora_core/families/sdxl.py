@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_core.families import BaseModel, Conditioning, Family
-from lora_core.families.parts import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
+from lora_core.families.parts import dtype_of, load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
 from lora_core.families.sd1 import tokenize
 
 CROSS_ATTENTION_WIDTH = 2048  # CLIP ViT-L's 768 beside OpenCLIP ViT-bigG's 1280
@@ -67,10 +67,11 @@ def encode_text(model: BaseModel, tokens: dict[str, Tensor]) -> Conditioning:
 
 def predict(unet: Any, noisy_latents_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
     """The UNet's output in fp32. The frames stay in fp32 too: bf16 cannot tell 1000 pixels from 1003."""
-    states_BLD = conditioning["encoder_hidden_states"].to(unet.dtype)
-    added = {"text_embeds": conditioning["pooled"].to(unet.dtype), "time_ids": conditioning["frames"].float()}
+    dtype = dtype_of(unet)
+    states_BLD = conditioning["encoder_hidden_states"].to(dtype)
+    added = {"text_embeds": conditioning["pooled"].to(dtype), "time_ids": conditioning["frames"].float()}
     output: Tensor = unet(
-        noisy_latents_BCHW.to(unet.dtype), timesteps_B, states_BLD, added_cond_kwargs=added, return_dict=False
+        noisy_latents_BCHW.to(dtype), timesteps_B, states_BLD, added_cond_kwargs=added, return_dict=False
     )[0]
     return output.float()
 
