@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_core import base_models, checkpoint, estimate_speed, results
+from lora_core import base_models, checkpoint, estimate_speed, lock, results
 from lora_core.config import TrainConfig
+from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
 from lora_core.failures import explain
+from lora_core.files import explain as explain_write
+from lora_core.files import remove_stray_temporaries
 from lora_core.plan import Plan, digest
 from lora_core.prepare import prepare, read_dataset
 from lora_core.run import Run, make_folder
@@ -47,9 +50,11 @@ class Job:
         self._wake = threading.Condition()
         self._paused = self._stop = self._sample = self._save = False
         self._identity: dict[str, str] = {}
-        self._early: list[Event] = []  # told before the run folder was ready
+        self._unwritten: list[Event] = []  # told before the run folder was ready, or while it could not be written
         self._begun = False
         self._warned: set[str] = set()
+        self._lock: lock.Holder | None = None
+        self._drawn: set[str] = set()  # sample pictures that were told of before a kill
 
     # --- what the user presses --------------------------------------------------------------------------------
 
@@ -105,6 +110,8 @@ class Job:
             _let_go(error)
             self.state = "failed"
         finally:
+            if self._lock:
+                lock.release(self.run.folder, self._lock)
             gc.collect()
             free_device_memory()
 
@@ -125,6 +132,8 @@ class Job:
             results.restore(session, state)
         self._identity = identity
         self.team.align(session.parameters.values())
+        if state and self.team.is_first:
+            self._catch_up(session)
         train(session, self)
         if session.step == 0:
             raise Stopped
@@ -132,10 +141,13 @@ class Job:
         self.team.leave()
 
     def _make_folder(self) -> None:
+        """Have the run folder for this process alone, and without what a killed one left half-written."""
         make_folder(self.run.folder)
+        self._lock = lock.take(self.run.folder)
+        remove_stray_temporaries(self.run.samples)
+        checkpoint.clean(self.run.checkpoints)
 
     def _resumed(self, identity: dict[str, str]) -> checkpoint.State:
-        checkpoint.clean(self.run.checkpoints)
         newest = self.resume == "latest"
         state = checkpoint.latest(self.run.checkpoints) if newest else checkpoint.load(Path(self.resume))
         if notice := results.compare(state.identity, identity):
@@ -148,9 +160,20 @@ class Job:
         else:
             self.run.go_on(self.config, state.step)
         self._begun = True
-        for event in self._early:
-            self.run.append(event)
         self._emit(State("running"))
+
+    def _catch_up(self, session: Session) -> None:
+        """Tell and draw what a kill between a save and the step after it left undone."""
+        told = [event for event, _ in self.run.read()[0]]
+        if not any(isinstance(event, Saved) and event.step == session.step for event in told):
+            saved = checkpoint.folder_of(self.run.checkpoints, session.step)
+            if saved.is_dir():  # not when it was resumed from elsewhere
+                self._emit(Saved(session.step, saved.relative_to(self.run.folder).as_posix()))
+        self._drawn = {e.path for e in told if isinstance(e, Sample) and e.step == session.step}
+        is_due = session.step % self.config.save_steps == 0 or session.step == self.config.max_train_steps
+        if is_due and len(self._drawn) < len(results.wishes(session)):
+            self.sample(session)
+        self._drawn = set()
 
     def _finish(self, session: Session) -> None:
         path = results.write_final(session, self.run)
@@ -163,12 +186,33 @@ class Job:
             if event.message in self._warned:
                 return
             self._warned.add(event.message)
-        if self._begun:
-            self.run.append(event)
-        else:
-            self._early.append(event)
+        self._unwritten.append(event)
+        try:
+            self._write_events()
+        except (OSError, UserError) as cause:  # a training is worth more than its log, and the disk may have room again
+            why = str(cause) if isinstance(cause, UserError) else explain_write(cause, self.run.events_file)
+            self._warn_listeners(f"The run's events wait in memory until they can be written. {why}")
         for listener in self.listeners:
             listener(event)
+
+    def _write_events(self) -> None:
+        if not self._begun:
+            return
+        if not self.run.folder.is_dir():
+            self._make_folder()
+            self.run.begin(self.config)
+            gone = f"{self.run.folder} was deleted or renamed during the training. It was made again and goes on from here."
+            self._unwritten.insert(0, Warned(gone))
+            self._warn_listeners(gone)
+        while self._unwritten:
+            self.run.append(self._unwritten[0])
+            del self._unwritten[0]
+
+    def _warn_listeners(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            for listener in self.listeners:
+                listener(Warned(message))
 
     def _emit_or_stop(self, event: Event) -> None:
         """For the work before the first step, which can be given up at any event."""
@@ -220,7 +264,9 @@ class Job:
     def sample(self, session: Session) -> None:
         with self._pause(session, counts=session.step > 0):
             for path, wish in results.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
-                self._emit(Sample(session.step, path.relative_to(self.run.folder).as_posix(), wish.prompt, wish.seed))
+                name = path.relative_to(self.run.folder).as_posix()
+                if name not in self._drawn:
+                    self._emit(Sample(session.step, name, wish.prompt, wish.seed))
 
     def save(self, session: Session) -> None:
         with self._pause(session):
