@@ -6,12 +6,14 @@ and an old one is never wrong. Everything is encoded one by one: what is in a fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -24,7 +26,7 @@ from lora_core.dataset import Item, fit, load_picture
 from lora_core.dataset.buckets import crop_box
 from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, Conditioning, Frame
-from lora_core.files import WriteError, write_bytes_whole
+from lora_core.files import TEMPORARY_SUFFIX, WriteError, write_bytes_whole
 from lora_core.places import cache_folder
 from lora_core.plan import Plan, Size
 from lora_core.weights import at_hand
@@ -122,6 +124,15 @@ class Prompts:
     def _encode_one(self, caption: str) -> Conditioning:
         with at_hand(self.model.text_encoders.values(), self.device):
             return {name: rows[0].cpu() for name, rows in self.encode([caption]).items()}
+
+
+def remove_abandoned() -> None:
+    """Delete what killed processes left half-written in the cache; those that live may be writing right now."""
+    for path in cache_folder().glob(f"??/.*{TEMPORARY_SUFFIX}"):
+        pid = path.name[1:].partition("-")[0]
+        if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) -> dict[str, Tensor]:
