@@ -172,6 +172,9 @@ def test_letters_fill_the_form(app: App, pictures: Path) -> None:
     mine = {**order["fill"], "lora_rank": "7"}
     order = json.loads(setup.take_folder("/elsewhere", mine))
     assert order["fill"]["lora_rank"] == "7" and order["fill"]["train_data_dir"] == "/elsewhere"
+    assert order["card"] is None  # what was chosen stays chosen
+    hourglasses = str(Cards(app.home).all()[FIRST].values["train_data_dir"])
+    assert json.loads(setup.take_folder(hourglasses, {}))["card"] == FIRST
     order = json.loads(setup.fill({"lora_rank": 5, "output_dir": "/old", "no_such": 1}))
     assert order["fill"]["lora_rank"] == "5" and "no_such" not in order["fill"] and "output_dir" not in order["fill"]
 

@@ -115,11 +115,14 @@ class Setup:
         card = beginning(self.cards, folder)
         is_toy = now.get("pretrained_model_name_or_path") == STARTER
         if is_toy == (card == FIRST) or (not is_toy and card != FIRST):
-            return self._order(form.boxes({**now, "train_data_dir": folder}), "")
+            return self._order(form.boxes({**now, "train_data_dir": folder}), None if boxed else card)
         return self._order(form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card)
 
-    def _order(self, boxed: Mapping[str, object], card: str, first: bool = False) -> str:
-        """`first`: only for a form that is empty still; a letter from another tab may have been quicker."""
+    def _order(self, boxed: Mapping[str, object], card: str | None, first: bool = False) -> str:
+        """`card`: the one to choose, "" for none, None to leave the choice as it is.
+
+        first: only for a form that is empty still; a letter from another tab may have been quicker.
+        """
         order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first}
         return json.dumps(order, ensure_ascii=False)
 

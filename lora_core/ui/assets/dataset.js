@@ -18,7 +18,7 @@ window.treinoDataset = (() => {
   let words = {}, language = "en", sample = "", toTrain = () => {};
   let items = [], captions = {}, problems = [], cells = new Map(), shown = [];
   let folder = "", seen = { version: -1, edits: -1 }, readOnly = false;
-  let chosen = "", looked = null, tag = "", isOffline = false, isFirst = true;
+  let chosen = "", looked = null, tag = "", isOffline = false, isFirst = true, isTyped = false;
   const say = (name, values = {}) => words[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 
   // --- asking the server ----------------------------------------------------------------------------------------
@@ -124,7 +124,8 @@ window.treinoDataset = (() => {
     complain(told.gone ? say("gone", { folder }) : "");
     id("caption").readOnly = readOnly || told.gone;
     for (const button of all("#dataset .ds-edit")) button.disabled = readOnly || told.gone;
-    if (id("folder") !== document.activeElement || isOther) id("folder").value = folder;
+    if (isOther && !isFirst) isTyped = false;
+    if (!isTyped) id("folder").value = folder; // what is being typed stays until it is opened
     id("folders").replaceChildren(...told.recent.map((value) => made("option", { value })));
     id("recent").hidden = !told.recent.length;
     id("recent").querySelector("ul").replaceChildren(...told.recent.map((each) => {
@@ -614,11 +615,14 @@ window.treinoDataset = (() => {
 
   async function open(name) {
     await allSaved();
-    if (await ask("open", { folder: name })) await soon();
+    if (!(await ask("open", { folder: name }))) return;
+    isTyped = false;
+    await soon();
   }
 
   let completing = 0;
   function complete() {
+    isTyped = id("folder").value !== folder;
     clearTimeout(completing);
     completing = setTimeout(async () => {
       const told = await post({ act: "complete", folder: id("folder").value }).catch(() => null);

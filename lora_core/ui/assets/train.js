@@ -116,8 +116,8 @@ window.treinoTrain = (() => {
     if (order.first && Object.keys(basis).length) return;
     if (order.fill) {
       fill(order.fill);
-      basis = order.fill;
-      choose(order.card);
+      if (order.card === null) basis = { ...basis, train_data_dir: order.fill.train_data_dir };
+      else { basis = order.fill; choose(order.card); }
       typed();
     }
     if (order.problems && order.n === serial) {
