@@ -94,7 +94,7 @@ def _norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def _frozen_conv(conv: Any, x: Tensor) -> Tensor:
-    return cast(Tensor, _FrozenConv.apply(x, conv.weight, conv.bias, conv))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _FrozenConv.apply(x, conv))  # type: ignore[no-untyped-call]
 
 
 def _again(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -122,15 +122,15 @@ class _FrozenConv(torch.autograd.Function):
     """A convolution that needs no gradient of its weight, and so keeps no input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv2d) -> Tensor:
-        ctx.save_for_backward(weight)
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        # Not even the weight is saved: checkpointing computes again up to the last tensor that is, and so stops earlier.
         ctx.shape, ctx.conv = x.shape, conv
-        return cast(Tensor, conv._conv_forward(x, weight, bias))
+        return cast(Tensor, conv._conv_forward(x, conv.weight, conv.bias))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight,), conv = ctx.saved_tensors, ctx.conv
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        conv = ctx.conv
         found: Tensor = torch.nn.grad.conv2d_input(
-            ctx.shape, weight, gradient, conv.stride, conv.padding, conv.dilation, conv.groups
+            ctx.shape, conv.weight, gradient, conv.stride, conv.padding, conv.dilation, conv.groups
         )
-        return found, None, None, None
+        return found, None
