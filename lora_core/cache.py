@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,6 +25,7 @@ from lora_core.base_models import fingerprint
 from lora_core.config import TrainConfig
 from lora_core.dataset import Item, fit, load_picture
 from lora_core.dataset.buckets import crop_box
+from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, Conditioning, Frame
 from lora_core.files import TEMPORARY_SUFFIX, WriteError, write_bytes_whole
@@ -57,7 +59,7 @@ def encode_pictures(
 
                 def encode(item: Item = item, mirrored: bool = mirrored) -> dict[str, Tensor]:
                     pixels_HW3 = fit(load_picture(item.path, config.transparent_color), plan.size_of[item.path])
-                    return _posterior(model, pixels_HW3[:, ::-1] if mirrored else pixels_HW3)
+                    return _posterior(model, pixels_HW3[:, ::-1] if mirrored else pixels_HW3, emit)
 
                 tensors = stored(f"{key} {content} {width}x{height} {mirrored}", encode, emit)
                 views.append((tensors["mean"], tensors["std"]))
@@ -74,10 +76,24 @@ def frame_of(item: Item, size: Size) -> Frame:
 
 
 @torch.no_grad()
-def _posterior(model: BaseModel, pixels_HW3: np.ndarray) -> dict[str, Tensor]:
+def _posterior(model: BaseModel, pixels_HW3: np.ndarray, emit: Emit) -> dict[str, Tensor]:
     pixels_BCHW = torch.from_numpy(np.ascontiguousarray(pixels_HW3)).permute(2, 0, 1)[None].float() / 127.5 - 1
     posterior = model.vae.encode(pixels_BCHW.to(model.vae.device, model.vae.dtype)).latent_dist
-    return {"mean": posterior.mean[0].float().cpu(), "std": posterior.std[0].float().cpu()}
+    tensors = {"mean": posterior.mean[0].float().cpu(), "std": posterior.std[0].float().cpu()}
+    if all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        return tensors
+    if model.vae.dtype == torch.float32:
+        raise UserError(f"The VAE of {model.name} gives no numbers; it is damaged. Take another one with --vae.")
+    emit(Warned(f"The VAE of {model.name} overflows in 16 bit, so it computes in fp32 from here on."))
+    in_fp32(model.vae)
+    return _posterior(model, pixels_HW3, emit)
+
+
+def in_fp32(vae: Any) -> None:
+    """Let a VAE compute in fp32 from here on, also when it is read from its files again."""
+    if source := getattr(vae, "source", None):
+        vae.source = replace(source, dtype=torch.float32)
+    vae.float()
 
 
 class Prompts:

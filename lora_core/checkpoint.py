@@ -36,6 +36,7 @@ class State:
     scaler: dict[str, Any]
     best_step: int
     best_loss: float
+    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
@@ -70,9 +71,7 @@ def save(checkpoints: Path, state: State, write_lora: Callable[[Path], None], ke
 
 def whole(checkpoints: Path) -> list[Path]:
     """Checkpoints with a state to resume from, oldest first."""
-    return sorted(
-        path.parent for path in checkpoints.glob(f"step_*/{STATE}") if not path.parent.name.endswith(_UNFINISHED)
-    )
+    return sorted(path.parent for path in checkpoints.glob(f"step_*/{STATE}") if not path.parent.name.endswith(_UNFINISHED))
 
 
 def clean(checkpoints: Path) -> None:

@@ -288,7 +288,9 @@ def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
 
 
 def _how_to_go_on(run: Run) -> str:
-    has_state = any(run.checkpoints.glob("step_*/state.pt"))
+    from lora_core import checkpoint
+
+    has_state = bool(checkpoint.whole(run.checkpoints))
     return f" Go on from the last checkpoint with\n  {resume_command(run.folder)}" if has_state else ""
 
 

@@ -21,8 +21,9 @@ def explain(error: Exception, config: TrainConfig) -> str:
         return f"The computer ran out of memory. Close other programs. {_smaller(config)}"
     if isinstance(error, Diverged):
         return (
-            f"The loss stopped being a number before step {error.args[0]}. Nothing broken was saved: resume from "
-            f"the last checkpoint with a lower learning_rate, e.g. {config.learning_rate / 3:.1g}."
+            f"The numbers went wrong before step {error.args[0]}, also with smaller steps. Nothing broken was saved: "
+            f"resume from the last checkpoint with a lower learning_rate, e.g. {config.learning_rate / 30:.1g}, or with "
+            "--mixed_precision bf16 or no."
         )
     if isinstance(error, TeamBroken):
         return "Another process of this training has ended, so this one cannot go on. The last checkpoint is intact."

@@ -21,6 +21,7 @@ from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State
 from lora_core.failures import explain
 from lora_core.files import explain as explain_write
 from lora_core.files import remove_stray_temporaries
+from lora_core.meter import Diverged
 from lora_core.plan import Plan, digest
 from lora_core.prepare import prepare, read_dataset
 from lora_core.run import Run, make_folder
@@ -28,6 +29,8 @@ from lora_core.team import Team
 from lora_core.train import Session, train
 from lora_core.validate import validate
 from lora_core.weights import free_device_memory
+
+ROLL_BACKS, CALMER = 3, 0.3  # how often numbers may go wrong, and what remains of the learning rate each time
 
 
 class Stopped(Exception):
@@ -135,7 +138,7 @@ class Job:
         self.team.align(session.parameters.values())
         if state and self.team.is_first:
             self._catch_up(session)
-        train(session, self)
+        self._train_on(session)
         if session.step == 0:
             raise Stopped
         self._finish(session)
@@ -163,6 +166,35 @@ class Job:
             self.run.go_on(self.config, state.step)
         self._begun = True
         self._emit(State("running"))
+
+    def _train_on(self, session: Session) -> None:
+        """Train; when numbers go wrong, go back to the last good save and on with smaller steps, a few times."""
+        start = results.state_of(session, self._identity) if session.step == 0 else None
+        for attempt in range(1, ROLL_BACKS + 1):
+            try:
+                return train(session, self)
+            except Diverged as wrong:
+                if self.team.size > 1:  # the others do not know of it
+                    raise
+                self._roll_back(session, start, wrong, attempt)
+        return train(session, self)
+
+    def _roll_back(self, session: Session, start: checkpoint.State | None, wrong: Diverged, attempt: int) -> None:
+        calm = session.calm * CALMER
+        has_save = bool(checkpoint.whole(self.run.checkpoints)) or start is None
+        state = checkpoint.latest(self.run.checkpoints) if has_save else start
+        assert state is not None
+        session.meter.waiting.clear()
+        results.restore(session, state)
+        results.calm_down(session, calm / session.calm)
+        self.run.go_on(self.config, state.step)
+        self._emit(
+            Warned(
+                f"The numbers went wrong at step {wrong.args[0]}, so nothing of them is kept: going back to step "
+                f"{state.step} and on with {calm:.0%} of the learning rate (try {attempt} of {ROLL_BACKS}). If this "
+                "comes again, start with a lower learning_rate."
+            )
+        )
 
     def _catch_up(self, session: Session) -> None:
         """Tell and draw what a kill between a save and the step after it left undone."""
@@ -257,6 +289,8 @@ class Job:
     def validate(self, session: Session) -> None:
         if self._stop and self.team.size > 1:  # the launcher's patience is 30 seconds, and saving comes first
             return
+        if session.step == 0 and session.calm < 1:  # told before it was gone back to
+            return
         with self._pause(session):
             score = validate(session.model, session.prompts, session.held_out, session.training)
             if best := score.loss < session.best_loss:
@@ -264,6 +298,8 @@ class Job:
             self._emit(Validation(session.step, score.loss, score.train_loss, best))
 
     def sample(self, session: Session) -> None:
+        if session.step == 0 and session.calm < 1:
+            return
         with self._pause(session, counts=session.step > 0):
             for path, wish in results.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
                 name = path.relative_to(self.run.folder).as_posix()

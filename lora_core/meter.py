@@ -9,7 +9,8 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from lora_core.events import Emit, Step
+from lora_core.drift import Drift
+from lora_core.events import Emit, Step, Warned
 from lora_core.precision import used_bytes
 
 READ_EVERY_S = 0.5
@@ -32,6 +33,7 @@ class Meter:
         self.laps: deque[float] = deque(maxlen=200)  # seconds of the latest steps
         self.pauses: list[float] = []  # seconds spent per save, with its validation and samples
         self.last = self.read_at = time.monotonic()
+        self.drift = Drift()
 
     def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
         now = time.monotonic()
@@ -55,6 +57,8 @@ class Meter:
             if not math.isfinite(loss):
                 raise Diverged(step)
             self.emit(Step(step, self.total, loss, rate, self.speed(), self.eta(step), memory))
+            if notice := self.drift.add(step, loss):
+                self.emit(Warned(notice))
         self.waiting.clear()
         self.read_at = time.monotonic()
 

@@ -19,6 +19,7 @@ from lora_core.infotext import parameters_text, save_picture
 from lora_core.lora_peft import base_shapes
 from lora_core.lora_shapes import check_fits
 from lora_core.metadata import build
+from lora_core.meter import Diverged
 from lora_core.run import SHEET, Run
 from lora_core.sample import Wish
 from lora_core.train import Session
@@ -62,10 +63,22 @@ def restore(session: Session, state: checkpoint.State) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state.adapters[name])
+    rates = [group["base_lr"] / session.calm for group in session.optimizer.param_groups]
     session.optimizer.load_state_dict(state.optimizer)
+    for group, rate in zip(session.optimizer.param_groups, rates, strict=True):
+        group["base_lr"] = rate  # as the settings have it now: they may have been lowered since the checkpoint
+    session.calm = 1.0
+    calm_down(session, state.calm)
     session.scaler.load_state_dict(state.scaler)
     session.step = session.saved_step = state.step
     session.best_step, session.best_loss = state.best_step, state.best_loss
+
+
+def calm_down(session: Session, factor: float) -> None:
+    """Multiply the learning rates by `factor`."""
+    session.calm *= factor
+    for group in session.optimizer.param_groups:
+        group["base_lr"] *= factor
 
 
 def check_space(session: Session, run: Run) -> None:
@@ -79,14 +92,29 @@ def check_space(session: Session, run: Run) -> None:
 
 
 def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> Path:
-    """Write the session's state and its LoRA as a checkpoint folder."""
-    state = checkpoint.State(
+    """Write the session's state and its LoRA as a checkpoint folder.
+
+    Raises:
+        Diverged: a weight, or what the optimizer remembers, is not finite.
+    """
+    remembered = [value for held in session.optimizer.state.values() for value in held.values()]
+    for tensor in (*session.parameters.values(), *remembered):
+        if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
+            raise Diverged(session.step)
+    return checkpoint.save(
+        run.checkpoints, state_of(session, belongs_to), lambda path: _write_lora(session, path),
+        session.config.keep_states,
+    )  # fmt: skip
+
+
+def state_of(session: Session, belongs_to: dict[str, str]) -> checkpoint.State:
+    """All that the session needs to be where it is again; the optimizer's tensors are its own, not copies."""
+    return checkpoint.State(
         step=session.step, identity=belongs_to,
         adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
-        best_step=session.best_step, best_loss=session.best_loss,
+        best_step=session.best_step, best_loss=session.best_loss, calm=session.calm,
     )  # fmt: skip
-    return checkpoint.save(run.checkpoints, state, lambda path: _write_lora(session, path), session.config.keep_states)
 
 
 def write_final(session: Session, run: Run) -> Path:

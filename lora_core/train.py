@@ -45,6 +45,7 @@ class Session:
     saved_step: int = -1
     best_step: int = 0
     best_loss: float = field(default=float("inf"))
+    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
 
 
 class Desk(Protocol):
