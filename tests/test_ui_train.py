@@ -256,6 +256,7 @@ def test_the_end_names_the_file_the_best_step_and_what_to_do(tmp_path: Path) -> 
     assert "first" in told_html(view(run), "", "")
     other = write(tmp_path / "b", Finished(0, "", 0, stopped=True))
     assert "nothing to save" in end_html(view(other, "stopped"), tmp_path, tmp_path / "no.png")
+    assert "pause or stop it there" in end_html(view(write(tmp_path / "e"), "elsewhere"), tmp_path, tmp_path / "no.png")
     assert "switched off" in end_html(view(write(tmp_path / "c"), "cut"), tmp_path, tmp_path / "no.png")
 
 
@@ -273,6 +274,7 @@ def test_the_end_names_the_file_the_best_step_and_what_to_do(tmp_path: Path) -> 
         ("stopped", {"test_it", "export_it", "resume"}),
         ("failed", {"resume"}),
         ("cut", {"resume"}),
+        ("elsewhere", set()),
     ],
 )
 def test_buttons_follow_the_state(state: str, shown: set[str], tmp_path: Path) -> None:

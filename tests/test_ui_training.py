@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 import os
+import platform
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from lora_core import lock
 from lora_core.errors import UserError
 from lora_core.events import Failed, Finished, Phase, Sample, State, Step, Validation, to_line
 from lora_core.run import Run
@@ -64,6 +68,14 @@ def test_a_failure_before_there_is_a_folder_is_known(tiny_sd1: Path, tmp_path: P
     assert training.state() == "cut" and training.failure() is None
 
 
+def train_elsewhere(run: Run) -> None:
+    """Note a living process that is not this one as the one that trains."""
+    other = psutil.Process().parent()
+    assert other is not None
+    note = {"pid": other.pid, "started": other.create_time(), "host": platform.node(), "token": "x"}
+    (run.folder / lock.NAME).write_text(json.dumps(note), encoding="utf-8")
+
+
 def write(run: Run, *events: object, at: float = 1000.0) -> None:
     with run.events_file.open("a", encoding="utf-8") as file:
         file.writelines(to_line(event, at) + "\n" for event in events)  # type: ignore[arg-type]
@@ -118,3 +130,7 @@ def test_a_run_that_broke_off_is_not_taken_for_running(tmp_path: Path) -> None:
     training, run = Training(), Run(tmp_path)
     write(run, State("running"), Step(1, 50, 0.5, 1e-3))
     assert training.state(run) == "cut"
+    train_elsewhere(run)
+    assert training.state(run) == "elsewhere"
+    write(run, Finished(2, "x", 2, False))
+    assert training.state(run) == "finished"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_core import trash
+from lora_core import lock, trash
 from lora_core.errors import UserError
 from lora_core.file_names import check_name
 from lora_core.files import TEMPORARY_SUFFIX, WriteError, explain, replace_with_retry, write_text_whole
@@ -132,7 +132,7 @@ def rename(row: Row, name: str, root: Path) -> Path:
 
 
 def _is_part(path: Path, row: Row) -> bool:
-    names = {*PARTS, SHEET}
+    names = {*PARTS, SHEET, lock.NAME}
     own = [row.config.output_name if row.config else "", Path(row.summary.lora).stem]
     is_named = any(path.name.startswith(f"{name}.") for name in own if name) and path.is_file()
     is_litter = path.name.lower() in _LITTER or path.name.endswith((TEMPORARY_SUFFIX, "-test.tmp"))

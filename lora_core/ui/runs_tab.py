@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from lora_core import lock
 from lora_core.errors import UserError
 from lora_core.run import SHEET, Run
 from lora_core.ui import runs_actions, runs_compare, runs_views
@@ -18,6 +19,7 @@ from lora_core.ui.runs_open import open_folder
 from lora_core.ui.runs_shelf import Row, Shelf
 from lora_core.ui.runs_views import FALLING, PAGE, STATES, Eyes, Look
 from lora_core.ui.train_buttons import has_state
+from lora_core.ui.training import unended
 
 Updates = dict[Any, Any]
 _BUTTONS = ("resume", "again", "test", "export", "open", "rename", "delete")
@@ -182,7 +184,7 @@ class RunsTab:
         training = self.app.training
         if training.busy() and training.is_job_of(row.run):
             return training.state(row.run)
-        return row.summary.end or "cut"
+        return row.summary.end or unended(row.run)
 
     def _list(self, look: Look) -> Updates:
         last = self.deleted[-1] if self.deleted else None
@@ -210,9 +212,9 @@ class RunsTab:
         }  # fmt: skip
 
     def _buttons(self, row: Row) -> Updates:
-        is_live = self.app.training.busy() and self.app.training.is_job_of(row.run)
+        is_live = self._is_trained(row)
         can = {
-            "resume": bool(row.config) and not self.app.training.busy() and has_state(row.run)
+            "resume": bool(row.config) and not self.app.training.busy() and not is_live and has_state(row.run)
             and not (row.summary.end == "finished" and row.summary.step >= row.summary.total),
             "again": row.config is not None, "test": self._lora(row) is not None, "export": self._lora(row) is not None,
             "open": True, "rename": not is_live and row.key != ".", "delete": not is_live,
@@ -288,9 +290,14 @@ class RunsTab:
             UserError: it is being trained.
         """
         row = self.shelf.row(look.key)
-        if self.app.training.busy() and self.app.training.is_job_of(row.run):
+        if self._is_trained(row):
             raise UserError(self.text("runs.busy"))
         return row
+
+    def _is_trained(self, row: Row) -> bool:
+        """Whether this or another program trains a run now."""
+        training = self.app.training
+        return (training.busy() and training.is_job_of(row.run)) or lock.is_held_elsewhere(row.run.folder)
 
 
 def _shown(is_shown: bool) -> Any:

@@ -27,7 +27,7 @@ MOST_PICTURES = 6
 STATES = {
     "running": "runs.state_running", "pausing": "runs.state_pausing", "paused": "runs.state_paused",
     "stopping": "runs.state_stopping", "finished": "runs.state_finished", "stopped": "runs.state_stopped",
-    "failed": "runs.state_failed", "cut": "runs.state_cut",
+    "failed": "runs.state_failed", "cut": "runs.state_cut", "elsewhere": "runs.state_elsewhere",
 }  # fmt: skip
 WRONG = {
     "config": "runs.wrong_config", "events": "runs.wrong_events", "lines": "runs.wrong_lines", "lora": "runs.wrong_lora",

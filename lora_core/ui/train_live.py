@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 12  # steps whose samples are shown
 THUMBNAIL = 192  # pixels
 MOST_WARNINGS = 12
-LIVE = ("running", "pausing", "paused", "stopping")
+LIVE = ("running", "pausing", "paused", "stopping", "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def end_html(view: View, lora: Path, sheet: Path) -> str:
     """How a run ended: the file, the best checkpoint, the picture of before and after."""
     end = view.history.facts.finished
     if end is None:
-        return f"<p>{view.say('end_cut')}</p>" if view.state == "cut" else ""
+        return f"<p>{view.say(f'end_{view.state}')}</p>" if view.state in ("cut", "elsewhere") else ""
     if not end.path:
         return f"<p>{view.say('end_nothing')}</p>"
     best = f"<p>{_best(view, end.best_step, end.step)}</p>"

@@ -19,6 +19,7 @@ from lora_core.ui.train_words import translated
 
 Updates = dict[Any, Any]
 # The page's script may still be on its way when a part of the page is there.
+ENDS = ("finished", "stopped", "cut", "elsewhere")  # states that something is told of below the buttons
 _JS = "const go = () => window.treinoTrain ? treinoTrain.{part}(element, props, trigger, watch) : setTimeout(go, 30); go();"
 
 
@@ -243,7 +244,7 @@ class TrainTab:
         if now.get("told") != version:
             failure = training.failure()
             said = translated(failure.message, self.text) if failure else ""
-            end = end_html(view, _lora(run), run.folder / SHEET) if state in ("finished", "stopped", "cut") else ""
+            end = end_html(view, _lora(run), run.folder / SHEET) if state in ENDS else ""
             html = told_html(view, said, end)
             tell("told html", self.told, html, html)
             now["told"] = version

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_core import lock
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished
@@ -41,7 +42,8 @@ class Training:
         return self.job is not None and not self.job.wait(0)
 
     def state(self, run: Run | None = None) -> str:
-        """running, pausing, paused, stopping, finished, stopped, failed, cut (ended without a word) or idle (no run).
+        """running, pausing, paused, stopping, finished, stopped, failed, cut (ended without a word), elsewhere (another
+        program trains it) or idle (no run).
 
         Of `run`, or of the run the window shows.
         """
@@ -54,7 +56,7 @@ class Training:
                 return _live_state(self.job)
             if isinstance(self._end, Failed):
                 return "failed"
-        return self.history(run).ended or "cut"
+        return self.history(run).ended or unended(run)
 
     def is_job_of(self, run: Run) -> bool:
         """Whether the job of this process writes to the folder of `run`."""
@@ -130,6 +132,11 @@ class Training:
 
     def _told_failure(self) -> Failed | None:
         return self.history(self.run).facts.failed if self.run else None
+
+
+def unended(run: Run) -> str:
+    """The state of a run that does not tell of its end, and that this process does not train."""
+    return "elsewhere" if lock.is_held_elsewhere(run.folder) else "cut"
 
 
 def _live_state(job: Job) -> str:

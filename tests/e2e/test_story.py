@@ -211,6 +211,7 @@ def test_by_keyboard_in_portuguese(home: Path, window: Window, open_page: Callab
     page.reload()
     tab_to(page, page.locator("#tab-train-button:visible"))
     page.keyboard.press("Enter")
+    expect(state).to_be_visible()
     assert wait_points(page, kept) >= kept
     shot(page, "story_3_paused_pt_dark")
     press(page, "#train-go-on")
