@@ -22,7 +22,9 @@ _STEPS, _GUIDANCE = 25, 7.0
 
 @dataclass(frozen=True)
 class About:
-    """`trained_on`: whether `base` is what it was trained on; else it is the usual one of its family."""
+    """`trained_on`: whether `base` is what it was trained on; else it is the usual one of its family. vae, prediction_type:
+    as the settings of these names had them, and plain where another base stands in.
+    """
 
     path: Path
     name: str  # as a prompt calls it
@@ -41,6 +43,8 @@ class About:
     hash: str
     picture: Path | None
     remarks: tuple[str, ...]
+    vae: str = ""
+    prediction_type: str = "auto"
 
 
 def about(path: Path) -> About:
@@ -65,6 +69,8 @@ def about(path: Path) -> About:
         guidance=float(settings.get("sample_guidance", _GUIDANCE)),
         side=int(settings.get("resolution", 0)) or _side(metadata.get("modelspec.resolution", ""), family),
         hash=metadata.get("sshs_model_hash", ""), picture=proposal.picture, remarks=proposal.remarks,
+        vae=str(settings.get("vae", "")) if trained_on else "",
+        prediction_type=str(settings.get("prediction_type", "auto")) if trained_on else "auto",
     )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ class Settings:
     hash: str = ""
     trigger: str = ""
     weight: float = 1.0
+    vae: str = ""  # path, instead of the base model's own
+    prediction_type: str = "auto"
 
     @property
     def has_lora(self) -> bool:

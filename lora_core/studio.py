@@ -60,6 +60,7 @@ class Studio:
         self.device = device
         self.base = ""  # name of the loaded base model
         self.pipeline: Any = None  # StableDiffusionPipeline, or the one of the model's family
+        self._asked = ("", "", "auto")
         self._model: BaseModel | None = None
         self._worn: _Worn | None = None
 
@@ -72,21 +73,25 @@ class Studio:
         """Whether it holds memory of a graphics card, which a training may want."""
         return self._model is not None and self._model.device.type != "cpu"
 
-    def open(self, base: str, emit: Emit) -> None:
+    def open(self, base: str, emit: Emit, vae: str = "", prediction_type: str = "auto") -> None:
         """Load a base model unless it is loaded; `emit` is told of downloads and may raise to cancel.
+
+        vae, prediction_type: as the LoRA was trained with, like the settings of these names.
 
         Raises:
             UserError: there is no such model, or none that Treino knows.
         """
-        if self._model is not None and self.base == base:
+        asked = (base, vae, prediction_type)
+        if self._model is not None and self._asked == asked:
             return
         self.free()
         compute = precision.choose(self.device, "fp16")
-        model = base_models.load(base, compute.dtype, emit)
+        model = base_models.load(base, compute.dtype, emit, vae, prediction_type)
         model.unet.to(compute.device)
         if _has_room(compute.device, model):
             for module in (model.vae, *model.text_encoders.values()):
                 module.to(compute.device)
+        self._asked = asked
         self.base, self._model, self.pipeline = base, model, model.family.pipeline(model)
 
     def free(self) -> None:

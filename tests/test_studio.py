@@ -163,6 +163,22 @@ def test_a_lora_that_does_not_fit_is_refused_in_a_sentence(studio: Studio, loras
     assert difference(studio.draw(Shot(WISH, loras / "one.safetensors", 0.0)), studio.draw(Shot(WISH))) == 0
 
 
+def test_a_lora_is_tried_with_what_it_was_trained_with(tiny_sd1: Path, tmp_path: Path) -> None:
+    """A velocity model whose files do not say so, and another VAE."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(9)
+    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(str(tiny_sd1 / "vae")))
+    vae.save_pretrained(tmp_path / "vae")
+    studio, pictures = Studio("cpu"), []
+    for values in (("", "auto"), ("", "v_prediction"), (str(tmp_path / "vae"), "auto"), ("", "auto")):
+        studio.open(str(tiny_sd1), quiet, *values)
+        pictures.append(studio.draw(Shot(WISH)))
+    plain, velocity, other_vae, again = pictures
+    assert difference(plain, again) == 0
+    assert difference(plain, velocity) > 1 and difference(plain, other_vae) > 1
+
+
 def test_loading_is_told_and_can_be_cancelled_and_freed(tiny_sd1: Path) -> None:
     told: list[Event] = []
     studio = Studio("cpu")

@@ -201,7 +201,8 @@ class Bench:
         for index, cell in enumerate(self.view.cells):
             self._give_up_if_asked()
             if not (drawn := self._known(cell.settings)):
-                self._studio.open(cell.settings.base, self._told)
+                now = cell.settings
+                self._studio.open(now.base, self._told, now.vae, now.prediction_type)
                 self._change(phase=DRAWING, step=0, steps=0, loaded=cell.settings.base)
                 self._stepped_at = time.monotonic()
                 picture = self._studio.draw(cell.settings.shot(), self._stepped)

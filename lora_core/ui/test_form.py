@@ -143,12 +143,16 @@ class Form:
         said = dict(zip(self.fields, values, strict=True))
         seed = random.randint(0, MOST_SEED) if roll and said["new_seed"] else int(said["seed"] or 0)
         about = self.desk.about(Path(said["lora"])) if said["lora"] else None
+        base = str(said["base"] or "").strip() or STARTER
+        # What it was trained with belongs to the base it was trained on.
+        own = about if about and about.base == base else None
         settings = Settings(
-            base=str(said["base"] or "").strip() or STARTER, prompt=said["prompt"] or "", seed=seed,
+            base=base, prompt=said["prompt"] or "", seed=seed,
             width=_side(said["width"]), height=_side(said["height"]), negative=said["negative"] or "",
             steps=int(said["steps"]), guidance=float(said["guidance"]), sampler=said["sampler"],
             lora=str(about.path) if about else "", name=about.name if about else "", hash=about.hash if about else "",
             trigger=about.trigger if about else "", weight=float(said["weight"]) if about else 1.0,
+            vae=own.vae if own else "", prediction_type=own.prediction_type if own else "auto",
         )  # fmt: skip
         return Order(settings, said["mode"], self._grid(said, settings) if said["mode"] == GRID else None)
 
