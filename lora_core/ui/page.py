@@ -13,6 +13,7 @@ import gradio as gr
 from lora_core.errors import UserError
 from lora_core.ui.app import App
 from lora_core.ui.texts import Texts
+from lora_core.ui.train_words import translated
 
 TABS = ("dataset", "train", "test", "export", "runs")
 
@@ -68,6 +69,6 @@ class Page:
 
     def _tell(self, fn: Callable[..., Any], error: Exception) -> None:
         if isinstance(error, UserError):
-            gr.Warning(str(error), title=self.text("frame.notice"))
+            gr.Warning(translated(str(error), self.text), title=self.text("frame.notice"))
         else:
             self.app.note_trouble(getattr(fn, "__qualname__", repr(fn)), error)

@@ -19,6 +19,7 @@ from lora_core.grid import Axis, Grid
 from lora_core.shelf import Found
 from lora_core.ui.page import Page
 from lora_core.ui.test_desk import Desk, family_names, label, misfit, of_same_run, short_label
+from lora_core.ui.train_words import translated
 
 PAIR, GRID = "pair", "grid"
 MOST_SEED = 2**32 - 1
@@ -181,7 +182,7 @@ class Form:
                 return ""
             many = grid.check(order.grid)
         except UserError as error:
-            return f'<p class="test-count test-warning">{escape(str(error))}</p>'
+            return f'<p class="test-count test-warning">{escape(translated(str(error), self.text))}</p>'
         across, down = len(many.columns.labels), len(many.rows.labels)
         one = self.text("test.grid_count_one")
         words = one if len(many) == 1 else self.text("test.grid_count", n=len(many), columns=across, rows=down)

@@ -15,14 +15,7 @@ from lora_core.ui.texts import load
 if TYPE_CHECKING:
     from lora_core.ui.texts import Texts
 
-SENTENCES = (
-    "few_pictures", "one_save", "no_trigger", "cpu_format", "no_bf16", "dataset_changed", "no_cache", "more_like_it",
-    "gpu_memory", "start_with", "memory", "diverged", "file_unusable", "unforeseen", "folder_missing",
-    "folder_is_file", "folder_closed", "folder_empty", "folder_others", "none_readable", "picture_kinds", "base_missing",
-    "base_unloadable", "base_no_index", "odd_size", "other_settings", "other_base", "no_space", "checkpoint_damaged",
-    "no_checkpoint", "folder_unwritable", "no_such_layers", "disk_full", "busy", "nothing_going_on", "preset_gone",
-    "preset_nameless", "file_missing", "file_no_settings", "file_not_toml",
-)  # fmt: skip
+_ADDED = {"through": " through the proxy .+?|"}  # what is not always there, and would be taken for a part of what is before
 
 
 def translated(sentence: str, text: Texts) -> str:
@@ -39,7 +32,7 @@ def translated(sentence: str, text: Texts) -> str:
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Each English template as a pattern, the most specific first."""
     english = load("en")
-    keys = [*(f"events.{name}" for name in SENTENCES), *(key for key in english if key.startswith("problems."))]
+    keys = [key for key in english if key.startswith(("events.", "problems."))]
     keys.sort(key=lambda key: -len(re.sub(r"\{\w+\}", "", english[key])))
     return tuple((key, _pattern(english[key])) for key in keys)
 
@@ -55,5 +48,5 @@ def _pattern(template: str) -> re.Pattern[str]:
             parts.append(f"(?P={name})")
         else:
             seen.add(name)
-            parts.append(f"(?P<{name}>.+?)")
+            parts.append(f"(?P<{name}>{_ADDED.get(name, '.+?')})")
     return re.compile("".join(parts), re.DOTALL)

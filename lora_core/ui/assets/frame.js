@@ -68,9 +68,12 @@
       if (said && !box.hasAttribute("aria-label")) box.setAttribute("aria-label", said.textContent.trim());
     }
   };
-  setInterval(() => { if (!document.hidden) { ping(); nameBoxes(); } }, 1000);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) ping(); });
-  ping();
+  /* Not before the page stands: at the first word from it the server begins to load what is heavy. */
+  const isThere = () => !document.hidden && document.getElementById("tabs");
+  const begin = () => { if (isThere()) ping(); else setTimeout(begin, 50); };
+  setInterval(() => { if (isThere()) { ping(); nameBoxes(); } }, 1000);
+  document.addEventListener("visibilitychange", () => { if (isThere()) ping(); });
+  begin();
 
   addEventListener("beforeunload", (event) => {
     if (training && !leaving) { event.preventDefault(); event.returnValue = words.leave; }
