@@ -53,7 +53,7 @@ def encode_pictures(
         for done, item in enumerate(items):
             emit(Phase("cache", done, len(items), item.path.name))
             width, height = plan.size_of[item.path]
-            content = hashlib.sha256(item.path.read_bytes()).hexdigest()
+            content = hashlib.sha256(_bytes_of(item)).hexdigest()
             views = []
             for mirrored in (False, True) if config.random_flip else (False,):
 
@@ -66,6 +66,14 @@ def encode_pictures(
             examples.append(Example(item.caption, tuple(views), frame_of(item, (width, height))))
     emit(Phase("cache", len(items), len(items)))
     return examples
+
+
+def _bytes_of(item: Item) -> bytes:
+    try:
+        return item.path.read_bytes()
+    except OSError as cause:
+        why = cause.strerror or cause
+        raise UserError(f"{item.path} went away since the pictures were counted ({why}). Start again.") from cause
 
 
 def frame_of(item: Item, size: Size) -> Frame:

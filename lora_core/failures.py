@@ -28,8 +28,10 @@ def explain(error: Exception, config: TrainConfig) -> str:
     if isinstance(error, TeamBroken):
         return "Another process of this training has ended, so this one cannot go on. The last checkpoint is intact."
     if isinstance(error, OSError):
-        return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
-    return f"Something unforeseen went wrong: {type(error).__name__}: {error}"
+        what = f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
+        return f"{what}. Check that its disk and folder are there, then go on from the last checkpoint or start again."
+    what = f"Something unforeseen went wrong: {type(error).__name__}: {error}".rstrip(".: ")
+    return f"{what}. Go on from the last checkpoint or start again; if it comes again, report it with the details."
 
 
 def smaller(config: TrainConfig) -> dict[str, bool | int]:

@@ -19,8 +19,8 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
 from lora_core.failures import explain
+from lora_core.files import WriteError, remove_stray_temporaries
 from lora_core.files import explain as explain_write
-from lora_core.files import remove_stray_temporaries
 from lora_core.meter import Diverged
 from lora_core.plan import Plan, digest
 from lora_core.prepare import prepare, read_dataset
@@ -301,10 +301,13 @@ class Job:
         if session.step == 0 and session.calm < 1:
             return
         with self._pause(session, counts=session.step > 0):
-            for path, wish in results.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
-                name = path.relative_to(self.run.folder).as_posix()
-                if name not in self._drawn:
-                    self._emit(Sample(session.step, name, wish.prompt, wish.seed))
+            try:
+                for path, wish in results.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
+                    name = path.relative_to(self.run.folder).as_posix()
+                    if name not in self._drawn:
+                        self._emit(Sample(session.step, name, wish.prompt, wish.seed))
+            except WriteError as cause:  # pictures can be drawn again, steps are dear
+                self._emit(Warned(f"The sample pictures of step {session.step} are left out. {cause}"))
 
     def save(self, session: Session) -> None:
         with self._pause(session):

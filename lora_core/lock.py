@@ -25,6 +25,7 @@ from lora_core.places import cache_folder
 
 NAME = ".treino-lock.json"
 SAME_START_S = 2.0  # a process's start, asked for twice, differs by rounding; on some systems after the clock was set
+_HELD: set[str] = set()  # tokens of this process: a note of its own that could not be removed is not among them
 GUARD_S = 10.0  # noting oneself down takes milliseconds
 
 
@@ -41,6 +42,8 @@ class Holder:
         """Whether that process still runs; of another computer's nothing is known, so it is taken to."""
         if self.host != platform.node():
             return True
+        if self.pid == os.getpid():
+            return self.token in _HELD
         try:
             return bool(abs(psutil.Process(self.pid).create_time() - self.started) <= SAME_START_S)
         except (psutil.NoSuchProcess, psutil.ZombieProcess, ValueError, OverflowError):
@@ -72,12 +75,14 @@ def take(folder: Path) -> Holder:
         if there := holder(folder):
             raise UserError(_refusal(folder, there))
         write_text_whole(folder / NAME, json.dumps(asdict(me)))
+        _HELD.add(me.token)
     remove_stray_temporaries(folder)
     return me
 
 
 def release(folder: Path, mine: Holder) -> None:
     """Remove the note, if it is still this one; a folder that went away takes it along."""
+    _HELD.discard(mine.token)
     with contextlib.suppress(OSError, UserError), _guard(folder):
         if _noted(folder) == mine:
             (folder / NAME).unlink(missing_ok=True)
