@@ -106,7 +106,7 @@ class Run:
 
     def read(self, offset: int = 0) -> tuple[list[tuple[Event, float]], int]:
         """Events from a byte offset on, and the offset to read from next; a line still being written waits."""
-        if not self.events_file.exists():
+        if not self.events_file.is_file():
             return [], 0
         with self.events_file.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -101,6 +101,10 @@ class _Pickled:
                 content = torch.load(self._path, map_location="cpu", weights_only=True, mmap=is_zip)
         except pickle.UnpicklingError as cause:
             raise UserError(f"{self._path} holds more than weights; it is not opened. Take it as .safetensors.") from cause
+        except (OSError, MemoryError):
+            raise
+        except Exception as cause:  # torch.load raises whatever the damaged bytes lead it to
+            raise UserError(f"{self._path} is damaged. {headers.AGAIN}") from cause
         tensors: dict[str, Tensor] = content.get("state_dict", content)
         return tensors
 
