@@ -205,7 +205,9 @@ def _sum(
     wider = _vae_bytes(shapes, width) / 4
     encode = max(worst(parts.encode, where) for where in at) * wider + vae + kept_texts
     caption = worst(parts.text, at[0]) + texts
-    drawing = _drawing(config, shapes, step, parts) + vae + texts - kept_texts
+    predicted, decoded = _drawing(config, shapes, step, parts)
+    # Text encoders are gone before the first step, and the UNet steps aside for decoding where they do not fit together.
+    drawing = max(caption - kept_texts, vae + predicted, vae + decoded - unet)
     return Memory(
         weights=int(unet + kept_texts), adapters=int(adapters), optimizer=int(optimizer), activations=int(activations),
         peak_cache=int(max(encode, caption)), peak_step=int(standing + activations),
@@ -219,15 +221,15 @@ def _validating(config: TrainConfig, step: StepCount, latents: Sequence[Size]) -
     return max(worst(step.draw, At.of(batch, latent, config.lora_rank)) for batch, latent in batches)
 
 
-def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsCount) -> float:
-    """Beside the weights: a batch of samples, twice for the guidance, or its decoding."""
+def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsCount) -> tuple[float, float]:
+    """Of itself: predicting a batch of samples, twice for the guidance, and decoding it."""
     side = config.resolution
     at_once = max(1, min(DRAWN_AT_ONCE, PIXELS_AT_ONCE // (side * side)))
     batch = min(at_once, max(config.sample_count, config.prior_pictures, 1))
     latent = (side // shapes.pixels_per_latent,) * 2
     guided = 2 if config.sample_guidance > 1 else 1
     predicted = worst(step.draw, At.of(batch * guided, latent, config.lora_rank))
-    return max(predicted, worst(parts.decode, At.of(batch, latent, config.lora_rank)))
+    return predicted, worst(parts.decode, At.of(batch, latent, config.lora_rank))
 
 
 def _vae_bytes(shapes: Shapes, width: int) -> int:

@@ -65,6 +65,14 @@ def choose(device: str, mixed_precision: str, team: Team | None = None) -> Compu
     return Compute(chosen, asked, asked == torch.float16, notices, str(there))
 
 
+def free_bytes(device: torch.device) -> float:
+    """What is left of a card's own memory, with what torch keeps for later; endless where that is not told."""
+    if device.type != "cuda":
+        return float("inf")
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + kept)
+
+
 def use_cores(unet: torch.nn.Module) -> None:
     """Let the processor compute this model on as many cores as are good for it.
 

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from lora_core import samplers
 from lora_core.families import BaseModel
-from lora_core.weights import at_hand
+from lora_core.precision import free_bytes
+from lora_core.weights import at_hand, free_device_memory
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
+DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (estimate_graph.parts_count)
+_ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
 @dataclass(frozen=True)
@@ -40,41 +43,79 @@ def draw(
     cancel. `pipeline`: one over the model's modules, made anew when None.
     """
     pictures: list[Image.Image] = []
-    for latents_BCHW in draw_latents(model, wishes, on_step, pipeline):
-        with torch.no_grad(), at_hand([model.vae], model.device):
+    device = model.device
+    batches = list(draw_latents(model, wishes, on_step, pipeline))
+    needed = DECODED_BYTES * max((w.width * w.height for w in wishes), default=0) * max(map(len, batches), default=0)
+    with torch.no_grad(), _aside(model, needed), at_hand([model.vae], device):
+        for latents_BCHW in batches:
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
             pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
-        for pixels_HWC in pixels_BCHW.permute(0, 2, 3, 1).float().cpu().numpy():
-            pictures.append(Image.fromarray((pixels_HWC * 255).round().astype(np.uint8)))
+            for pixels_HWC in pixels_BCHW.permute(0, 2, 3, 1).float().cpu().numpy():
+                pictures.append(Image.fromarray((pixels_HWC * 255).round().astype(np.uint8)))
     return pictures
 
 
 def draw_latents(
     model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
 ) -> Iterator[Tensor]:
-    """Scaled latents_BCHW, in batches in the order of the wishes."""
+    """Scaled latents_BCHW, in batches in the order of the wishes. Text encoders are gone again before the first step."""
     pipeline = pipeline or model.family.pipeline(model)
-    if wishes:
-        pipeline.scheduler = samplers.scheduler(wishes[0].sampler, model.scheduler.config)
+    if not wishes:
+        return
+    pipeline.scheduler = samplers.scheduler(wishes[0].sampler, model.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    at_once = max(1, min(16, PIXELS_AT_ONCE // (wishes[0].width * wishes[0].height))) if wishes else 1
+    at_once = max(1, min(16, PIXELS_AT_ONCE // (wishes[0].width * wishes[0].height)))
+    batches = [wishes[start : start + at_once] for start in range(0, len(wishes), at_once)]
 
     def after_step(_: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if on_step:
             on_step()
         return tensors
 
-    for start in range(0, len(wishes), at_once):
-        batch = wishes[start : start + at_once]
-        # The VAE too: pipelines compute where their first module is.
-        needed = (model.vae, *model.text_encoders.values())
-        with evaluating(model), torch.no_grad(), at_hand(needed, model.device):
-            yield pipeline(
-                prompt=[w.prompt for w in batch], negative_prompt=_negative(batch),
-                generator=[torch.Generator().manual_seed(w.seed) for w in batch],
-                num_inference_steps=batch[0].steps, guidance_scale=batch[0].guidance,
-                width=batch[0].width, height=batch[0].height, output_type="latent", callback_on_step_end=after_step,
-            ).images  # fmt: skip
+    with evaluating(model), torch.no_grad():
+        with at_hand(model.text_encoders.values(), model.device):
+            encoded = [_encode(pipeline, batch, model.device) for batch in batches]
+        # Pipelines compute where some module of theirs is, so the VAE has to be there and text encoders have to be away.
+        with _without_text_encoders(model, pipeline), at_hand([model.vae], model.device):
+            for batch, conditioning in zip(batches, encoded, strict=True):
+                yield pipeline(
+                    **conditioning, generator=[torch.Generator().manual_seed(w.seed) for w in batch],
+                    num_inference_steps=batch[0].steps, guidance_scale=batch[0].guidance,
+                    width=batch[0].width, height=batch[0].height, output_type="latent", callback_on_step_end=after_step,
+                ).images  # fmt: skip
+
+
+def _encode(pipeline: Any, batch: Sequence[Wish], device: torch.device) -> dict[str, Tensor]:
+    """What the pipeline makes of prompts, by the names it takes it under."""
+    found = pipeline.encode_prompt(
+        prompt=[wish.prompt for wish in batch], negative_prompt=_negative(batch), device=device, num_images_per_prompt=1,
+        do_classifier_free_guidance=batch[0].guidance > 1,
+    )  # fmt: skip
+    return dict(zip(_ENCODED, found, strict=False))
+
+
+@contextmanager
+def _without_text_encoders(model: BaseModel, pipeline: Any) -> Iterator[None]:
+    try:
+        pipeline.register_modules(**dict.fromkeys(model.text_encoders))
+        yield
+    finally:
+        pipeline.register_modules(**model.text_encoders)
+
+
+@contextmanager
+def _aside(model: BaseModel, needed: int) -> Iterator[None]:
+    """Within the block the UNet waits in the computer's memory, if its card has no `needed` bytes left beside it."""
+    device = model.device
+    if free_bytes(device) >= needed:
+        yield
+        return
+    try:
+        model.unet.to("cpu")
+        free_device_memory()
+        yield
+    finally:
+        model.unet.to(device)
 
 
 def _negative(batch: Sequence[Wish]) -> list[str] | None:

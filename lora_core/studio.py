@@ -219,8 +219,6 @@ def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
 
 def _has_room(device: torch.device, model: BaseModel) -> bool:
     """Whether text encoders and VAE may stay on the device; else each is moved there for its turn."""
-    if device.type != "cuda":
-        return True
     parts = (model.vae, *model.text_encoders.values())
     needed = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-    return bool(torch.cuda.mem_get_info(device)[0] > needed + _SPARE_BYTES)
+    return bool(precision.free_bytes(device) > needed + _SPARE_BYTES)

@@ -128,10 +128,12 @@ def test_the_shipped_counts_are_those_of_the_step_as_it_is() -> None:
     )  # fmt: skip
 
 
-def test_sd15_computes_what_the_textbook_says() -> None:
-    """0.81 TFLOP forward, 0.98 backward at 512 pixels; recomputing adds a forward less what is not needed."""
+def test_sd15_computes_what_the_textbook_says_and_less_where_it_recomputes() -> None:
+    """0.81 TFLOP forward, 0.98 backward at 512 pixels. Recomputing ends before each block's last convolution, which keeps
+    nothing: 1.48 instead of the textbook's 1.57.
+    """
     shapes, where = of_family("sd1"), At.of(1, (64, 64), 16)
-    for checkpointing, backward in ((False, 0.98), (True, 1.57)):
+    for checkpointing, backward in ((False, 0.98), (True, 1.48)):
         config = TrainConfig.of({"target_modules": ATTENTION, "gradient_checkpointing": checkpointing})
         found = Book.read(SHIPPED).steps[Graph.of(shapes, config, 2)]
         assert found.forward.at(where) / 1e12 == pytest.approx(0.81, rel=0.02)
@@ -214,9 +216,9 @@ def test_settings_written_out_in_full_are_the_same_model() -> None:
 
 def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
     config, shapes = TrainConfig.of({"target_modules": ATTENTION, "train_batch_size": 4}), of_family("sd1")
-    card = Device("cuda:0", "small", 5 * GIB)
+    card = Device("cuda:0", "small", 4 * GIB)
     found = estimate.fits(config, shapes, card)
-    assert found and not found.fits and found.has == 5 * GIB
+    assert found and not found.fits and found.has == 4 * GIB
     assert found.remedies[0].changes == {"gradient_checkpointing": True}
     totals = [remedy.memory.total for remedy in found.remedies]
     assert totals == sorted(totals, reverse=True) and totals[-1] + estimate.RESERVE_BYTES <= card.bytes

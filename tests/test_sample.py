@@ -11,6 +11,7 @@ from lora_core import base_models, lora, sample
 from lora_core.config import TrainConfig
 from lora_core.families import BaseModel
 from lora_core.sample import Wish
+from lora_core.weights import bring
 from tests.training import config_for
 
 
@@ -56,12 +57,39 @@ def test_sampling_can_be_cancelled_between_denoising_steps(model: BaseModel) -> 
     assert len(calls) == 2
 
 
+def test_text_encoders_are_gone_before_the_first_step(tiny_sd1: Path) -> None:
+    model = base_models.open_hollow(str(tiny_sd1), torch.float32, lambda event: None)
+    bring(model.unet, "cpu")
+    seen = []
+
+    def look() -> None:
+        seen.append(
+            {name: next(part.parameters()).device.type for name, part in (*model.text_encoders.items(), ("vae", model.vae))}
+        )
+
+    sample.draw(model, wishes(1, 2), look)
+    assert seen[0] == {"text_encoder": "meta", "vae": "cpu"} and len(seen) >= 2
+
+
+def test_the_unet_steps_aside_where_there_is_no_room_to_decode(model: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much a card has left cannot be had without one; that it comes back, and draws the same, can."""
+    wanted = np.asarray(sample.draw(model, wishes(1))[0])
+    moved, asked = [], []
+    move = model.unet.to
+    monkeypatch.setattr(model.unet, "to", lambda where: (moved.append(str(where)), move(where))[1])
+    monkeypatch.setattr(sample, "free_bytes", lambda device: asked.append(device) or 64 * 48 * sample.DECODED_BYTES - 1)
+    found = np.asarray(sample.draw(model, wishes(1))[0])
+    assert moved == ["cpu", "cpu"] and asked == [torch.device("cpu")]
+    assert np.array_equal(found, wanted)
+    monkeypatch.setattr(sample, "free_bytes", lambda device: 64 * 48 * sample.DECODED_BYTES)
+    sample.draw(model, wishes(1))
+    assert len(moved) == 2, "there is room"
+
+
 def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_path: Path) -> None:
     base = np.asarray(sample.draw(model, wishes(5))[0], float)
     lora.attach(model, config_for("tiny", tmp_path, tmp_path, use_dora=True, train_text_encoder=True))
-    assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1, (
-        "a new adapter changes nothing"
-    )
+    assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1, "a new adapter changes nothing"
     with torch.no_grad():
         for parameter in lora.named_parameters(model).values():
             parameter.add_(torch.randn_like(parameter))

@@ -1,12 +1,12 @@
 """Predicted peaks of device memory for SD 1.5, 2.1 and XL by modules and checkpointing; measured ones beside them.
 
-    python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--write]
+    python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--write] [--cards]
 
 "computed" needs no graphics card: the training step runs on tensors without memory (lora_core/estimate_count.py).
 With a CUDA card the same step runs there too, on random weights built from the configs, and "measured" is
 torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither.
---half: adapters in 16 bit instead of fp32, as the hand count of a textbook loop has them. --write: count anew what comes
-with Treino (lora_core/families/assets/counts.json), minutes for each graph of SDXL.
+--cards: the README's table, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
+textbook loop has them. --write: count anew what comes with Treino (lora_core/families/assets/counts.json).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lora_core.estimate_shapes import Shapes, of_family, shapes_of
 from lora_core.files import write_text_whole
 
 MIB = 2**20
+NAMES = {"sd1": "SD 1.5", "sd2": "SD 2.1", "sdxl": "SDXL"}
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 MODULES: dict[str, tuple[str, ...]] = {
     "q v": ("to_q", "to_v"),
@@ -41,14 +42,20 @@ def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
     for preset in names:
         for number_bytes in (2, 4):
             yield of_family("sd1"), TrainConfig.of(find_preset(preset).values), number_bytes
-    yield shapes_of(STARTER), TrainConfig.of(find_preset("quickstart").values), 4
-    for family in RESOLUTION:
-        for checkpointing in (True, False):
-            for number_bytes in (2, 4):
-                for modules in (*MODULES.values(), None):
-                    targets = modules or TARGETS
-                    config = {"target_modules": targets, "gradient_checkpointing": checkpointing}
-                    yield of_family(family), TrainConfig.of({**config, "train_text_encoder": not modules}), number_bytes
+    for is_lean, checkpointing in ((False, False), (True, False), (True, True)):
+        asked = {"lean_activations": is_lean, "gradient_checkpointing": checkpointing}
+        yield shapes_of(STARTER), TrainConfig.of({**find_preset("quickstart").values, **asked}), 4
+    for checkpointing in (True, False):
+        for name in (STARTER, *RESOLUTION):
+            shapes = shapes_of(name) if name == STARTER else of_family(name)
+            lessons = {"prior_prompts": "x", "prior_pictures": 1} if name == STARTER else {}
+            for number_bytes in (4,) if name == STARTER else (2, 4):
+                plain = {"gradient_checkpointing": checkpointing}
+                for targets in MODULES.values():
+                    yield shapes, TrainConfig.of({**plain, "target_modules": targets}), number_bytes
+                for is_lean in (True, False):
+                    most = {**plain, **lessons, "target_modules": TARGETS, "train_text_encoder": True}
+                    yield shapes, TrainConfig.of({**most, "lean_activations": is_lean}), number_bytes
 
 
 def write() -> None:
@@ -117,6 +124,22 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
     return "  ".join(cells)
 
 
+def cards() -> None:
+    """The README's table: for each family and batch the whole run's peak, and the smallest card it fits on."""
+    print("| model, pictures | batch | as it is | with `--gradient_checkpointing` |\n|---|---|---|---|")
+    for family, resolution in RESOLUTION.items():
+        for batch in (1, 4):
+            cells = [f"{NAMES[family]}, {resolution} px", str(batch)]
+            for checkpointing in (False, True):
+                found = estimate.memory(TrainConfig.of({
+                    "target_modules": MODULES["attention"], "gradient_checkpointing": checkpointing,
+                    "resolution": resolution, "train_batch_size": batch,
+                }), of_family(family))  # fmt: skip
+                assert found, "it comes with Treino"
+                cells.append(f"{found.total / 2**30:.1f} GB: card of {found.smallest_card_gb} GB")
+            print(f"| {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", choices=list(RESOLUTION), default=list(RESOLUTION))
@@ -124,9 +147,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--cards", action="store_true")
     asked = parser.parse_args()
-    if asked.write:
-        write()
+    if asked.write or asked.cards:
+        write() if asked.write else cards()
         return
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA card here: nothing is measured"
     print(f"MiB, frozen model in 16 bit, rank {asked.rank}, batch {asked.batch}; {where}")

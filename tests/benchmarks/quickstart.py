@@ -30,9 +30,7 @@ def run_once(seed: int, home: Path) -> dict[str, float]:
     environment = {**os.environ, "TREINO_CACHE": str(home / "cache"), "PYTHONUTF8": "1"}
     command = [sys.executable, str(ROOT / "treino.py"), "--preset", "quickstart", "--seed", str(seed)]
     began = time.monotonic()
-    process = subprocess.Popen(
-        [*command, "--output_dir", str(home / "out")], env=environment, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*command, "--output_dir", str(home / "out")], env=environment, stdout=subprocess.DEVNULL)
     peak = [0]
     watcher = threading.Thread(target=_watch, args=(process, peak))
     watcher.start()
