@@ -209,7 +209,9 @@ def _data_of_zip(path: Path) -> io.BytesIO:
             if not inner:
                 raise UserError(f"{path} is an archive, but no torch checkpoint: unpack it and give the model inside.")
             return io.BytesIO(archive.read(inner[0]))
-    except zipfile.BadZipFile as cause:  # the list of contents stands at the end, so it goes missing first
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as cause:  # the list of contents stands at the end, so it goes missing first; damaged, it lies
         raise UserError(f"{path} is truncated or damaged: its list of contents is missing. {AGAIN}") from cause
 
 

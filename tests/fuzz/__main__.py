@@ -111,8 +111,9 @@ def main(argv: list[str] | None = None) -> int:
             fuzz(name, -(-given_.cases // len(KINDS)), given_.seed, figures)
         except Exception as error:
             broken.append(name)
-            notes = "\n  ".join(getattr(error, "__notes__", []))
-            print(f"{name}: {type(error).__name__}: {error}\n  {notes}", flush=True)
+            for each in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
+                notes = "\n  ".join(getattr(each, "__notes__", []))
+                print(f"{name}: {type(each).__name__}: {each}\n  {notes}", flush=True)
             if os.environ.get("FUZZ_TRACEBACK"):
                 raise
     print(f"fuzz, seed {given_.seed}: {figures.line() if not broken else 'findings in ' + ', '.join(broken)}")
