@@ -1,0 +1,197 @@
+"""Treino's training step against a textbook loop: steps per second and what each keeps in memory, side by side.
+
+    python -m tests.benchmarks.step [sd1 sdxl starter] [--resolution 512] [--batch 1] [--rounds 7] [--steps 5]
+
+The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, cached latents and embeddings, AdamW and
+`loss.item()` at every step. Both train the same modules of the same random weights on the same tensors, in turns
+(A B A B), so that what else the computer does meets both; a ratio is the median over the rounds, with its range.
+Memory: on a CUDA card the peak that was allocated beside what stands there between steps; else counted tensor by tensor
+on the same step without memory (lora_core/estimate_count.py), in 16 bit as on a card. The textbook's adapters then are in
+16 bit too: that is the least it can take, for autocast keeps a copy of every adapter's input, which no count shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from torch.nn import functional as F
+
+from lora_core import estimate_graph, train
+from lora_core.bases import STARTER
+from lora_core.config import TrainConfig
+from lora_core.diffusion import add_noise
+from lora_core.estimate_count import META, Ledger, counting
+from lora_core.estimate_shapes import Shapes, of_family, shapes_of
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+RANK = 16
+RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
+MIB = 2**20
+Stepper = Callable[[], object]
+
+
+@dataclass
+class Case:
+    """What both train on. `side`: of the latents, in latent pixels."""
+
+    shapes: Shapes
+    side: int
+    batch: int
+    device: torch.device
+    dtype: torch.dtype  # of the frozen weights
+
+    @property
+    def config(self) -> TrainConfig:
+        return TrainConfig.of({
+            "target_modules": ATTENTION, "lora_rank": RANK, "train_batch_size": self.batch, "learning_rate": 1e-4,
+            "max_grad_norm": 1.0,
+        })  # fmt: skip
+
+
+def ours(case: Case) -> Stepper:
+    """`train.optimizer_step`, as every training calls it."""
+    model = estimate_graph.hollow_model(case.shapes, case.dtype)
+    _fill(model.unet, case.device)
+    session = estimate_graph.session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
+
+    def step() -> object:
+        loss = train.optimizer_step(session)
+        session.step += 1
+        return loss
+
+    return step
+
+
+def textbook(case: Case) -> Stepper:
+    """The loop of the tutorials, with what everyone adds to it: caches, and autocast on a card."""
+    with META:
+        unet: Any = UNet2DConditionModel.from_config(dict(case.shapes.unet))
+    torch.nn.Module.to(unet, case.dtype)
+    unet.requires_grad_(False)
+    _fill(unet, case.device)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(ATTENTION)))
+    unet.train()
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data = parameter.data.to(case.dtype if case.device == META else torch.float32)
+    optimizer = torch.optim.SGD(trained) if case.device == META else torch.optim.AdamW(trained, lr=1e-4)
+    latents = torch.zeros(estimate_graph.latent_shape(case.shapes, case.batch, case.side), device=case.device)
+    conditioning = _conditioning(unet, case)
+    alphas_cumprod = torch.linspace(0.999, 0.005, 1000, device=case.device)
+
+    def step() -> object:
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(1000, (case.batch,), device=case.device)
+        noisy_latents = add_noise(latents, noise, alphas_cumprod[timesteps])
+        with torch.autocast("cuda", case.dtype) if case.device.type == "cuda" else nullcontext():
+            prediction = unet(noisy_latents.to(case.dtype), timesteps, **conditioning).sample
+        loss = F.mse_loss(prediction.float(), noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss if case.device == META else loss.item()
+
+    return step
+
+
+def _fill(unet: torch.nn.Module, device: torch.device) -> None:
+    """Give a UNet weights on the device, the same every time; on the meta device it stays without."""
+    if device == META:
+        return
+    unet.to_empty(device=device)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.normal_(std=0.02)
+
+
+def _conditioning(unet: Any, case: Case) -> dict[str, Any]:
+    states = torch.zeros(case.batch, 77, unet.config.cross_attention_dim, dtype=case.dtype, device=case.device)
+    if unet.config.addition_embed_type != "text_time":
+        return {"encoder_hidden_states": states}
+    pooled = torch.zeros(case.batch, estimate_graph.POOLED, dtype=case.dtype, device=case.device)
+    frames = torch.zeros(case.batch, 6, device=case.device)
+    return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": frames}}
+
+
+def seconds(step: Stepper, steps: int, device: torch.device) -> float:
+    """Of one step, over some."""
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    _wait(device)
+    return (time.perf_counter() - began) / steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def kept_mib(make: Callable[[Case], Stepper], case: Case) -> float:
+    """What a step takes at its worst moment, beside weights, adapters and optimizer."""
+    if case.device.type == "cuda":
+        step = make(case)
+        step()
+        _wait(case.device)
+        standing = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        _wait(case.device)
+        return (torch.cuda.max_memory_allocated() - standing) / MIB
+    hollow = Case(case.shapes, case.side, case.batch, META, torch.float16)
+    step = make(hollow)
+    ledger = Ledger(plain=True)
+    with counting(ledger):
+        step()
+    return ledger.most() / MIB
+
+
+def compare(name: str, case: Case, rounds: int, steps: int) -> str:
+    """One line: seconds a step of both, and the ratios."""
+    memory = [kept_mib(make, case) for make in (ours, textbook)]
+    both = ours(case), textbook(case)
+    for step in both:
+        step()
+    times = [[seconds(step, steps, case.device) for step in both] for _ in range(rounds)]
+    ratios = sorted(theirs / mine for mine, theirs in times)
+    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    return (
+        f"{name:8} {mine:8.3f} s {theirs:8.3f} s   {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"   {memory[0]:7.0f} {memory[1]:7.0f} MiB   {memory[0] / memory[1]:.2f}x"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["sd1", STARTER], metavar="|".join(RESOLUTION))
+    parser.add_argument("--resolution", type=int, help="in pixels; by default the model's own, on a CPU a quarter of it")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5, help="in a turn")
+    asked = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    title = torch.cuda.get_device_name() if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} threads"
+    print(f"{title}; batch {asked.batch}, rank {RANK} on attention; Treino beside the textbook loop")
+    for name in asked.models:
+        shapes = shapes_of(STARTER) if name == STARTER else of_family(name)
+        quarter = 4 if device.type == "cpu" and name != STARTER else 1
+        resolution = asked.resolution or RESOLUTION[name] // quarter
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        case = Case(shapes, resolution // shapes.pixels_per_latent, asked.batch, device, dtype)
+        print(compare(f"{name} {resolution}", case, asked.rounds, asked.steps), flush=True)
+
+
+if __name__ == "__main__":
+    main()
