@@ -19,7 +19,8 @@ CHECKS = (["ruff", "check", "."], ["mypy"])
 def main(arguments: list[str]) -> int:
     bootstrap.ensure("tests/requirements.txt")
     # pytest comes last, because its last line says how it went. A file stays with one worker, which shares what it set up.
-    everything = ["pytest", "-n", str(max(1, min(os.cpu_count() or 1, 4))), "--dist", "loadfile"]
+    workers = str(max(1, min(os.cpu_count() or 1, 4)))
+    everything = ["pytest", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     commands = [["pytest", *arguments]] if arguments else [*CHECKS, everything]
     failed = [command[0] for command in commands if run(command)]
     if failed:

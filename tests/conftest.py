@@ -13,6 +13,16 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Of these a minute or more is spent in one file. Begun last, one worker would wait for the other at the end.
+LONGEST = ("test_quickstart", "test_story", "test_train", "test_kill_drill", "test_team", "test_cli", "test_test", "test_frame")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests never see, nor fill, the cache of the person who runs them."""
