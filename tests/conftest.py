@@ -14,7 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Of these a minute or more is spent in one file. Begun last, one worker would wait for the other at the end.
-LONGEST = ("test_quickstart", "test_story", "test_train", "test_kill_drill", "test_team", "test_cli", "test_test", "test_frame")
+LONGEST = (
+    "test_quickstart", "test_story", "test_train", "test_starvation", "test_kill_drill", "test_team", "test_cli",
+    "test_test", "test_frame", "test_gone_wrong",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
