@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import os
@@ -30,6 +29,7 @@ from lora_core.ui.page import TABS, Page
 from lora_core.ui.runs_shelf import Shelf
 from lora_core.ui.texts import LANGUAGES, Texts
 from tests import webui_trees as trees
+from tests.event_loop import in_a_loop
 from tests.prepared_runs import TOY, prepare_run, write_lora
 
 
@@ -56,14 +56,14 @@ def built(app: App, language: str = "en") -> tuple[ExportTab, ConvertPanel]:
         with gr.Blocks():
             letters = {name: gr.State() for name in TABS}
             with gr.Tabs() as tabs, gr.Tab("export") as tab:
-                page = Page(app, Texts(language), tabs, gr.Timer(), letters)
+                page = Page(app, Texts(language), tabs, letters)
                 views = Views(page.text, app.files.url)
                 part = ExportTab(page, views, Shelf(app.runs_folder, app.home / "runs.json"))
                 convert = ConvertPanel(page, views)
                 part.connect(tab, convert)
         return part, convert
 
-    return asyncio.run(build())  # without a running loop Gradio makes loops that nobody closes
+    return in_a_loop(build())
 
 
 def card_of(updates: dict[Any, Any], part: ExportTab, **changes: Any) -> dict[str, Any]:

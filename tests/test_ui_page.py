@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from lora_core.errors import UserError
 from lora_core.ui.app import App
+from tests.event_loop import in_a_loop
 
 
 @pytest.fixture
@@ -22,13 +21,10 @@ def app(tmp_path: Path) -> App:
 
 def told(app: App, fn: Any, outputs: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
     """What a page makes of `fn`, and what it warns of while it runs."""
-    # In a thread, for the tests in a browser keep a loop running in the main one.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _told(app, fn, outputs, monkeypatch)).result()
+    return in_a_loop(_told(app, fn, outputs, monkeypatch))
 
 
 async def _told(app: App, fn: Any, outputs: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
-    """In a running loop, as the server does it: without one Gradio makes loops of its own and leaves them open."""
     import gradio as gr
 
     from lora_core.ui.page import Page
@@ -37,9 +33,9 @@ async def _told(app: App, fn: Any, outputs: int, monkeypatch: pytest.MonkeyPatch
     said: list[str] = []
     monkeypatch.setattr(gr, "Warning", lambda message, title: said.append(f"{title}: {message}"))
     with gr.Blocks() as blocks:
-        tabs, tick, button = gr.Tabs(), gr.Timer(1.0), gr.Button()
+        tabs, button = gr.Tabs(), gr.Button()
         boxes = [gr.Textbox() for _ in range(outputs)]
-        page = Page(app, Texts("en"), tabs, tick)
+        page = Page(app, Texts("en"), tabs)
         page.on(button.click, fn, [], boxes)
     (event,) = blocks.fns.values()
     assert event.api_visibility == "private"

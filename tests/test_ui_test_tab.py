@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lora_core.ui.page import Page
 from lora_core.ui.test_bench import Cell, View
 from lora_core.ui.test_tab import TrialTab
 from lora_core.ui.texts import LANGUAGES, Texts
+from tests.event_loop import in_a_loop
 from tests.lora_runs import SDXL_LAYER, finished_run, write_lora
 
 TEXT = Texts("en")
@@ -50,13 +50,13 @@ def tab(app: App) -> TrialTab:
 def build(app: App) -> TrialTab:
     async def made() -> TrialTab:
         with gr.Blocks(), gr.Tabs() as tabs:
-            page = Page(app, TEXT, tabs, gr.Timer(1.0))
+            page = Page(app, TEXT, tabs)
             with gr.Tab("Test"):
                 tab = TrialTab(page)
                 tab.connect()
         return tab
 
-    return asyncio.run(made())  # outside of a loop, Gradio would open some and close none
+    return in_a_loop(made())
 
 
 def values(tab: TrialTab, **changes: Any) -> list[Any]:

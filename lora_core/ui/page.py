@@ -16,6 +16,17 @@ from lora_core.ui.texts import Texts
 from lora_core.ui.train_words import translated
 
 TABS = ("dataset", "train", "test", "export", "runs")
+# The script may run again when its tab is drawn anew; two clocks of a tab would be one too many.
+_CLOCK = """
+const clocks = (window.treinoClocks ??= {}), name = "TAB";
+clearInterval(clocks[name]);
+clocks[name] = setInterval(() => {
+  const panel = document.getElementById(`tab-${name}`);
+  if (document.hidden || !panel || !panel.getClientRects().length) return;
+  props.value = String(Date.now());
+  trigger("input");
+}, 1000);
+"""
 
 
 @dataclass
@@ -25,8 +36,16 @@ class Page:
     app: App
     text: Texts
     tabs: gr.Tabs
-    tick: gr.Timer  # every second
     letters: dict[str, gr.State] = field(default_factory=lambda: {tab: gr.State() for tab in TABS})
+
+    def each_second(self, tab: str, fn: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Call `fn` every second while somebody looks at the tab. An event of Gradio's takes the interpreter from the
+        training for some 20 ms, so tabs nobody sees have none. To be called while the tab is built.
+        """
+        clock = gr.HTML(
+            "", html_template="", elem_id=f"{tab}-clock", visible="hidden", js_on_load=_CLOCK.replace("TAB", tab)
+        )
+        self.on(clock.input, fn, inputs, outputs, queue=False, trigger_mode="once")
 
     def on(
         self,

@@ -115,7 +115,7 @@ class RunsTab:
         both, compare = [*shown, *stage], [self.kind, self.log]
         page.on(tab.select, self.refresh, [self.look, *compare], both)
         page.on(page.letters["runs"].change, self.refresh, [self.look, *compare], both)
-        page.on(page.tick.tick, self.follow, [self.seen, self.look, *compare], [self.seen, *both], queue=False)
+        page.each_second("runs", self.follow, [self.seen, self.look, *compare], [self.seen, *both])
         page.on(self.wire.input, self.hear, [self.wire, self.look, *compare], both, trigger_mode="multiple")
         for control, name in ((self.words, "words"), (self.of_state, "state")):
             page.on(control.change, self._narrow(name), [control, self.look], shown, trigger_mode="always_last")

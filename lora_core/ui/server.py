@@ -12,6 +12,7 @@ from html import escape
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,6 +25,7 @@ from lora_core.ui.files import ROUTE, Refused
 from lora_core.ui.guard import Guard, Password
 from lora_core.ui.pages import Pages
 from lora_core.ui.report import trouble_panel
+from lora_core.ui.test_desk import desk_of
 from lora_core.ui.texts import LANGUAGES, Texts, preferred
 
 APPEARANCES = window.APPEARANCES
@@ -119,6 +121,7 @@ def _state_routes(server: FastAPI, app: App, secret: str) -> None:
     @server.get("/ping")
     async def ping() -> JSONResponse:
         app.shown.set()
+        await run_in_threadpool(desk_of(app).bench.relieve)
         state = app.training.state() if app.training.busy() else "idle"
         trouble = app.troubles[-1].serial if app.troubles else 0
         return JSONResponse({"born": born, "training": state, "core": app.core_ready(), "trouble": trouble})

@@ -85,7 +85,7 @@ class TrialTab:
         whole = [form.facts, form.filled, self.paste, self.export, *form.inputs]
         state, one_at_a_time = [self.seen, self.picked], {"trigger_mode": "once"}
         ticked = [*state, self.chosen, fields["lora"], fields["prompt"]]
-        page.on(page.tick.tick, self.tick, ticked, [*live, *whole], queue=False, trigger_mode="once")
+        page.each_second("test", self.tick, ticked, [*live, *whole])
         page.on(self.quick.tick, self.look, state, live, queue=False, trigger_mode="once")
         page.on(self.draw.click, self.press, [*state, *form.inputs], [*live, self.offer, fields["seed"]], **one_at_a_time)
         for button, how in ((self.pause, True), (self.beside, False)):
@@ -160,8 +160,7 @@ class TrialTab:
     # --- what is shown ----------------------------------------------------------------------------------------
 
     def tick(self, seen: dict[str, Any], picked: list[str], chosen: list[str], lora: str, prompt: str) -> Updates:
-        """Every second, on every page; the first one also finds the page as it was left."""
-        self.bench.relieve()
+        """Every second; the first one also finds the page as it was left."""
         if not seen:
             threading.Thread(target=self.desk.look_into_webuis, name="webui LoRAs", daemon=True).start()
             return {**self._live(seen, picked), **self.form.choices()}

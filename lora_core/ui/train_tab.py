@@ -97,7 +97,7 @@ class TrainTab:
                 self.show, *self.buttons.values()]  # fmt: skip
         page.on(self.wire.input, self.hear, [self.wire], setup, trigger_mode="always_last", **quiet)
         page.on(self.start.click, self.begin, [self.wire, self.seen, self.log], [*setup, *live], **quiet)
-        page.on(page.tick.tick, self.refresh, [self.seen, self.log], live, queue=False, **quiet)
+        page.each_second("train", self.refresh, [self.seen, self.log], live)
         page.on(gr.context.Context.root_block.load, self.refresh, [self.seen, self.log], live, **quiet)
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():

@@ -26,10 +26,9 @@ def build(app: App, language: str) -> gr.Blocks:
         gr.HTML(_header(text), elem_id="header")
         # Filled by frame.js, which asks for them: a page that is only open costs no event of Gradio's.
         gr.HTML('<div id="trouble"></div><p id="gone" role="alert"></p>', elem_id="told")
-        tick = gr.Timer(1.0)
         with gr.Tabs(elem_id="tabs", selected=TABS[0]) as tabs:
             pass  # what else the page holds must not lie between the tabs: Gradio counts it as one
-        page = Page(app, text, tabs, tick)
+        page = Page(app, text, tabs)
         with tabs:
             for name in TABS:
                 with gr.Tab(text(f"frame.{name}"), id=name, elem_id=f"tab-{name}"):
