@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lora_core.frozen import weight_of
+
 Layer = nn.Linear | nn.Conv2d
 
 
@@ -49,11 +51,11 @@ class InputDora(nn.Module):
         if x.dim() != self.weight.dim():  # [B, tokens, in] against [1, in]
             factor = factor.reshape(-1)
         factor = factor.to(x.dtype)
-        frozen = base_layer.weight.to(x.dtype)
+        weight = weight_of(base_layer, x.dtype)
         if isinstance(base_layer, nn.Conv2d):
-            moved: Tensor = base_layer._conv_forward(x * (factor - 1), frozen, None)
+            moved: Tensor = base_layer._conv_forward(x * (factor - 1), weight, None)
         else:
-            moved = functional.linear(x * (factor - 1), frozen)
+            moved = functional.linear(x * (factor - 1), weight)
         adapted: Tensor = lora_B(lora_A(x * factor))
         return moved + adapted * scaling
 
@@ -81,7 +83,7 @@ def _merged(base: Layer, down: Layer, up: Layer, scaling: float) -> Tensor:
     """The adapted weight in fp32, [out, in] or [out, in, kh, kw]; without a graph, as only its norm is wanted."""
     with torch.no_grad():
         change = up.weight.float().flatten(1) @ down.weight.float().flatten(1)
-        merged: Tensor = base.weight.float() + scaling * change.reshape(base.weight.shape)
+        merged: Tensor = weight_of(base, torch.float32) + scaling * change.reshape(base.weight.shape)
         return merged
 
 

@@ -127,8 +127,8 @@ def fits(
     """Whether a training fits a device, and what to change if not; None where its memory is not known.
 
     The computer's own memory counts for a device without one. Least harm first: recompute (time only), smaller batches
-    added up (the same gradient), no samples, smaller pictures (detail), smaller rank. `number_bytes`: of the frozen
-    model; 0: as asked for, and 4 on the CPU.
+    added up (the same gradient), the base model in 8 bits (nearly the same), no samples, smaller pictures (detail),
+    smaller rank. `number_bytes`: of the frozen model; 0: as asked for, and 4 on the CPU.
     """
     import psutil
 
@@ -161,6 +161,8 @@ def steps_down(config: TrainConfig) -> list[dict[str, object]]:
         smaller = math.ceil(batch / 2)
         added, batch = added * math.ceil(batch / smaller), smaller
         found.append(now := {**now, "train_batch_size": batch, "gradient_accumulation_steps": added})
+    if not config.eight_bit_base:
+        found.append(now := {**now, "eight_bit_base": True})
     # Samples cost the LoRA nothing: they can be drawn later, from the finished file.
     if config.sample_count:
         found.append(now := {**now, "sample_count": 0})
@@ -191,7 +193,7 @@ def _sum(
     sizes, width, exact = rest
     latents = [(w // shapes.pixels_per_latent, h // shapes.pixels_per_latent) for w, h in sizes]
     at = [At.of(config.train_batch_size, latent, config.lora_rank) for latent in latents]
-    unet, texts = step.frozen * width, parts.texts * width
+    unet, texts = step.frozen * width + step.shrunk, parts.texts * width
     vae = parts.vae * _vae_bytes(shapes, width)
     kept_texts = texts if config.train_text_encoder or config.shuffle_tags else 0
     numbers = step.adapters.at(at[0])

@@ -19,7 +19,7 @@ from lora_core.files import WriteError, write_text_whole
 from lora_core.places import cache_folder
 
 SHIPPED = ASSETS / "counts.json"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class StepCount:
     draw: list[Poly]
     adapters: Poly
     rows: Poly
-    frozen: int  # numbers in the UNet
+    frozen: int  # numbers in the UNet of the format it computes in
     forward: Poly
     step: Poly
     ops: int
+    shrunk: int = 0  # bytes of the weights held in 8 bits
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Graph:
     checkpointing: bool
     bytes: int
     lean: bool = True
+    eight_bit: bool = False
     dropout: bool = False
     dora: bool = False
     prior: bool = False
@@ -72,13 +74,14 @@ class Graph:
         return cls(
             shapes.unet_key(), shapes.text_key() if config.train_text_encoder else "",
             tuple(sorted(config.target_modules)), config.gradient_checkpointing, number_bytes,
-            config.lean_activations, bool(config.lora_dropout), config.use_dora, bool(config.prior_pictures),
+            config.lean_activations, config.eight_bit_base, bool(config.lora_dropout), config.use_dora,
+            bool(config.prior_pictures),
         )  # fmt: skip
 
     def is_within(self, other: Graph) -> bool:
         """Whether the other graph holds all tensors of this one, perhaps more, perhaps wider ones."""
         mine, theirs = asdict(self), asdict(other)
-        same = all(mine[name] == theirs[name] for name in ("unet", "checkpointing", "lean", "dora"))
+        same = all(mine[name] == theirs[name] for name in ("unet", "checkpointing", "lean", "eight_bit", "dora"))
         less = self.text in ("", other.text) and set(self.targets) <= set(other.targets)
         return same and less and self.dropout <= other.dropout and self.prior <= other.prior and self.bytes <= other.bytes
 

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_core import lora, optim, train
+from lora_core import eight_bit, lora, optim, train
 from lora_core.cache import Example, Prompts
 from lora_core.config import TrainConfig
 from lora_core.estimate_book import PartsCount, StepCount
@@ -68,11 +68,12 @@ def step_count(shapes: Shapes, config: TrainConfig, number_bytes: int) -> StepCo
     with counting(drawn), torch.no_grad():
         session.model.family.predict(session.model.unet, latents, torch.empty(BATCH, device=META), conditioning)
     trained = list(session.parameters.values())
+    frozen = [p for p in session.model.unet.parameters() if not p.requires_grad]
     return StepCount(
         moments=ledger.peak(), draw=drawn.peak(), adapters=_numbers([p.shape for p in trained]),
         rows=_numbers([shape for p in trained for shape in _adafactor_shapes(p.shape)]),
-        frozen=sum(p.numel() for p in session.model.unet.parameters() if not p.requires_grad),
-        forward=Poly(drawn.flops), step=Poly(ledger.flops), ops=ledger.ops,
+        frozen=sum(p.numel() for p in frozen if p.is_floating_point()),
+        forward=Poly(drawn.flops), step=Poly(ledger.flops), ops=ledger.ops, shrunk=eight_bit.bytes_of(session.model.unet),
     )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def _encode_count(model: BaseModel, scale: int) -> tuple[Poly, Poly]:
 def counted_config(config: TrainConfig) -> TrainConfig:
     """The settings that shape the graph, the others as they are by default; one batch a step."""
     asked = {name: getattr(config, name) for name in ("target_modules", "train_text_encoder", "gradient_checkpointing",
-             "lean_activations", "use_dora")}  # fmt: skip
+             "lean_activations", "eight_bit_base", "use_dora")}  # fmt: skip
     prior = {"prior_prompts": ("counted",), "prior_pictures": 1} if config.prior_pictures else {}
     dropout = 0.1 if config.lora_dropout else 0.0
     return TrainConfig.of({**asked, **prior, "lora_dropout": dropout, "lora_rank": RANK, "train_batch_size": BATCH})
@@ -151,6 +152,8 @@ def session_of(
     device: torch.device,
 ) -> train.Session:  # fmt: skip
     """A session of a frozen model that stands on `device`, on one picture of nothing with latents of (width, height)."""
+    if config.eight_bit_base:
+        eight_bit.shrink(model.unet)
     lora.attach(model, config)
     if config.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()

@@ -1,7 +1,8 @@
 """A frozen UNet that keeps less for its backward pass. Same arithmetic, same gradients, a third less memory or more.
 
-PyTorch keeps the input of every convolution, though a frozen weight needs no gradient; and an activation's input beside
-its output, though one is soon computed from the other. PEFT copies each adapter's input to fp32 and keeps the copies.
+PyTorch keeps the input of every convolution, though a frozen weight needs no gradient (frozen.py); and an activation's
+input beside its output, though one is soon computed from the other. PEFT copies each adapter's input to fp32 and keeps
+the copies.
 None of that is needed: here an adapter is cast to its input's format instead (Micikevicius et al. 2018: master weights
 in fp32, products in 16 bit), and what is cheap is computed again on the way back (Chen et al. 2016).
 """
@@ -13,12 +14,13 @@ from types import MethodType
 from typing import Any, cast
 
 import torch
-import torch.nn.grad
 from diffusers.models.activations import GEGLU
 from diffusers.models.resnet import ResnetBlock2D
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lora_core import frozen
 
 
 def cast_adapters(module: nn.Module, adapter: str) -> None:
@@ -36,9 +38,9 @@ def keep_less(unet: nn.Module) -> None:
             _replace(module, _resnet)
         elif isinstance(module, GEGLU):
             _replace(module, _geglu)
-        # An adapter keeps its input anyway, and the convolution below it keeps the same tensor.
+        # An adapter keeps its input anyway, and the convolution below it keeps the same tensor. In 8 bits it keeps none.
         elif isinstance(module, nn.Conv2d) and id(module) not in adapted and not module.weight.requires_grad:
-            _replace(module, _frozen_conv)
+            _replace(module, frozen.conv)
 
 
 def _replace(module: nn.Module, forward: Callable[..., Tensor]) -> None:
@@ -93,10 +95,6 @@ def _norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     return _again(lambda x: F.silu(norm(x)), x)
 
 
-def _frozen_conv(conv: Any, x: Tensor) -> Tensor:
-    return cast(Tensor, _FrozenConv.apply(x, conv))  # type: ignore[no-untyped-call]
-
-
 def _again(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return cast(Tensor, _Again.apply(x, function))  # type: ignore[no-untyped-call]
 
@@ -116,21 +114,3 @@ class _Again(torch.autograd.Function):
         with torch.enable_grad():
             (result,) = torch.autograd.grad(ctx.function(x), x, gradient)
         return result, None
-
-
-class _FrozenConv(torch.autograd.Function):
-    """A convolution that needs no gradient of its weight, and so keeps no input."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        # Not even the weight is saved: checkpointing computes again up to the last tensor that is, and so stops earlier.
-        ctx.shape, ctx.conv = x.shape, conv
-        return cast(Tensor, conv._conv_forward(x, conv.weight, conv.bias))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        conv = ctx.conv
-        found: Tensor = torch.nn.grad.conv2d_input(
-            ctx.shape, conv.weight, gradient, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
-        return found, None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lora_core import base_models, lora, memory, optim, precision
+from lora_core import base_models, eight_bit, lora, memory, optim, precision
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
 from lora_core.config import TrainConfig
@@ -51,7 +51,10 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     for sentence in quality_sentences(model, dataset, config):
         emit(Warned(sentence))
     _check_size(model, plan)
-    for notice in (size_notice(model, config.resolution), memory.notice(model, config, compute, plan.buckets)):
+    for notice in (
+        size_notice(model, config.resolution), memory.notice(model, config, compute, plan.buckets),
+        memory.page_file_notice(model, config, compute, plan.buckets),
+    ):  # fmt: skip
         if notice:
             emit(Warned(notice))
     if config.train_text_encoder or config.shuffle_tags:  # else they are gone again once the captions are encoded
@@ -59,6 +62,8 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
             bring(encoder, compute.device)
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
     training, held_out = _encode(model, prompts, config, plan, team, emit)
+    if config.eight_bit_base:
+        eight_bit.shrink(model.unet)
     bring(model.unet, compute.device)
     prior = draw_prior(model, config, emit)
     lora.attach(model, config)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 import torch
 from torch import Tensor, nn
 
-from lora_core import headers
+from lora_core import eight_bit, headers
 from lora_core.errors import UserError
 from lora_core.headers import Header
 from lora_core.ldm_names import Place
@@ -246,7 +246,8 @@ def _fill(module: nn.Module, weights: Weights, source: Source, device: torch.dev
         if place.name != held:
             held, tensor = place.name, weights.read(place.name)
         # A third is copied, or it would keep the whole.
-        state[name] = _fitted(tensor, place, wanted[name]).to(device, source.dtype, copy=place.third is not None)
+        weight = _fitted(tensor, place, wanted[name]).to(device, source.dtype, copy=place.third is not None)
+        state[name] = eight_bit.taken(module.get_submodule(name.rpartition(".")[0]), name, weight)
     module.load_state_dict(state, strict=True, assign=True)
     _fill_positions(module, device)
 

@@ -28,7 +28,9 @@ def load_unet(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
 
 
 def dtype_of(unet: torch.nn.Module) -> torch.dtype:
-    """The format of its frozen weights. diffusers' own `dtype` looks at every layer, thousands of calls at every step."""
+    """The format it computes in: its first weight's, which is never in 8 bits. diffusers' own `dtype` looks at every
+    layer, thousands of calls at every step.
+    """
     return next(unet.parameters()).dtype
 
 

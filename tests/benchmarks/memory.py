@@ -1,12 +1,14 @@
 """Predicted peaks of device memory for SD 1.5, 2.1 and XL by modules and checkpointing; measured ones beside them.
 
-    python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--write] [--cards]
+    python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--eight-bit]
+                                      [--write] [--cards]
 
 "computed" needs no graphics card: the training step runs on tensors without memory (lora_core/estimate_count.py).
 With a CUDA card the same step runs there too, on random weights built from the configs, and "measured" is
 torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither.
 --cards: the README's table, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
-textbook loop has them. --write: count anew what comes with Treino (lora_core/families/assets/counts.json).
+textbook loop has them. --eight-bit: the frozen UNet in 8 bits. --write: count anew what comes with Treino
+(lora_core/families/assets/counts.json).
 """
 
 from __future__ import annotations
@@ -40,8 +42,15 @@ def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
     """The graphs whose counts come with Treino: the presets', the usual modules, and all, which holds every other."""
     names = ("careful", "character", "low_memory", "object", "style")
     for preset in names:
+        values = find_preset(preset).values
         for number_bytes in (2, 4):
-            yield of_family("sd1"), TrainConfig.of(find_preset(preset).values), number_bytes
+            yield of_family("sd1"), TrainConfig.of(values), number_bytes
+        yield of_family("sd1"), TrainConfig.of({**values, "gradient_checkpointing": True, "eight_bit_base": True}), 2
+    for family in RESOLUTION:
+        for checkpointing in (True, False):
+            for targets in MODULES.values():
+                asked = {"eight_bit_base": True, "gradient_checkpointing": checkpointing, "target_modules": targets}
+                yield of_family(family), TrainConfig.of(asked), 2
     for is_lean, checkpointing in ((False, False), (True, False), (True, True)):
         asked = {"lean_activations": is_lean, "gradient_checkpointing": checkpointing}
         yield shapes_of(STARTER), TrainConfig.of({**find_preset("quickstart").values, **asked}), 4
@@ -109,7 +118,7 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
     shapes = of_family(family)
     config = TrainConfig.of({
         "target_modules": MODULES[name], "gradient_checkpointing": checkpointing, "resolution": RESOLUTION[family],
-        "lora_rank": asked.rank, "train_batch_size": asked.batch,
+        "lora_rank": asked.rank, "train_batch_size": asked.batch, "eight_bit_base": asked.eight_bit,
     })  # fmt: skip
     learn(shapes, config, 2)
     found = estimate.memory(config, shapes)
@@ -126,14 +135,15 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
 
 def cards() -> None:
     """The README's table: for each family and batch the whole run's peak, and the smallest card it fits on."""
-    print("| model, pictures | batch | as it is | with `--gradient_checkpointing` |\n|---|---|---|---|")
+    print("| model, pictures | batch | as it is | with `--gradient_checkpointing` | with `--eight_bit_base` too |")
+    print("|---|---|---|---|---|")
     for family, resolution in RESOLUTION.items():
         for batch in (1, 4):
             cells = [f"{NAMES[family]}, {resolution} px", str(batch)]
-            for checkpointing in (False, True):
+            for checkpointing, eight_bit in ((False, False), (True, False), (True, True)):
                 found = estimate.memory(TrainConfig.of({
                     "target_modules": MODULES["attention"], "gradient_checkpointing": checkpointing,
-                    "resolution": resolution, "train_batch_size": batch,
+                    "resolution": resolution, "train_batch_size": batch, "eight_bit_base": eight_bit,
                 }), of_family(family))  # fmt: skip
                 assert found, "it comes with Treino"
                 cells.append(f"{found.total / 2**30:.1f} GB: card of {found.smallest_card_gb} GB")
@@ -146,6 +156,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--half", action="store_true")
+    parser.add_argument("--eight-bit", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--cards", action="store_true")
     asked = parser.parse_args()
@@ -153,7 +164,7 @@ def main() -> None:
         write() if asked.write else cards()
         return
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA card here: nothing is measured"
-    print(f"MiB, frozen model in 16 bit, rank {asked.rank}, batch {asked.batch}; {where}")
+    print(f"MiB, frozen model in {8 if asked.eight_bit else 16} bit, rank {asked.rank}, batch {asked.batch}; {where}")
     print(f"{'':39} {'step adds':>10} {'step':>10} {'whole run':>10}")
     for family in asked.families:
         for name in MODULES:
