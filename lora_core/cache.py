@@ -1,37 +1,42 @@
-"""Pictures to latents and captions to embeddings, computed once and kept on disk by content.
+"""Pictures to latents and captions to embeddings, computed once and kept on disk by content (store.py).
 
-A file is named by the hash of everything it depends on, so a changed picture, caption, size or model is a new file
-and an old one is never wrong. Everything is encoded one by one: what is in a file must not depend on its neighbours.
+The key of a file names everything it depends on, so a changed picture, caption, size or model is a new file, an old one
+is never wrong, and a changed caption costs that caption alone. Threads read, decode and scale the next pictures and
+write the last ones while the VAE works; how many are on the way is bounded, so memory does not grow with the dataset.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from lora_core import store
 from lora_core.base_models import fingerprint
 from lora_core.config import TrainConfig
 from lora_core.dataset import Item, fit, load_picture
 from lora_core.dataset.buckets import crop_box
+from lora_core.dataset.quality import workers
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, Conditioning, Frame
-from lora_core.files import TEMPORARY_SUFFIX, WriteError, write_bytes_whole
-from lora_core.places import cache_folder
 from lora_core.plan import Plan, Size
-from lora_core.weights import at_hand
+from lora_core.precision import free_bytes
+from lora_core.weights import at_hand, free_device_memory
+
+AHEAD = 16  # pictures that are read, decoded and scaled before the VAE asks for them
+PIXELS_AT_ONCE = 4 * 512 * 512  # of a batch for the VAE on a card, where there is room
+CAPTIONS_AT_ONCE = 32
+ENCODED_BYTES = 2572  # of a device, for each pixel that Stable Diffusion's VAE encodes in fp32 (estimate_graph.parts_count)
 
 
 @dataclass(frozen=True)
@@ -43,29 +48,128 @@ class Example:
     frame: Frame
 
 
+@dataclass
+class _Picture:
+    """A picture on its way to latents: for each view its file, what was in it, and the pixels where nothing was."""
+
+    item: Item
+    size: Size
+    paths: list[Path]
+    views: list[dict[str, Tensor] | None]
+    pixels: dict[int, np.ndarray]
+
+    def example(self) -> Example:
+        views = tuple((view["mean"], view["std"]) for view in self.views if view)
+        assert len(views) == len(self.paths), "it has been encoded"
+        return Example(self.item.caption, views, frame_of(self.item, self.size))
+
+
 def encode_pictures(
     model: BaseModel, plan: Plan, items: Sequence[Item], config: TrainConfig, device: torch.device, emit: Emit
 ) -> list[Example]:
-    """Latents of `items` at their bucket's size, from the cache where they are; the VAE is on `device` meanwhile."""
-    examples = []
-    with at_hand([model.vae], device):
+    """Latents of `items` at their bucket's size, from the store where they are; the VAE is on `device` meanwhile."""
+    with at_hand([model.vae], device), _helpers() as pool:
         key = f"{fingerprint(model, 'vae')} {config.transparent_color}"
-        for done, item in enumerate(items):
-            emit(Phase("cache", done, len(items), item.path.name))
-            width, height = plan.size_of[item.path]
-            content = hashlib.sha256(_bytes_of(item)).hexdigest()
-            views = []
-            for mirrored in (False, True) if config.random_flip else (False,):
 
-                def encode(item: Item = item, mirrored: bool = mirrored) -> dict[str, Tensor]:
-                    pixels_HW3 = fit(load_picture(item.path, config.transparent_color), plan.size_of[item.path])
-                    return _posterior(model, pixels_HW3[:, ::-1] if mirrored else pixels_HW3, emit)
+        def look_up(item: Item) -> _Picture:
+            return _looked_up(item, plan.size_of[item.path], key, config)
 
-                tensors = stored(f"{key} {content} {width}x{height} {mirrored}", encode, emit)
-                views.append((tensors["mean"], tensors["std"]))
-            examples.append(Example(item.caption, tuple(views), frame_of(item, (width, height))))
+        encoder, pictures = _Encoder(model, device, pool, emit), []
+        for done, picture in enumerate(_ahead(pool, look_up, items)):
+            emit(Phase("cache", done, len(items), picture.item.path.name))
+            encoder.add(picture)
+            pictures.append(picture)
+        encoder.finish()
     emit(Phase("cache", len(items), len(items)))
-    return examples
+    return [picture.example() for picture in pictures]
+
+
+@contextmanager
+def _helpers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that end with the block, what was not begun left undone."""
+    pool = ThreadPoolExecutor(workers(), "pictures")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(pool: ThreadPoolExecutor, look_up: Callable[[Item], _Picture], items: Iterable[Item]) -> Iterator[_Picture]:
+    """The items looked up in the pool, in their order, a few ahead of who takes them."""
+    waiting: deque[Future[_Picture]] = deque()
+    for item in items:
+        waiting.append(pool.submit(look_up, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _looked_up(item: Item, size: Size, key: str, config: TrainConfig) -> _Picture:
+    content = hashlib.sha256(_bytes_of(item)).hexdigest()
+    mirrorings = (False, True) if config.random_flip else (False,)
+    paths = [store.place_of(f"{key} {content} {size[0]}x{size[1]} {mirrored}") for mirrored in mirrorings]
+    views = [store.read(path) for path in paths]
+    pixels: dict[int, np.ndarray] = {}
+    if None in views:
+        plain_HW3 = fit(load_picture(item.path, config.transparent_color), size)
+        both = (plain_HW3, plain_HW3[:, ::-1])
+        pixels = {number: both[number] for number, view in enumerate(views) if view is None}
+    return _Picture(item, size, paths, views, pixels)
+
+
+class _Encoder:
+    """Collects pictures of a size until the device has a batch of them, and hands what it made to the writers."""
+
+    def __init__(self, model: BaseModel, device: torch.device, pool: ThreadPoolExecutor, emit: Emit):
+        self.model, self.device, self.pool, self.emit = model, device, pool, emit
+        self._waiting: dict[Size, list[tuple[_Picture, int]]] = {}
+        self._written: deque[Future[str]] = deque()
+        self._has_written = False
+
+    def add(self, picture: _Picture) -> None:
+        waiting = self._waiting.setdefault(picture.size, [])
+        for number in list(picture.pixels):
+            waiting.append((picture, number))
+            if len(waiting) >= pictures_at_once(self.device, picture.size):
+                self._encode(waiting)
+
+    def finish(self) -> None:
+        for waiting in self._waiting.values():
+            if waiting:
+                self._encode(waiting)
+        self._tell(0)
+        if self._has_written:
+            store.make_room(self.emit)
+
+    def _encode(self, waiting: list[tuple[_Picture, int]]) -> None:
+        posteriors = _posteriors(self.model, [picture.pixels[number] for picture, number in waiting], self.emit)
+        for (picture, number), tensors in zip(waiting, posteriors, strict=True):
+            picture.views[number] = tensors
+            del picture.pixels[number]
+            self._written.append(self.pool.submit(store.write, picture.paths[number], tensors))
+        waiting.clear()
+        self._tell(AHEAD)
+
+    def _tell(self, most: int) -> None:
+        """Wait until at most so many writes are under way, and tell what went wrong with the others."""
+        while len(self._written) > most:
+            notice = self._written.popleft().result()
+            self._has_written = self._has_written or not notice
+            if notice:
+                self.emit(Warned(notice))
+
+
+def pictures_at_once(device: torch.device, size: Size) -> int:
+    """How many pictures the VAE encodes together.
+
+    One on a processor: more were no faster, and what is in a file must not depend, in its last bit, on its neighbours,
+    or a resumed training would not be bit-equal. On a card several, where a quarter of its free memory holds them.
+    """
+    if device.type == "cpu":
+        return 1
+    pixels = size[0] * size[1]
+    return int(max(1, min(PIXELS_AT_ONCE // pixels, free_bytes(device) / 4 // (pixels * ENCODED_BYTES), 64)))
 
 
 def _bytes_of(item: Item) -> bytes:
@@ -84,17 +188,26 @@ def frame_of(item: Item, size: Size) -> Frame:
 
 
 @torch.no_grad()
-def _posterior(model: BaseModel, pixels_HW3: np.ndarray, emit: Emit) -> dict[str, Tensor]:
-    pixels_BCHW = torch.from_numpy(np.ascontiguousarray(pixels_HW3)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    posterior = model.vae.encode(pixels_BCHW.to(model.vae.device, model.vae.dtype)).latent_dist
-    tensors = {"mean": posterior.mean[0].float().cpu(), "std": posterior.std[0].float().cpu()}
-    if all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        return tensors
-    if model.vae.dtype == torch.float32:
+def _posteriors(model: BaseModel, pictures: Sequence[np.ndarray], emit: Emit) -> list[dict[str, Tensor]]:
+    """What the VAE makes of RGB pictures of one size; fewer at once, and in fp32, where the device cannot otherwise."""
+    vae = model.vae
+    pixels_BHW3 = torch.from_numpy(np.stack(pictures)).to(vae.device)
+    try:
+        posterior = vae.encode((pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)).latent_dist
+    except torch.OutOfMemoryError:
+        if len(pictures) == 1:
+            raise
+        free_device_memory()
+        half = len(pictures) // 2
+        return [*_posteriors(model, pictures[:half], emit), *_posteriors(model, pictures[half:], emit)]
+    mean_BCHW, std_BCHW = posterior.mean.float().cpu(), posterior.std.float().cpu()
+    if torch.isfinite(mean_BCHW).all() and torch.isfinite(std_BCHW).all():
+        return [{"mean": mean.clone(), "std": std.clone()} for mean, std in zip(mean_BCHW, std_BCHW, strict=True)]
+    if vae.dtype == torch.float32:
         raise UserError(f"The VAE of {model.name} gives no numbers; it is damaged. Take another one with --vae.")
     emit(Warned(f"The VAE of {model.name} overflows in 16 bit, so it computes in fp32 from here on."))
-    in_fp32(model.vae)
-    return _posterior(model, pixels_HW3, emit)
+    in_fp32(vae)
+    return _posteriors(model, pictures, emit)
 
 
 def in_fp32(vae: Any) -> None:
@@ -115,13 +228,28 @@ class Prompts:
         self.known: dict[str, Conditioning] = {}
 
     def prepare(self, captions: Iterable[str], emit: Emit) -> None:
-        """Encode captions ahead, with the base model's own encoders, from the cache where they are there."""
+        """Encode captions ahead, with the base model's own encoders, from the store where they are there."""
         wanted = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
+        at_once = 1 if self.device.type == "cpu" else CAPTIONS_AT_ONCE  # as with pictures
         with at_hand(self.model.text_encoders.values(), self.device):
             key = " ".join(fingerprint(self.model, name) for name in self.model.text_encoders)
-            for done, caption in enumerate(wanted):
-                emit(Phase("cache", done, len(wanted), "captions"))
-                self.known[caption] = stored(f"{key} {caption}", partial(self._encode_one, caption), emit)
+            missing: dict[str, Path] = {}
+            for done, caption in enumerate(wanted, start=1):
+                emit(Phase("cache", done - 1, len(wanted), "captions"))
+                path = store.place_of(f"{key} {caption}")
+                if (found := store.read(path)) is None:
+                    missing[caption] = path
+                else:
+                    self.known[caption] = found
+                if len(missing) >= at_once or done == len(wanted):
+                    self._encode_missing(missing, emit)
+
+    def _encode_missing(self, missing: dict[str, Path], emit: Emit) -> None:
+        for (caption, path), made in zip(missing.items(), self._encoded(list(missing)), strict=True):
+            self.known[caption] = made
+            if notice := store.write(path, made):
+                emit(Warned(notice))
+        missing.clear()
 
     def __call__(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning for a batch, on the device; gradients flow into trained text encoders."""
@@ -136,7 +264,7 @@ class Prompts:
         for caption in captions:
             if caption not in self.known:
                 assert not self.live, "an adapted encoder cannot answer for the base model"
-                self.known[caption] = self._encode_one(caption)
+                (self.known[caption],) = self._encoded([caption])
         rows = [self.known[caption] for caption in captions]
         stacked = {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
         return self._framed(stacked, frames)
@@ -145,31 +273,9 @@ class Prompts:
         return {**conditioning, "frames": torch.tensor(list(frames), device=self.device)}
 
     @torch.no_grad()
-    def _encode_one(self, caption: str) -> Conditioning:
+    def _encoded(self, captions: Sequence[str]) -> list[Conditioning]:
+        if not captions:
+            return []
         with at_hand(self.model.text_encoders.values(), self.device):
-            return {name: rows[0].cpu() for name, rows in self.encode([caption]).items()}
-
-
-def remove_abandoned() -> None:
-    """Delete what killed processes left half-written in the cache; those that live may be writing right now."""
-    for path in cache_folder().glob(f"??/.*{TEMPORARY_SUFFIX}"):
-        pid = path.name[1:].partition("-")[0]
-        if not pid.isdigit() or not psutil.pid_exists(int(pid)):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) -> dict[str, Tensor]:
-    """Tensors from the cache file of this description, made and written when it is missing or damaged."""
-    name = hashlib.sha256(description.encode()).hexdigest()
-    path = cache_folder() / name[:2] / f"{name}.safetensors"
-    try:
-        return load_tensors(path.read_bytes())
-    except (OSError, SafetensorError):
-        tensors = {key: tensor.contiguous() for key, tensor in make().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_whole(path, save_tensors(tensors))
-    except (OSError, WriteError) as cause:  # a full or read-only disk makes the next start slower, no more
-        emit(Warned(f"The cache cannot be written, so the next start prepares everything again: {cause}"))
-    return tensors
+            together = {name: rows.cpu() for name, rows in self.encode(captions).items()}
+        return [{name: rows[n].clone() for name, rows in together.items()} for n in range(len(captions))]

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_core import base_models, checkpoint, estimate_speed, lock, results
-from lora_core.cache import remove_abandoned
+from lora_core import base_models, checkpoint, estimate_speed, lock, results, store
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
@@ -150,7 +149,7 @@ class Job:
         self._lock = lock.take(self.run.folder)
         remove_stray_temporaries(self.run.samples)
         checkpoint.clean(self.run.checkpoints)
-        remove_abandoned()
+        store.remove_abandoned()
 
     def _resumed(self, identity: dict[str, str]) -> checkpoint.State:
         newest = self.resume == "latest"

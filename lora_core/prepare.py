@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lora_core import base_models, eight_bit, lora, memory, optim, precision
+from lora_core.base_models import fingerprint
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
 from lora_core.config import TrainConfig
@@ -16,10 +17,11 @@ from lora_core.events import Emit, Warned
 from lora_core.families import BaseModel
 from lora_core.meter import Meter
 from lora_core.plan import Plan
-from lora_core.prior import draw_prior
+from lora_core.prior import draw_prior, prior_wishes
+from lora_core.sample import hear, wishes_of
 from lora_core.team import Team
 from lora_core.train import Session
-from lora_core.weights import bring
+from lora_core.weights import at_hand, bring
 
 TOLD_OF_EACH = 5  # problems of one kind that are told by file; the rest are counted
 
@@ -65,6 +67,8 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     if config.eight_bit_base:
         eight_bit.shrink(model.unet)
     bring(model.unet, compute.device)
+    if config.sample_count:  # the base model's pictures are kept under it, and with adapters on it would be another
+        fingerprint(model, "unet")
     prior = draw_prior(model, config, emit)
     lora.attach(model, config)
     if config.gradient_checkpointing:
@@ -109,9 +113,14 @@ def _encode(
     turn = len(items) * team.rank // team.size
     turned = encode_pictures(model, plan, (*items[turn:], *items[:turn]), config, device, emit)
     examples = [*turned[len(items) - turn :], *turned[: len(items) - turn]]
+    training, held_out = examples[: len(plan.training)], examples[len(plan.training) :]
     captions = captions_to_prepare([example.caption for example in examples], config)
-    prompts.prepare([*captions, *config.prior_prompts], emit)
-    return examples[: len(plan.training)], examples[len(plan.training) :]
+    with at_hand(model.text_encoders.values(), device):
+        prompts.prepare([*captions, *config.prior_prompts], emit)
+        if not config.train_text_encoder:
+            drawn = wishes_of(config, [example.caption for example in (*held_out, *training)])
+            hear(model, [*prior_wishes(config), *drawn], device)
+    return training, held_out
 
 
 def size_notice(model: BaseModel, resolution: int) -> str:

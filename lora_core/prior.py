@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from lora_core import diffusion, lora
 from lora_core.base_models import fingerprint
-from lora_core.cache import Prompts, stored
+from lora_core.cache import Prompts
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
 from lora_core.families import BaseModel, Frame, whole_frame
 from lora_core.sample import Wish, draw_latents
+from lora_core.store import stored
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,18 @@ class Prior:
     frame: Frame
 
 
-def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]:
-    """`config.prior_pictures` pictures of the prior prompts in turn, from the cache where they are there."""
-    wishes = [
+def prior_wishes(config: TrainConfig) -> list[Wish]:
+    """`config.prior_pictures` pictures of the prior prompts in turn."""
+    return [
         Wish(config.prior_prompts[n % len(config.prior_prompts)], config.seed + n, config.resolution, config.resolution,
              steps=config.sample_inference_steps, guidance=config.sample_guidance)
         for n in range(config.prior_pictures)
     ]  # fmt: skip
+
+
+def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]:
+    """What is to be left alone, drawn by the base model; from the cache where it is there."""
+    wishes = prior_wishes(config)
     if not wishes:
         return []
     emit(Phase("prior", 0, len(wishes)))

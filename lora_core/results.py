@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -22,6 +23,7 @@ from lora_core.metadata import build
 from lora_core.meter import Diverged
 from lora_core.run import SHEET, Run
 from lora_core.sample import Wish
+from lora_core.store import stored
 from lora_core.train import Session
 
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
@@ -135,15 +137,8 @@ def _write_lora(session: Session, path: Path) -> None:
 
 
 def wishes(session: Session) -> list[Wish]:
-    """The sample pictures of this run: the given prompts, or captions, held-out pictures first."""
-    config = session.config
-    captions = [example.caption for example in (*session.held_out, *session.training) if example.caption]
-    prompts = list(config.sample_prompts or dict.fromkeys(captions))[: config.sample_count]
-    return [
-        Wish(prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
-             config.sample_inference_steps, config.sample_guidance)
-        for index, prompt in enumerate(prompts)
-    ]  # fmt: skip
+    """The sample pictures of this run; of captions, those of held-out pictures first."""
+    return sample.wishes_of(session.config, [example.caption for example in (*session.held_out, *session.training)])
 
 
 def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], None]) -> Iterator[tuple[Path, Wish]]:
@@ -152,12 +147,28 @@ def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], N
     if not todo:
         return
     emit(Phase("sample", 0, len(todo)))
-    pictures = sample.draw(session.model, todo, on_step)
+    if session.step == 0:
+        pictures = _of_base_model(session, todo, emit, on_step)
+    else:
+        pictures = sample.draw(session.model, todo, on_step)
     for index, (wish, picture) in enumerate(zip(todo, pictures, strict=True)):
         path = _sample_path(run, session.step, index)
         save_picture(path, picture, parameters_text(wish, session.model.name))
         yield path, wish
     emit(Phase("sample", len(todo), len(todo)))
+
+
+def _of_base_model(session: Session, todo: list[Wish], emit: Emit, on_step: Callable[[], None]) -> list[Image.Image]:
+    """Its pictures are the same for every run on it, and nobody should wait for them twice."""
+
+    def make() -> dict[str, torch.Tensor]:
+        drawn = sample.draw(session.model, todo, on_step)
+        return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn]))}
+
+    model = session.model
+    about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.use_dora, todo)
+    pixels_NHW3 = stored(f"samples {about}", make, emit)["pixels"]
+    return [Image.fromarray(pixels_HW3) for pixels_HW3 in pixels_NHW3.numpy()]
 
 
 def before_after(run: Run, session: Session) -> None:

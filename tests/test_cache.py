@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from lora_core import base_models, cache
 from lora_core.cache import Prompts, encode_pictures
@@ -45,9 +50,7 @@ def test_latents_come_from_disk_the_second_time_and_are_the_same(
     assert {tuple(e.views[0][0].shape) for e in first} == {(4, 8, 8), (4, 6, 10), (4, 10, 6)}
 
 
-def test_a_mirrored_view_is_the_encoding_of_the_mirrored_picture(
-    model: BaseModel, pictures: Path, own_cache: Path
-) -> None:
+def test_a_mirrored_view_is_the_encoding_of_the_mirrored_picture(model: BaseModel, pictures: Path, own_cache: Path) -> None:
     plain, mirrored = encoded(model, pictures, random_flip=True)[0].views
     assert plain[0].shape == mirrored[0].shape and not torch.allclose(plain[0], mirrored[0], atol=1e-3)
 
@@ -107,3 +110,103 @@ def test_a_frame_tells_the_size_before_scaling_and_the_cut_after_it(
     width: int, height: int, size: tuple[int, int], frame: Frame
 ) -> None:
     assert cache.frame_of(Item(Path("a.png"), "", width, height), size) == frame
+
+
+class Counted:
+    """Stands before a function and keeps how many rows it was given at each call."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self.rows: list[int] = []
+
+    def __call__(self, given: Any, *others: Any, **named: Any) -> Any:
+        self.rows.append(len(given))
+        return self.function(given, *others, **named)
+
+
+def test_a_changed_caption_costs_that_caption_alone(
+    model: BaseModel, pictures: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae, texts = Counted(model.vae.encode), Counted(model.text_encoders["text_encoder"].forward)
+    monkeypatch.setattr(model.vae, "encode", vae)
+    monkeypatch.setattr(model.text_encoders["text_encoder"], "forward", texts)
+    encoded(model, pictures)
+    Prompts(model, CPU, live=False).prepare(["a zebu", "a gnu", "an okapi"], lambda event: None)
+    before = len(vae.rows), len(texts.rows)
+    encoded(model, pictures)
+    again = Prompts(model, CPU, live=False)
+    again.prepare(["a zebu", "a gnu at night", "an okapi"], lambda event: None)
+    assert (len(vae.rows) - before[0], len(texts.rows) - before[1]) == (0, 1)
+    assert set(again.known) == {"a zebu", "a gnu at night", "an okapi"}
+
+
+def test_a_changed_picture_costs_that_picture_alone(
+    model: BaseModel, pictures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(pictures, tmp_path / "copy"))
+    encoded(model, copy)
+    vae = Counted(model.vae.encode)
+    monkeypatch.setattr(model.vae, "encode", vae)
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(first_picture(copy))
+    encoded(model, copy)
+    assert vae.rows == [1]
+
+
+def first_picture(folder: Path) -> Path:
+    """The first that is trained on, so not held out."""
+    plan = Plan.of(config_for("tiny", folder, Path("unused")), scan(folder))
+    return plan.training[0].path
+
+
+def test_a_card_takes_several_of_a_size_at_once_and_gives_each_its_own(
+    model: BaseModel, pictures: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = encoded(model, pictures, random_flip=True)
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(cache, "pictures_at_once", lambda device, size: 3)
+    vae = Counted(model.vae.encode)
+    monkeypatch.setattr(model.vae, "encode", vae)
+    together = encoded(model, pictures, random_flip=True)
+    assert max(vae.rows) == 3 and sum(vae.rows) == 2 * len(alone)
+    for one, other in zip(alone, together, strict=True):
+        assert one.caption == other.caption and one.frame == other.frame
+        for view, same in zip(one.views, other.views, strict=True):
+            torch.testing.assert_close(view, same)
+
+
+def test_a_card_that_runs_out_of_memory_takes_fewer_at_once(
+    model: BaseModel, pictures: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "pictures_at_once", lambda device, size: 4)
+    encode = model.vae.encode
+
+    def small_card(pixels_BCHW: torch.Tensor) -> Any:
+        if len(pixels_BCHW) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return encode(pixels_BCHW)
+
+    monkeypatch.setattr(model.vae, "encode", small_card)
+    assert len(encoded(model, pictures)) == len(encoded(model, pictures, random_flip=True))
+
+
+def test_a_batch_fits_where_a_quarter_of_the_card_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = torch.device("cuda")
+    for free, size, count in ((1e12, (512, 512), 4), (1e12, (1024, 1024), 1), (4e9, (512, 512), 1), (8e9, (384, 640), 3)):
+        monkeypatch.setattr(cache, "free_bytes", lambda device, free=free: free)
+        assert cache.pictures_at_once(card, size) == count
+    assert cache.pictures_at_once(CPU, (64, 64)) == 1
+
+
+def test_giving_up_while_pictures_are_encoded_leaves_no_thread_behind(
+    model: BaseModel, pictures: Path, own_cache: Path
+) -> None:
+    config = config_for("tiny", pictures, Path("unused"))
+    plan = Plan.of(config, scan(pictures))
+
+    def stop(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_pictures(model, plan, plan.training, config, CPU, stop)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+    assert len(encoded(model, pictures)) == len(plan.training)

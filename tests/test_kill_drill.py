@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core import cache
+from lora_core import store
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the drill forks and sends SIGKILL")
@@ -34,5 +34,5 @@ def test_what_a_killed_process_left_in_the_cache_goes_and_what_a_living_one_writ
     ))  # fmt: skip
     for path in (mine, dead, whole):
         path.write_bytes(b"x")
-    cache.remove_abandoned()
+    store.remove_abandoned()
     assert mine.exists() and whole.exists() and not dead.exists()
