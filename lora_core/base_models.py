@@ -11,7 +11,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from lora_core import hub, identify, precision, single_file
+from lora_core import hub, identify, precision, single_file, windows
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, parts
@@ -81,6 +81,8 @@ def check(name: str, vae: str = "") -> None:
         single_file.check(path, vae)
     elif name == "starter" or (name and path.exists()):
         family_of(settings_in(_local(name)[0] / "unet" / "config.json"))
+    elif problem := windows.path_problem(path):
+        raise UserError(problem)
     elif not hub.is_repo_id(hub.canonical(name)[0]):
         raise UserError(
             f"There is no base model {name!r}: no such file or folder, and no hub id (owner/name). Or try 'starter'."

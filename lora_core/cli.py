@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_core import __version__, flags
+from lora_core import __version__, flags, windows
 from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished
@@ -371,6 +371,9 @@ def _preset_list() -> str:
 def _report(failure: BaseException, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(failure)
+    if known := windows.page_file_failure(failure):
+        _complain(known)
+        return
     more = "" if verbose else " More with --verbose."
     _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {failure}.{more}")
 

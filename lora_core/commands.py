@@ -7,10 +7,11 @@ import dataclasses
 from pathlib import Path
 from typing import NoReturn
 
-from lora_core import identify, webui_places, webuis
+from lora_core import webui_places, webuis
 from lora_core.convert import convert_lora
 from lora_core.errors import UserError
 from lora_core.export import KEEP_BOTH, ON_EXISTING, export_lora
+from lora_core.info import describe, quoted
 from lora_core.lora_file import DTYPES
 from lora_core.lora_shapes import FAMILIES
 from lora_core.proposal import propose
@@ -64,34 +65,14 @@ def export(argv: list[str]) -> int:
 
 
 def info(argv: list[str]) -> int:
-    """`info PATH`: what a model file or folder is, and whether it can be trained on here."""
-    parser = _Parser("treino.py info", description="Tell what a model file is, and whether it can be trained on here.")
-    parser.add_argument("path", metavar="PATH", type=Path, help="a .safetensors or .ckpt file, or a diffusers folder")
-    path: Path = parser.parse_args(argv).path
-    found = identify.of_path(path)
-    print(f"{path}: {found.title}")
-    if found.family:
-        print(f"Predicts: {_prediction(found)}")
-    if found.parts:
-        print(f"Holds: {', '.join(found.parts)}")
-    for note in found.notes:
-        print(f"Note: {note}")
-    if found.problem:
-        print(f"Cannot be trained on. {found.problem}")
-    elif found.lacking == ("vae",):
-        print("Can be trained on with a VAE of its kind beside it: --vae PATH.")
-    elif found.lacking:
-        print(f"Cannot be trained on alone: it lacks {', '.join(found.lacking)}. Take the whole checkpoint.")
-    else:
-        print(f"Can be trained on: --pretrained_model_name_or_path {_quoted(path)}")
+    """`info PATH`: what a model is, and whether it can be trained on here."""
+    parser = _Parser("treino.py info", description="Tell what a model is, and whether it can be trained on here.")
+    parser.add_argument(
+        "path", metavar="PATH", help="a .safetensors or .ckpt file, a folder, a downloaded model's id, or starter"
+    )
+    for line in describe(parser.parse_args(argv).path):
+        print(line)
     return 0
-
-
-def _prediction(found: identify.Identity) -> str:
-    if not found.prediction_type:
-        return "noise or velocity, the file does not say; the weights will tell, or --prediction_type does"
-    what = "noise (epsilon)" if found.prediction_type == "epsilon" else "velocity (v_prediction)"
-    return f"{what}, with zero terminal SNR" if found.zero_snr else what
 
 
 _SIDECAR = ("activation_text", "preferred_weight", "negative_text", "description", "notes")
@@ -138,9 +119,5 @@ def _chosen(to: str) -> WebUI:
         return (last or found)[0]
     if not found:
         raise UserError("No webui was found on this computer; name its folder with --to FOLDER.")
-    lines = "".join(f"\n  --to {_quoted(webui.folder)}   ({webui.kind})" for webui in found)
+    lines = "".join(f"\n  --to {quoted(webui.folder)}   ({webui.kind})" for webui in found)
     raise UserError(f"{len(found)} webuis were found; choose one:{lines}")
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)

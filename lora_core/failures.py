@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lora_core import windows
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.meter import Diverged
@@ -12,12 +13,14 @@ from lora_core.team import TeamBroken
 
 def explain(error: Exception, config: TrainConfig) -> str:
     """One or two sentences for a person; the traceback is kept beside it."""
+    if failure := windows.page_file_failure(error):  # also behind a sentence that says less
+        return failure
     if isinstance(error, UserError):
         return str(error)
     is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
     if isinstance(error, torch.OutOfMemoryError) or is_apples:
         return f"The graphics card ran out of memory. {_smaller(config)} The last checkpoint is intact."
-    if isinstance(error, MemoryError):
+    if is_full_computer(error):
         return f"The computer ran out of memory. Close other programs. {_smaller(config)}"
     if isinstance(error, Diverged):
         return (
@@ -32,6 +35,11 @@ def explain(error: Exception, config: TrainConfig) -> str:
         return f"{what}. Check that its disk and folder are there, then go on from the last checkpoint or start again."
     what = f"Something unforeseen went wrong: {type(error).__name__}: {error}".rstrip(".: ")
     return f"{what}. Go on from the last checkpoint or start again; if it comes again, report it with the details."
+
+
+def is_full_computer(error: BaseException) -> bool:
+    """Whether the computer's own memory was not enough, for Python or for torch."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 def smaller(config: TrainConfig) -> dict[str, bool | int]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lora_core import windows
 from lora_core.errors import UserError
 
 TEMPORARY_SUFFIX = ".treino.tmp"
@@ -36,6 +37,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     # Only links are resolved: on Windows that turns mapped drives into network paths.
     target = Path(os.path.realpath(path)) if os.path.islink(path) else path
     temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+    target, temporary = windows.reachable(target), windows.reachable(temporary)
     try:
         yield temporary
         _fsync_file(temporary)
@@ -64,7 +66,7 @@ def replace_with_retry(src: Path, dst: Path, patience_s: float = PATIENCE_S) -> 
     """Move `src` onto `dst` in one step, waiting while Windows has `dst` open. Raises OSError when it stays so.
 
     Windows refuses to replace a file that another program holds open (errors 5 and 32, both PermissionError here).
-    A folder in the way is no such case and fails at once.
+    A folder in the way is no such case and fails at once. A read-only file is replaced, as it is elsewhere.
     """
     pause_s, deadline = 0.01, time.monotonic() + patience_s
     while True:
@@ -72,6 +74,8 @@ def replace_with_retry(src: Path, dst: Path, patience_s: float = PATIENCE_S) -> 
             os.replace(src, dst)
             return
         except PermissionError:
+            if windows.unprotect(dst):
+                continue
             if os.path.isdir(dst) or time.monotonic() + pause_s > deadline:
                 raise
             time.sleep(pause_s)

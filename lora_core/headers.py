@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lora_core import windows
 from lora_core.errors import UserError
 
 # Bytes of a number by its name in a .safetensors header.
@@ -57,6 +58,8 @@ def read(path: Path) -> Header:
     Raises:
         UserError: no such file, truncated, with code in it, or another kind of file; in a sentence.
     """
+    if windows.is_in_cloud(path):
+        raise UserError(f"{path} is only in the cloud: {windows.KEEP_HERE}, and wait until it is there.")
     try:
         with path.open("rb") as file:
             start = file.read(512)

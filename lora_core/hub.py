@@ -25,7 +25,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, unseen by mypy
 
-from lora_core import files, hub_transfer
+from lora_core import files, hub_transfer, windows
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.hub_choice import HALF, INDEX, PARTS, Choice, Variant, choose, single_files
@@ -280,14 +280,14 @@ def _target(repo: str, commit: str) -> Target:
     return Target(cache, folder, folder / "snapshots" / commit)
 
 
-def long_path(cache: str, windows: bool) -> str:
+def long_path(cache: str, on_windows: bool) -> str:
     r"""An absolute cache path whose longest file (about 200 characters more) Windows can open.
 
     Windows refuses paths of 260 characters and more, unless they begin with \\?\ (or \\?\UNC\ for a network share).
     """
-    if not windows or len(cache) < 60 or cache.startswith("\\\\?\\"):
+    if not on_windows or len(cache) < 60:
         return cache
-    return "\\\\?\\UNC\\" + cache[2:] if cache.startswith("\\\\") else "\\\\?\\" + cache
+    return windows.prefixed(cache)
 
 
 def _url(repo: str, path: str, target: Target) -> str:

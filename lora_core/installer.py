@@ -74,6 +74,11 @@ _CAUSES = (
         "Install Python 3.11, 3.12 or 3.13 and start again with it",
     ),
     (
+        r"(?:WinError|os error) 1455\b",
+        "Windows has no memory left to give, for its page file is too small. Close other programs, let Windows manage the "
+        "size of the page file (Win+R, SystemPropertiesPerformance, Advanced, Change), restart, and start again",
+    ),
+    (
         r"(?:DLL load failed|WinError 126|WinError 1114)",
         "PyTorch needs the Microsoft Visual C++ Redistributable (x64). Install it and start again",
     ),

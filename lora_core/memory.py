@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lora_core import estimate
+from lora_core import estimate, windows
 from lora_core.config import TrainConfig
 from lora_core.estimate import Remedy, Size, Verdict
 from lora_core.estimate_shapes import of_model
@@ -24,6 +24,12 @@ def notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Colle
     other = smallest_for(found.needed, here)
     advice = f"{other} can do it: --device {other.name}." if other else _advice(found)
     return f"This training needs about {found.needed / 2**30:.1f} GB, more than {chosen[0]} has. {advice}"
+
+
+def page_file_notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
+    """What to say before Windows' page file turns out too small; empty where it will do, or the need was never counted."""
+    found = estimate.memory(config, of_model(model), sizes, compute.dtype.itemsize)
+    return windows.page_file_notice(found.total + estimate.RESERVE_BYTES) if found else ""
 
 
 def flags(remedy: Remedy) -> str:

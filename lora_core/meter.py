@@ -12,6 +12,7 @@ from torch import Tensor
 from lora_core.drift import Drift
 from lora_core.events import Emit, Step, Warned
 from lora_core.precision import used_bytes
+from lora_core.spill import Spill, card
 
 READ_EVERY_S = 0.5
 
@@ -32,8 +33,8 @@ class Meter:
         self.waiting: list[tuple[int, Tensor, float]] = []
         self.laps: deque[float] = deque(maxlen=200)  # seconds of the latest steps
         self.pauses: list[float] = []  # seconds spent per save, with its validation and samples
-        self.last = self.read_at = time.monotonic()
-        self.drift = Drift()
+        self.last = self.read_at = self.looked_at = time.monotonic()
+        self.drift, self.spill = Drift(), Spill()
 
     def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
         now = time.monotonic()
@@ -59,8 +60,15 @@ class Meter:
             self.emit(Step(step, self.total, loss, rate, self.speed(), self.eta(step), memory))
             if notice := self.drift.add(step, loss):
                 self.emit(Warned(notice))
+        self._look_for_spilling()
         self.waiting.clear()
-        self.read_at = time.monotonic()
+        self.read_at = self.looked_at = time.monotonic()
+
+    def _look_for_spilling(self) -> None:
+        """Right after losses were read, so that the card has computed all the steps whose time is taken."""
+        step_seconds = (time.monotonic() - self.looked_at) / len(self.waiting)
+        if (memory := card(self.device)) and (notice := self.spill.add(step_seconds, memory)):
+            self.emit(Warned(notice))
 
     def speed(self) -> float:
         """Steps per second over the latest steps; 0 before the first. The first step warms up and is left out."""
@@ -79,4 +87,4 @@ class Meter:
         """Time spent outside steps; `counts` when it will come again at every save."""
         if counts:
             self.pauses.append(pause_s)
-        self.last = time.monotonic()
+        self.last = self.looked_at = time.monotonic()

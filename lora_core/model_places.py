@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_core import __version__, identify, webui_places, webuis
+from lora_core import __version__, identify, webui_places, webuis, windows
 from lora_core.errors import UserError
 from lora_core.files import WriteError, write_text_whole
 from lora_core.hub_choice import HALF, INDEX, PARTS, choose
@@ -143,7 +143,7 @@ class _Known:
         self._before: dict[str, Any] = before if isinstance(before, dict) else {}
 
     def identity(self, path: Path, size: int, changed_ns: int) -> Identity:
-        stamp = [__version__, size, changed_ns, _yaml_ns(path)]
+        stamp = [__version__, size, changed_ns, _yaml_ns(path), windows.is_in_cloud(path)]
         entry = self._before.get(str(path))
         if not (isinstance(entry, dict) and entry.get("stamp") == stamp and (identity := _restored(entry))):
             identity = _identity(path)

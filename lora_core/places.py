@@ -6,9 +6,17 @@ import os
 import sys
 from pathlib import Path
 
+from lora_core import windows
+
+_LONGEST_NAME = 100  # of a file in the cache: two letters, the digest of what it holds, an ending
+
 
 def cache_folder() -> Path:
     """TREINO_CACHE, or the user's cache folder."""
+    return windows.reachable(_cache_folder(), room=_LONGEST_NAME)
+
+
+def _cache_folder() -> Path:
     if given := os.environ.get("TREINO_CACHE"):
         return Path(given)
     if sys.platform == "win32":

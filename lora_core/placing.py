@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lora_core import windows
 from lora_core.files import TEMPORARY_SUFFIX, WriteError, explain, free_bytes, fsync_folder, replace_with_retry
 
 _ALLOWANCE = 1_000_000  # bytes kept free beyond the files
@@ -64,7 +65,7 @@ def _check_space(folder: Path, contents: Mapping[Path, bytes]) -> None:
 
 
 def _temporary(folder: Path) -> Path:
-    return folder / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+    return windows.reachable(folder / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.failures import explain, smaller
+from lora_core.failures import explain, is_full_computer, smaller
 from lora_core.meter import Diverged
 
 PLAIN = TrainConfig.of({})
@@ -25,6 +25,13 @@ PLAIN = TrainConfig.of({})
 def test_out_of_memory_names_the_next_setting(values: dict[str, object], advice: str) -> None:
     for error in (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), RuntimeError("MPS backend out of memory (...")):
         assert advice in explain(error, TrainConfig.of(values))
+
+
+def test_torch_that_gets_no_memory_of_the_computer_is_explained() -> None:
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(2**50)
+    assert is_full_computer(told.value) and "The computer ran out of memory." in explain(told.value, PLAIN)
+    assert not is_full_computer(RuntimeError("something else"))
 
 
 def test_other_failures_are_sentences() -> None:

@@ -685,8 +685,8 @@ def test_proxies(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_windows_paths_may_be_long() -> None:
     short, long = r"C:\Users\anna\.cache\huggingface\hub", "D:\\" + "models\\" * 12 + "hub"
-    assert hub.long_path(short, windows=True) == short
-    assert hub.long_path(long, windows=True) == "\\\\?\\" + long
-    assert hub.long_path("\\\\?\\" + long, windows=True) == "\\\\?\\" + long
-    assert hub.long_path("\\\\nas\\share" + long[2:], windows=True) == "\\\\?\\UNC\\nas\\share" + long[2:]
-    assert hub.long_path("/" + "m" * 100, windows=False) == "/" + "m" * 100
+    assert hub.long_path(short, on_windows=True) == short
+    assert hub.long_path(long, on_windows=True) == "\\\\?\\" + long
+    assert hub.long_path("\\\\?\\" + long, on_windows=True) == "\\\\?\\" + long
+    assert hub.long_path("\\\\nas\\share" + long[2:], on_windows=True) == "\\\\?\\UNC\\nas\\share" + long[2:]
+    assert hub.long_path("/" + "m" * 100, on_windows=False) == "/" + "m" * 100

@@ -308,6 +308,8 @@ def test_out_of_memory_offers_the_next_settings(tiny_sd1: Path, pictures: Path, 
     assert retry_label(run, EN) == "Start again with less memory: Batch size 2, Batches per step 2"
     write(tmp_path, State("running"), Failed("Other", "ValueError: MemoryError"))
     assert not ran_out_of_memory(training)
+    write(tmp_path, State("running"), Failed("The computer", "RuntimeError: [...] DefaultCPUAllocator: not enough memory"))
+    assert ran_out_of_memory(training)
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lora_core import windows
 from lora_core.errors import UserError
 from lora_core.files import write_text_whole
 
 UNKNOWN = "unknown"
+ONLY_IN_CLOUD = "it is only in the cloud"
 MAX_BYTES = 4 << 20  # a text file larger than this is no caption
 Captions = Mapping[Path, str]
 
@@ -41,6 +43,9 @@ def read_caption(path: Path) -> tuple[str, str]:
 
 def caption_bytes(path: Path) -> bytes:
     """What a caption file holds. Raises OSError, also for files too large to be captions and for pipes."""
+    path = windows.reachable(path)
+    if windows.is_in_cloud(path):
+        raise OSError(errno.EIO, ONLY_IN_CLOUD)  # reading would wait for a download
     about = path.stat()
     if about.st_size > MAX_BYTES:
         raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MB")

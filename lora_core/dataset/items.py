@@ -58,6 +58,9 @@ KINDS: dict[str, Kind] = {
     "damaged": Kind("left out", "{name} is damaged ({why}): open it in an image editor and save it again."),
     "too_large": Kind("left out", "{name} has more than {limit} million pixels: scale it down."),
     "no_access": Kind("left out", "{name} cannot be opened ({why}): check its permissions."),
+    "in_cloud": Kind(
+        "left out", "{name} is only in the cloud: right-click it and choose 'Always keep on this device', then check again."
+    ),
     "folder": Kind("left out", "{name} is a folder with the name of a picture: rename it."),
     "unknown_suffix": Kind("left out", "{name} is of a kind that is not read: save it as PNG or JPEG."),
     "missing_caption": Kind("warning", "{name} has no caption file; it is trained on {caption}: write {text_name}."),

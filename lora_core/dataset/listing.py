@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_core import windows
 from lora_core.errors import UserError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -26,6 +27,8 @@ class Listing:
 
 def list_folder(folder: Path) -> Listing:
     """List `folder` and its sub-folders. Raises UserError when it is missing, a file, unreadable or far too large."""
+    if not folder.exists() and (problem := windows.path_problem(folder)):
+        raise UserError(problem)
     if not folder.exists():
         raise UserError(f"The folder {folder} does not exist: check the path.")
     if not folder.is_dir():

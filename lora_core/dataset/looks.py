@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lora_core import windows
 from lora_core.dataset import pictures
+from lora_core.dataset.items import problem
 
 SIDE = 512  # sharpness is measured with the longer side at this many pixels, so that it does not depend on the size
 _ROUNDING = 4.0  # what rounding to 8 bits alone can add to the absolute Laplacian, in levels
@@ -39,9 +41,11 @@ class Look:
 def look(path: Path) -> Look:
     """Decode the picture at `path` once; a second look at an unchanged file costs nothing. Raises PictureError."""
     try:
-        stamp = path.stat()
+        stamp = windows.reachable(path).stat()
     except OSError:
         return _look(path, 0, 0)  # opening it raises the sentence
+    if windows.is_in_cloud(windows.reachable(path)):  # also where it was looked at before
+        raise pictures.PictureError(problem(path, "in_cloud"))
     return _look(path, stamp.st_mtime_ns, stamp.st_size)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 
+from lora_core import windows
 from lora_core.dataset.items import Problem, problem
 from lora_core.errors import UserError
 
@@ -74,11 +75,14 @@ def thumbnail(path: Path, side: int) -> Image.Image:
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """The file opened as a picture, nothing decoded yet; any failure inside the block becomes a PictureError."""
+    place = windows.reachable(path)
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            folder = path.is_dir()
+        if windows.is_in_cloud(place):  # reading would wait for a download
+            raise PictureError(problem(path, "in_cloud"))
+        if place.exists() and not place.is_file():  # opening a pipe would wait for ever
+            folder = place.is_dir()
             raise PictureError(problem(path, "folder") if folder else problem(path, "no_access", why="not a file"))
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        with open(place, "rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -86,7 +90,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise
     # Pillow's decoders raise a dozen kinds of errors on broken files, and new versions raise others.
     except Exception as error:
-        raise PictureError(_diagnosis(path, error)) from error
+        raise PictureError(_diagnosis(path, place, error)) from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -159,8 +163,8 @@ _SIGNATURES = (
 )
 
 
-def _diagnosis(path: Path, error: Exception) -> Problem:
-    """The problem that a failure to open or decode `path` comes from."""
+def _diagnosis(path: Path, place: Path, error: Exception) -> Problem:
+    """The problem that a failure to open or decode `path`, opened as `place`, comes from."""
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return problem(path, "too_large", limit=MAX_PIXELS // 10**6)
     if isinstance(error, MemoryError):
@@ -168,7 +172,7 @@ def _diagnosis(path: Path, error: Exception) -> Problem:
     if isinstance(error, OSError) and error.errno is not None:
         return problem(path, "no_access", why=error.strerror or str(error))
     try:
-        with open(path, "rb") as file:
+        with open(place, "rb") as file:
             head = file.read(1024)
     except OSError as gone:
         return problem(path, "no_access", why=gone.strerror or str(gone))

@@ -28,6 +28,7 @@ _VALUES = {
     "its first bytes make no sense": "problems.value_first_bytes",
     "it needs more memory than there is": "problems.value_memory",
     "not a file": "problems.value_no_file",
+    "it is only in the cloud": "problems.value_in_cloud",
 }
 _LABELS = {caption_book.OUTSIDE: "dataset.did_outside", caption_history.EARLIER: "dataset.did_earlier"}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_core import windows
 from lora_core.album import Album, Drawn, Settings
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase
@@ -169,7 +170,7 @@ class Bench:
             end = {"phase": CANCELLED}
         except Exception as error:  # noqa: BLE001 - the one place where a drawing's errors end: told, never lost
             end = {"phase": FAILED, "error": _explain(error)}
-            if not isinstance(error, (UserError, MemoryError, OSError)) and not _is_full_card(error):
+            if not isinstance(error, (UserError, OSError)) and not _is_full_card(error) and not _is_full_computer(error):
                 self.trouble("drawing test pictures", error)
         loaded = self._studio.base if self._studio else ""
         self._change(**end, loaded=loaded, step=0, steps=0, seconds_left=-1.0, holds_training=False)
@@ -269,7 +270,9 @@ def _explain(error: Exception) -> str:
         return str(error)
     if _is_full_card(error):
         return "The graphics card ran out of memory. Draw a smaller picture, or end what else uses the card."
-    if isinstance(error, MemoryError):
+    if failure := windows.page_file_failure(error):
+        return failure
+    if _is_full_computer(error):
         return "The computer ran out of memory. Close other programs, or draw a smaller picture."
     if isinstance(error, OSError):
         return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
@@ -280,3 +283,9 @@ def _is_full_card(error: Exception) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError)
+
+
+def _is_full_computer(error: Exception) -> bool:
+    from lora_core.failures import is_full_computer  # brings torch
+
+    return is_full_computer(error)

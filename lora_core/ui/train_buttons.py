@@ -51,7 +51,7 @@ def ran_out_of_memory(training: Training) -> bool:
     """Whether the shown run failed for want of memory, of the device or of the computer."""
     failure = training.failure()
     last = failure.traceback.strip().splitlines()[-1:] if failure else []
-    return any(line.partition(":")[0].endswith(("OutOfMemoryError", "MemoryError")) for line in last)
+    return any(line.partition(":")[0].endswith("MemoryError") or "DefaultCPUAllocator" in line for line in last)
 
 
 def retry_changes(run: Run) -> dict[str, object]:

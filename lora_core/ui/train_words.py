@@ -15,7 +15,8 @@ from lora_core.ui.texts import load
 if TYPE_CHECKING:
     from lora_core.ui.texts import Texts
 
-_ADDED = {"through": " through the proxy .+?|"}  # what is not always there, and would be taken for a part of what is before
+# What is not always there, and would be taken for a part of what is before.
+_ADDED = {"through": " through the proxy .+?|", "slower": ", and a step takes .+?|"}
 
 
 def translated(sentence: str, text: Texts) -> str:
