@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_core import base_models, checkpoint, estimate_speed, lock, results, store
+from lora_core import base_models, checkpoint, estimate_speed, lock, results, store, windows
+from lora_core.awake import awake
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
@@ -102,13 +103,14 @@ class Job:
 
     def _work(self) -> None:
         try:
-            self._train()
+            with awake():
+                self._train()
             self.state = "finished"
         except Stopped:
             self._emit(Finished(0, "", 0, stopped=True))
             self.state = "finished"
         except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
-            self.error = error
+            self.error = error = _in_words(error)
             self._emit(Failed(explain(error, self.config), "".join(traceback.format_exception(error))))
             _let_go(error)
             self.state = "failed"
@@ -145,6 +147,7 @@ class Job:
 
     def _make_folder(self) -> None:
         """Have the run folder for this process alone, and without what a killed one left half-written."""
+        _check_length(self.run, self.config)
         make_folder(self.run.folder)
         self._lock = lock.take(self.run.folder)
         remove_stray_temporaries(self.run.samples)
@@ -333,6 +336,22 @@ class Job:
     def _tell_state(self, name: str) -> None:
         self.state = name
         self._emit(State(name))
+
+
+def _check_length(run: Run, config: TrainConfig) -> None:
+    """Raises UserError where Windows could not open the longest name in the run folder."""
+    longest = max(len(f"checkpoints/step_0000000/{'x' * windows.LONGEST_TEMPORARY}"), len(run.lora_file(config).name)) + 1
+    if problem := windows.path_problem(run.folder, longest):
+        raise UserError(problem)
+
+
+def _in_words(error: Exception) -> Exception:
+    """The error, or one for people where it comes of something they can mend in Windows."""
+    if not (failure := windows.page_file_failure(error)):
+        return error
+    told = UserError(failure)
+    told.__cause__ = error
+    return told
 
 
 def _let_go(error: BaseException) -> None:
