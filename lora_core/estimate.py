@@ -208,8 +208,8 @@ def _sum(
     encode = max(worst(parts.encode, where) for where in at) * wider + vae + kept_texts
     caption = worst(parts.text, at[0]) + texts
     predicted, decoded = _drawing(config, shapes, step, parts)
-    # Text encoders are gone before the first step, and the UNet steps aside for decoding where they do not fit together.
-    drawing = max(caption - kept_texts, vae + predicted, vae + decoded - unet)
+    # Prompts are encoded ahead unless the encoders stay, and the UNet steps aside for decoding where they do not fit.
+    drawing = max(caption - texts, vae + predicted, vae + decoded - unet)
     return Memory(
         weights=int(unet + kept_texts), adapters=int(adapters), optimizer=int(optimizer), activations=int(activations),
         peak_cache=int(max(encode, caption)), peak_step=int(standing + activations),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lora_core import samplers
+from lora_core.config import TrainConfig
 from lora_core.families import BaseModel
 from lora_core.precision import free_bytes
 from lora_core.weights import at_hand, free_device_memory
@@ -34,6 +35,16 @@ class Wish:
     steps: int = 25
     guidance: float = 7.5
     sampler: str = "DDIM"  # one of samplers.NAMES
+
+
+def wishes_of(config: TrainConfig, captions: Iterable[str]) -> list[Wish]:
+    """The sample pictures of a run: the given prompts, or the first of its captions."""
+    prompts = list(config.sample_prompts or dict.fromkeys(caption for caption in captions if caption))
+    return [
+        Wish(prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
+             config.sample_inference_steps, config.sample_guidance)
+        for index, prompt in enumerate(prompts[: config.sample_count])
+    ]  # fmt: skip
 
 
 def draw(
@@ -73,8 +84,7 @@ def draw_latents(
         return tensors
 
     with evaluating(model), torch.no_grad():
-        with at_hand(model.text_encoders.values(), model.device):
-            encoded = [_encode(pipeline, batch, model.device) for batch in batches]
+        encoded = _encoded(model, pipeline, batches)
         # Pipelines compute where some module of theirs is, so the VAE has to be there and text encoders have to be away.
         with _without_text_encoders(model, pipeline), at_hand([model.vae], model.device):
             for batch, conditioning in zip(batches, encoded, strict=True):
@@ -85,13 +95,37 @@ def draw_latents(
                 ).images  # fmt: skip
 
 
-def _encode(pipeline: Any, batch: Sequence[Wish], device: torch.device) -> dict[str, Tensor]:
-    """What the pipeline makes of prompts, by the names it takes it under."""
+def hear(model: BaseModel, wishes: Iterable[Wish], device: torch.device) -> None:
+    """Let fixed text encoders say now, while nothing else fills the device, what they make of prompts drawn later."""
+    pipeline = model.family.pipeline(model)
+    with torch.no_grad(), at_hand(model.text_encoders.values(), device):
+        for wish in wishes:
+            if _key(wish) not in model.heard:
+                model.heard[_key(wish)] = _encode(pipeline, wish, device)
+
+
+def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[Wish]]) -> list[dict[str, Tensor]]:
+    """For every batch what the pipeline makes of its prompts, by the names it takes it under."""
+    wishes = {_key(wish): wish for batch in batches for wish in batch}
+    found = {key: model.heard[key] for key in wishes if key in model.heard}
+    if missing := wishes.keys() - found.keys():
+        with at_hand(model.text_encoders.values(), model.device):
+            found |= {key: _encode(pipeline, wishes[key], model.device) for key in wishes if key in missing}
+    rows = [[found[_key(wish)] for wish in batch] for batch in batches]
+    return [{name: torch.cat([row[name] for row in batch]).to(model.device) for name in batch[0]} for batch in rows]
+
+
+def _key(wish: Wish) -> tuple[str, str, bool]:
+    return wish.prompt, wish.negative_prompt, wish.guidance > 1
+
+
+def _encode(pipeline: Any, wish: Wish, device: torch.device) -> dict[str, Tensor]:
     found = pipeline.encode_prompt(
-        prompt=[wish.prompt for wish in batch], negative_prompt=_negative(batch), device=device, num_images_per_prompt=1,
-        do_classifier_free_guidance=batch[0].guidance > 1,
+        # None where nobody asks for one: to SDXL's pipeline, that is not the same as an empty prompt.
+        prompt=[wish.prompt], negative_prompt=[wish.negative_prompt] if wish.negative_prompt else None, device=device,
+        num_images_per_prompt=1, do_classifier_free_guidance=wish.guidance > 1,
     )  # fmt: skip
-    return dict(zip(_ENCODED, found, strict=False))
+    return {name: rows.cpu() for name, rows in zip(_ENCODED, found, strict=False) if rows is not None}
 
 
 @contextmanager
@@ -116,11 +150,6 @@ def _aside(model: BaseModel, needed: int) -> Iterator[None]:
         yield
     finally:
         model.unet.to(device)
-
-
-def _negative(batch: Sequence[Wish]) -> list[str] | None:
-    """None where nobody asks for one: to SDXL's pipeline, that is not the same as an empty prompt."""
-    return [wish.negative_prompt for wish in batch] if any(wish.negative_prompt for wish in batch) else None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_text_encoders_are_gone_before_the_first_step(tiny_sd1: Path) -> None:
 
     sample.draw(model, wishes(1, 2), look)
     assert seen[0] == {"text_encoder": "meta", "vae": "cpu"} and len(seen) >= 2
+
+
+def test_prompts_that_were_heard_need_no_text_encoder(tiny_sd1: Path) -> None:
+    asked = [*wishes(1, 2), Wish("a cat", 3, 64, 48, "a dog", steps=3, guidance=3.0)]
+    wanted = sample.draw(base_models.load(str(tiny_sd1), torch.float32, lambda event: None), asked)
+    model = base_models.open_hollow(str(tiny_sd1), torch.float32, lambda event: None)
+    sample.hear(model, asked, torch.device("cpu"))
+    bring(model.unet, "cpu")
+    source = model.text_encoders["text_encoder"].source
+    model.text_encoders["text_encoder"].source = dataclasses.replace(source, open=lambda: pytest.fail("it was read again"))
+    for picture, other in zip(sample.draw(model, asked), wanted, strict=True):
+        assert np.array_equal(np.asarray(picture), np.asarray(other))
 
 
 def test_the_unet_steps_aside_where_there_is_no_room_to_decode(model: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
