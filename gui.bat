@@ -6,8 +6,15 @@ title Treino
 set "PYTHONUTF8=1"
 set "PYTHON="
 
-rem The launcher of python.org finds the newest Python; the others may be an old one, or the Store's stand-in.
+rem The launcher of python.org finds the newest Python, which may be too new; the last two may be an old one, or the
+rem Store's stand-in.
 call :try py -3
+if defined PYTHON goto start
+call :try py -3.13
+if defined PYTHON goto start
+call :try py -3.12
+if defined PYTHON goto start
+call :try py -3.11
 if defined PYTHON goto start
 call :try python
 if defined PYTHON goto start
@@ -20,7 +27,7 @@ echo Treino needs Python, and none was found on this computer.
 goto advice
 
 :unsuited
-echo Python was found, but Treino needs a 64-bit Python, 3.11 or newer.
+echo Python was found, but Treino needs a 64-bit Python from 3.11 to 3.14.
 
 :advice
 echo.
@@ -47,13 +54,14 @@ exit /b 1
 :done
 exit /b 0
 
-rem Sets PYTHON to the command if it runs a 64-bit Python that is new enough; FOUND if it runs any Python.
+rem Sets PYTHON to the command if it runs a 64-bit Python that is neither too old nor too new for the packages; FOUND if
+rem it runs any Python.
 rem The Store's stand-in prints nothing of its own and fails.
 :try
 %* -c "import sys" >nul 2>nul
 if errorlevel 1 goto :eof
 set "FOUND=1"
-%* -c "import sys; sys.exit(not (sys.version_info >= (3, 11) and sys.maxsize > 2**32))" >nul 2>nul
+%* -c "import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 14) and sys.maxsize > 2**32))" >nul 2>nul
 if errorlevel 1 goto :eof
 set "PYTHON=%*"
 goto :eof

@@ -25,6 +25,7 @@ from lora_core.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
+NEWEST_PYTHON = (3, 14)  # that all packages have ready-made builds for
 MAIN_FILE = "requirements.txt"
 _NEED_GB = {"cpu": 3, "default": 3}  # measured: 1.9 installed, and the wheels while they are unpacked
 _NEED_CUDA_GB = 10
@@ -76,6 +77,17 @@ def check_python(version: tuple[int, int], is_64_bit: bool) -> None:
         raise UserError(f"This Python {told} is a 32-bit one, and PyTorch needs 64. Install the 64-bit Python.")
 
 
+def new_python_notice(version: tuple[int, int]) -> str:
+    """What to say before the packages are installed for a Python that not all of them may know; empty for the others."""
+    if version <= NEWEST_PYTHON:
+        return ""
+    told, newest = (".".join(str(part) for part in parts) for parts in (version, NEWEST_PYTHON))
+    return (
+        f"Python {told} is newer than what Treino's packages are known to work with (up to {newest}). Should this fail, "
+        "install Python 3.13 from python.org and start again with it."
+    )
+
+
 def _ensure(home: Environment, files: Sequence[str]) -> None:
     wanted = [requirement for name in files for requirement in requirements.read(home.root / name)]
     is_half_made = home.is_running() and home.state() == environment.UNFINISHED
@@ -94,6 +106,9 @@ def _ensure(home: Environment, files: Sequence[str]) -> None:
 def set_up(home: Environment, files: Sequence[str], wanted: Sequence[Requirement]) -> None:
     """Make or mend the environment. A second process waits for the first. Raises SetupError."""
     began = time.monotonic()
+    notice = new_python_notice(sys.version_info[:2])
+    if notice:
+        _say(notice)
     with home.locked(_say) as lock:
         if home.is_ready(files) and not requirements.unmet(wanted, home.packages):
             return  # by another process, while this one waited

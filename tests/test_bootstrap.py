@@ -353,6 +353,12 @@ def test_old_pythons_are_told(version: tuple[int, int], is_64_bit: bool, told: s
         bootstrap.check_python(version, is_64_bit)
 
 
+def test_pythons_that_are_too_new_are_told_and_tried() -> None:
+    assert bootstrap.new_python_notice((3, 11)) == bootstrap.new_python_notice((3, 14)) == ""
+    told = bootstrap.new_python_notice((3, 15))
+    assert "Python 3.15 is newer" in told and "3.14" in told and "install Python 3.13" in told
+
+
 def test_old_pythons_can_read_far_enough_to_be_told() -> None:
     for name in ("treino.py", *(f"lora_core/{n}.py" for n in READ_BY_OLD_PYTHONS)):
         ast.parse((ROOT / name).read_text(encoding="utf-8"), feature_version=(3, 7))

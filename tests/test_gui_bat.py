@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_core import bootstrap
+
 ROOT = Path(__file__).parent.parent
 RAW = (ROOT / "gui.bat").read_bytes()
 LINES = RAW.decode("ascii").split("\r\n")  # raises for any other letter: cmd reads them in the code page of the console
@@ -54,15 +56,23 @@ def test_it_starts_the_window_and_keeps_the_console_open_on_errors() -> None:
     assert LINES.index("pause") < LINES.index("exit /b 1")
     assert [line for line in LINES if line.startswith("call :try")] == [
         "call :try py -3",
+        "call :try py -3.13",
+        "call :try py -3.12",
+        "call :try py -3.11",
         "call :try python",
         "call :try python3",
     ]
 
 
 @pytest.mark.parametrize(
-    ("version", "bits", "fits"), [((3, 11), 64, True), ((3, 13), 64, True), ((3, 10), 64, False), ((3, 12), 32, False)]
-)
+    ("version", "bits", "fits"),
+    [
+        ((3, 11), 64, True), ((3, 13), 64, True), ((3, 14), 64, True), ((3, 10), 64, False), ((3, 15), 64, False),
+        ((3, 12), 32, False),
+    ],
+)  # fmt: skip
 def test_its_question_to_python(version: tuple[int, int], bits: int, fits: bool) -> None:
     question = next(line.split('"')[1] for line in LINES if "version_info" in line)
+    assert f"{bootstrap.OLDEST_PYTHON} <= sys.version_info[:2] <= {bootstrap.NEWEST_PYTHON}" in question
     asked = question.replace("import sys;", f"import sys; sys.version_info = {version}; sys.maxsize = 2**{bits - 1} - 1;")
     assert (subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0) is fits
