@@ -209,7 +209,7 @@ def _sum(
     caption = worst(parts.text, at[0]) + texts
     predicted, decoded = _drawing(config, shapes, step, parts)
     # Prompts are encoded ahead unless the encoders stay, and the UNet steps aside for decoding where they do not fit.
-    drawing = max(caption - texts, vae + predicted, vae + decoded - unet)
+    drawing = max(caption - texts, predicted, vae + decoded - unet)
     return Memory(
         weights=int(unet + kept_texts), adapters=int(adapters), optimizer=int(optimizer), activations=int(activations),
         peak_cache=int(max(encode, caption)), peak_step=int(standing + activations),

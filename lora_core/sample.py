@@ -69,7 +69,7 @@ def draw(
 def draw_latents(
     model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
 ) -> Iterator[Tensor]:
-    """Scaled latents_BCHW, in batches in the order of the wishes. Text encoders are gone again before the first step."""
+    """Scaled latents_BCHW, in batches in the order of the wishes. Of the model, only the UNet is there in between."""
     pipeline = pipeline or model.family.pipeline(model)
     if not wishes:
         return
@@ -85,8 +85,7 @@ def draw_latents(
 
     with evaluating(model), torch.no_grad():
         encoded = _encoded(model, pipeline, batches)
-        # Pipelines compute where some module of theirs is, so the VAE has to be there and text encoders have to be away.
-        with _without_text_encoders(model, pipeline), at_hand([model.vae], model.device):
+        with _unet_alone(model, pipeline):
             for batch, conditioning in zip(batches, encoded, strict=True):
                 yield pipeline(
                     **conditioning, generator=[torch.Generator().manual_seed(w.seed) for w in batch],
@@ -129,12 +128,14 @@ def _encode(pipeline: Any, wish: Wish, device: torch.device) -> dict[str, Tensor
 
 
 @contextmanager
-def _without_text_encoders(model: BaseModel, pipeline: Any) -> Iterator[None]:
+def _unet_alone(model: BaseModel, pipeline: Any) -> Iterator[None]:
+    """A pipeline computes where the first of its modules is, and the others are needed before and after."""
+    others = {"vae": model.vae, **model.text_encoders}
     try:
-        pipeline.register_modules(**dict.fromkeys(model.text_encoders))
+        pipeline.register_modules(**dict.fromkeys(others))
         yield
     finally:
-        pipeline.register_modules(**model.text_encoders)
+        pipeline.register_modules(**others)
 
 
 @contextmanager
