@@ -79,6 +79,12 @@ def test_help_tells_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(flag in said for flag in ("--port", "--no-window", "--listen", "--language", "TREINO_PASSWORD"))
 
 
+def test_help_needs_no_packages(tmp_path: Path) -> None:
+    bare = [sys.executable, "-S", str(ROOT / "gui.py"), "--help"]
+    asked = subprocess.run(bare, capture_output=True, text=True, env=environment(tmp_path), check=False)
+    assert asked.returncode == 0 and "--no-window" in asked.stdout, asked.stderr
+
+
 def test_a_network_needs_a_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("TREINO_PASSWORD", raising=False)
     monkeypatch.setattr(sys, "stdin", None)  # nobody to ask, as under pythonw

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
 from lora_core.files import WriteError, write_text_whole
 
 _FILE = "running.json"
@@ -38,6 +36,8 @@ class Running:
 
 def running(home: Path) -> Running | None:
     """The window that runs already. A note of one that ended, or of a port that another program has now, is none."""
+    import psutil  # a package: --help has to do without
+
     try:
         noted = Running(**json.loads((home / _FILE).read_text(encoding="utf-8")))
         return noted if psutil.pid_exists(noted.pid) and _is_it(noted) else None
