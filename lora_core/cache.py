@@ -34,6 +34,9 @@ from lora_core.precision import free_bytes
 from lora_core.weights import at_hand, free_device_memory
 
 AHEAD = 16  # pictures that are read, decoded and scaled before the VAE asks for them
+# Pixels of a decoded JPEG for one of the model's, each way: on photos of 12 megapixels, scaling from twice the size
+# differs from scaling from the whole by 0.2 levels of 255 in the mean and 2 at most, and takes half the time.
+DETAIL = 2.0
 PIXELS_AT_ONCE = 4 * 512 * 512  # of a batch for the VAE on a card, where there is room
 CAPTIONS_AT_ONCE = 32
 ENCODED_BYTES = 2572  # of a device, for each pixel that Stable Diffusion's VAE encodes in fp32 (estimate_graph.parts_count)
@@ -112,10 +115,16 @@ def _looked_up(item: Item, size: Size, key: str, config: TrainConfig) -> _Pictur
     views = [store.read(path) for path in paths]
     pixels: dict[int, np.ndarray] = {}
     if None in views:
-        plain_HW3 = fit(load_picture(item.path, config.transparent_color), size)
+        plain_HW3 = fit(load_picture(item.path, config.transparent_color, DETAIL * _scale(item, size)), size)
         both = (plain_HW3, plain_HW3[:, ::-1])
         pixels = {number: both[number] for number, view in enumerate(views) if view is None}
     return _Picture(item, size, paths, views, pixels)
+
+
+def _scale(item: Item, size: Size) -> float:
+    """How much smaller a picture becomes."""
+    left, top, right, bottom = crop_box(item.width, item.height, size)
+    return max(size[0] / (right - left), size[1] / (bottom - top))
 
 
 class _Encoder:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
-from lora_core.dataset import pictures
+from lora_core.dataset import fit, pictures
 from lora_core.dataset.looks import dhash, look, sharpness
 from lora_core.dataset.pictures import PictureError, load_picture, thumbnail
 from lora_core.errors import UserError
@@ -354,3 +354,25 @@ def test_fingerprints_survive_scaling_and_recompression() -> None:
 
 def test_pillow_is_kept_to_picture_formats() -> None:
     assert "EPS" not in pictures.FORMATS
+
+
+def photo(path: Path, width: int, height: int, orientation: int = 1) -> Path:
+    colours = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC).save(path, exif=exif, quality=92)
+    return path
+
+
+def test_a_large_photo_is_decoded_no_larger_than_it_is_needed_and_looks_the_same(tmp_path: Path) -> None:
+    path = photo(tmp_path / "a.jpg", 2400, 1600, orientation=6)
+    whole, half, quarter = (load_picture(path, enough=share) for share in (1.0, 0.5, 0.13))
+    assert (whole.size, half.size, quarter.size) == ((1600, 2400), (800, 1200), (400, 600))
+    for smaller in (half, quarter):
+        difference = np.abs(fit(whole, (192, 256)).astype(int) - fit(smaller, (192, 256)))
+        assert difference.mean() < 1 and difference.max() < 12  # of 255, on patches of the strongest colours
+
+
+def test_small_photos_and_other_formats_are_decoded_whole(tmp_path: Path) -> None:
+    assert load_picture(photo(tmp_path / "a.jpg", 1200, 800), enough=0.1).size == (1200, 800)
+    assert load_picture(photo(tmp_path / "a.png", 2400, 1600), enough=0.1).size == (2400, 1600)

@@ -8,6 +8,7 @@ a PictureError with a sentence.
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 import warnings
@@ -28,6 +29,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow asks this before it decodes; files
 # What Pillow mutters on stderr about odd files is told by the quality report, in words.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+LARGE_PIXELS = 2_000_000  # smaller pictures are decoded quickly enough
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000")
 _ORIENTATION = 0x0112  # Exif 2.32, table 4: tag 274
 _UPRIGHT = {
@@ -49,15 +51,20 @@ class PictureError(UserError):
         self.problem = told
 
 
-def load_picture(path: Path, background: str = "#ffffff") -> Image.Image:
-    """The picture in full size as RGB, upright, its transparent places filled with `background`.
+def load_picture(path: Path, background: str = "#ffffff", enough: float = 1.0) -> Image.Image:
+    """The picture as RGB, upright, its transparent places filled with `background`; by default in full size.
 
+    enough: the share of its width and height that will do. Large JPEG files are then decoded at a half, a quarter or an
+    eighth where that leaves more: several times quicker, in a fraction of the memory.
     Animations give their first frame; CMYK, 16-bit, palette and other colour spaces are converted to 8-bit sRGB.
     Raises PictureError for what is no whole picture and UserError for an unknown colour.
     """
     fill = _colour(background)
     with opened(path) as image:
-        return upright(flattened(image, fill), orientation(image))
+        turn = orientation(image)
+        if image.width * image.height >= LARGE_PIXELS and enough < 1:
+            image.draft(None, (math.ceil(image.width * enough), math.ceil(image.height * enough)))
+        return upright(flattened(image, fill), turn)
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
