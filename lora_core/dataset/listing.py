@@ -27,20 +27,20 @@ class Listing:
 
 def list_folder(folder: Path) -> Listing:
     """List `folder` and its sub-folders. Raises UserError when it is missing, a file, unreadable or far too large."""
-    if not folder.exists() and (problem := windows.path_problem(folder)):
-        raise UserError(problem)
-    if not folder.exists():
+    root = windows.reachable(folder, room=windows.LONGEST_PATH)  # what lies deeper may be longer
+    if not root.exists():
         raise UserError(f"The folder {folder} does not exist: check the path.")
-    if not folder.is_dir():
+    if not root.is_dir():
         raise UserError(f"{folder} is a file: give the folder that holds the pictures.")
     found: dict[str, list[Path]] = {"pictures": [], "others": [], "folders": []}
     closed: list[tuple[Path, str]] = []
 
     def note(error: OSError) -> None:
-        closed.append((Path(error.filename), error.strerror or str(error)))
+        closed.append((folder / Path(error.filename).relative_to(root), error.strerror or str(error)))
 
     seen = 0
-    for here, folders, files in os.walk(folder, onerror=note):
+    for found_at, folders, files in os.walk(root, onerror=note):
+        here = folder / Path(found_at).relative_to(root)
         seen += len(files) + len(folders)
         if seen > MOST_FILES:
             raise UserError(
