@@ -193,10 +193,9 @@ def _index(repo: str, siblings: dict[str, RepoSibling], target: Target, emit: Em
     """model_index.json of the model, fetched first: it names the components."""
     if INDEX not in siblings:
         single = single_files(siblings)
-        what = f"only whole checkpoints such as {single[0]}: download that file and give its path" if single else (
-            "no model_index.json: choose a model in the diffusers layout"
-        )  # fmt: skip
-        raise UserError(f"{repo} has {what}.")
+        if single:
+            raise UserError(f"{repo} has only whole checkpoints such as {single[0]}: download that file and give its path.")
+        raise UserError(f"{repo} has no model_index.json: choose a model in the diffusers layout.")
     file = _remote(repo, siblings[INDEX], target)
     hub_transfer.download(file, _url(repo, INDEX, target), target, Meter(emit, 0, 0))
     try:

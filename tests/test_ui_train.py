@@ -44,7 +44,7 @@ def write(folder: Path, *events: object) -> Run:
 
 def view(run: Run, state: str = "running", text: Texts = EN) -> View:
     training = Training()
-    return View(text, training.history(run), state, lambda path, side: f"/files/{path.name}?{side}", "1.5 GiB")
+    return View(text, training.history(run), state, lambda path, side: f"/files/{path.name}?{side}", 3 * 2**29)
 
 
 # --- presets and cards ----------------------------------------------------------------------------------------------

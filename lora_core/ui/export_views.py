@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -39,13 +38,6 @@ class Views:
 
     def say(self, key: str, **values: object) -> str:
         return escape(self.text(key, **values))
-
-    def local(self, figure: str) -> str:
-        """A number as the language of the page writes it."""
-        return re.sub(r"(?<=\d)\.(?=\d)", ",", figure) if self.text.language.startswith("pt") else figure
-
-    def size(self, count: int) -> str:
-        return self.local(f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB")
 
     # --- where --------------------------------------------------------------------------------------------------
 
@@ -107,7 +99,7 @@ class Views:
             "export.fact_rank": f"{ranks} (DoRA)" if facts.is_dora else ranks,
             "export.fact_layers": self.text("export.layers_text" if facts.has_text_encoder else "export.layers",
                                             n=facts.modules),
-            "export.fact_precision": facts.dtype, "export.fact_size": self.size(facts.size),
+            "export.fact_precision": facts.dtype, "export.fact_size": self.text.size(facts.size),
             "export.fact_base": facts.base_model if facts.base_model != "None" else "",
         }  # fmt: skip
         shown = "".join(
@@ -119,8 +111,8 @@ class Views:
         if found is None:
             return ""
         said = self.say(
-            "export.overfit", best=found.best_step, best_loss=self.local(f"{found.best_loss:.4f}"), step=found.step,
-            loss=self.local(f"{found.loss:.4f}"),
+            "export.overfit", best=found.best_step, best_loss=self.text.number(f"{found.best_loss:.4f}"), step=found.step,
+            loss=self.text.number(f"{found.loss:.4f}"),
         )  # fmt: skip
         instead = f" {self.say('export.overfit_instead', best=found.best_step)}" if found.better else ""
         return f'<p class="export-warning" role="alert">{said}{instead}</p>'

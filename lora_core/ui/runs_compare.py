@@ -66,7 +66,7 @@ def differences_html(rows: Sequence[Row], eyes: Eyes) -> str:
     results = {
         "runs.fact_steps": [str(row.summary.step) for row in rows],
         "runs.column_best": [
-            eyes.local(f"{row.summary.best_loss:.4f}") if row.summary.best_loss is not None else "–" for row in rows
+            eyes.text.number(f"{row.summary.best_loss:.4f}") if row.summary.best_loss is not None else "–" for row in rows
         ],
     }
     lines = [_line(eyes.say(key), told) for key, told in results.items()]

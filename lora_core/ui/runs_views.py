@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,19 +62,8 @@ class Eyes:
     def say(self, key: str, **values: object) -> str:
         return escape(self.text(key, **values))
 
-    def local(self, figure: str) -> str:
-        """A number as the language of the page writes it."""
-        return re.sub(r"(?<=\d)\.(?=\d)", ",", figure) if self.text.language.startswith("pt") else figure
-
     def date(self, at: float) -> str:
         return time.strftime(self.text("runs.date"), time.localtime(at))
-
-    def size(self, count: float) -> str:
-        """Bytes as people read them."""
-        for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-            if count >= unit:
-                return self.local(f"{count / unit:.1f} {name}")
-        return f"{count:.0f} B"
 
     def chip(self, row: Row) -> str:
         state = self.state(row)
@@ -156,7 +144,7 @@ def _row_html(row: Row, look: Look, eyes: Eyes) -> str:
     about = " · ".join(part for part in (escape(row.model), pictures) if part)
     day, _, hour = eyes.date(row.at).partition(" ")
     steps = f"{told.step}" if told.step >= told.total else f"{told.step}/{told.total}"
-    best = eyes.local(f"{told.best_loss:.4f}") if told.best_loss is not None else "–"
+    best = eyes.text.number(f"{told.best_loss:.4f}") if told.best_loss is not None else "–"
     at = f'<span class="runs-sub">{eyes.say("runs.at_step", step=told.best_step)}</span>' if told.best_step else ""
     return (
         f'<tr data-key="{key}"{current}><td>{tick}</td><td>{eyes.image(row.picture, THUMBNAIL, "")}</td>'
@@ -192,9 +180,8 @@ def _wrong_html(row: Row, eyes: Eyes) -> str:
 
 def _numbers_html(row: Row, eyes: Eyes) -> str:
     told = row.summary
-    best = (
-        eyes.text("runs.best_at", loss=eyes.local(f"{told.best_loss:.4f}"), step=told.best_step) if told.best_step else ""
-    )
+    loss = eyes.text.number(f"{told.best_loss:.4f}") if told.best_step else ""
+    best = eyes.text("runs.best_at", loss=loss, step=told.best_step) if told.best_step else ""
     took = duration(told.last_at - told.began_at) if told.last_at > told.began_at else ""
     facts = {
         "runs.fact_began": eyes.date(row.at), "runs.fact_took": took, "runs.fact_model": row.model,
@@ -246,7 +233,7 @@ def value_text(value: object, eyes: Eyes) -> str:
         return eyes.text("runs.yes") if value else eyes.text("runs.no")
     if isinstance(value, tuple):
         return "; ".join(map(str, value)) or "–"
-    return eyes.local(f"{value:g}") if isinstance(value, float) else str(value) or "–"
+    return eyes.text.number(f"{value:g}") if isinstance(value, float) else str(value) or "–"
 
 
 def _files_html(row: Row, eyes: Eyes) -> str:
@@ -257,11 +244,11 @@ def _files_html(row: Row, eyes: Eyes) -> str:
     folder = row.run.folder
     files = [pair for part in found.parts for pair in files_of(part)]
     lines = "".join(
-        f'<tr><th scope="row">{escape(path.relative_to(folder).as_posix())}</th><td>{eyes.size(size)}</td></tr>'
+        f'<tr><th scope="row">{escape(path.relative_to(folder).as_posix())}</th><td>{eyes.text.size(size)}</td></tr>'
         for path, size in files[:MOST_FILES]
     )
     rest = f"<p>{eyes.say('runs.files_more', n=len(files) - MOST_FILES)}</p>" if len(files) > MOST_FILES else ""
-    head = eyes.say("runs.files", n=found.files, size=eyes.size(found.size))
+    head = eyes.say("runs.files", n=found.files, size=eyes.text.size(found.size))
     return (
         f"<details><summary>{head}</summary><p><code>{escape(str(folder))}</code></p><table>{lines}</table>{rest}</details>"
     )
@@ -269,7 +256,7 @@ def _files_html(row: Row, eyes: Eyes) -> str:
 
 def doom_html(row: Row, found: Contents, eyes: Eyes) -> str:
     """What goes when a run is deleted, and what stays."""
-    parts = [eyes.say("runs.doom_files", n=found.files, size=eyes.size(found.size))]
+    parts = [eyes.say("runs.doom_files", n=found.files, size=eyes.text.size(found.size))]
     parts += [eyes.say("runs.doom_lora", name=row.lora.name)] if row.lora else []
     parts += [eyes.say("runs.doom_checkpoints", n=found.checkpoints)] if found.checkpoints else []
     parts += [eyes.say("runs.doom_samples", n=found.samples)] if found.samples else []

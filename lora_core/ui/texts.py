@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,19 @@ class Texts:
 
     def __call__(self, key: str, **values: object) -> str:
         return self._texts[key].format(**values) if values else self._texts[key]
+
+    def number(self, figure: object) -> str:
+        """A figure as the language writes it: 1.5 is 1,5 in Portuguese, and 1,000 is 1.000."""
+        if self.language == "en":
+            return str(figure)
+        return re.sub(r"(?<=\d)[.,](?=\d)", lambda mark: "," if mark[0] == "." else ".", str(figure))
+
+    def size(self, count: float) -> str:
+        """Bytes as people read them."""
+        for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+            if count >= unit:
+                return self.number(f"{count / unit:.1f} {name}")
+        return f"{count:.0f} B"
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts

@@ -71,7 +71,7 @@ class CardCosts:
 
 def memory_line(found: Verdict, text: Texts) -> str:
     """Memory against what there is; where it does not fit, the settings that would make it."""
-    need, have = size(found.needed), size(found.has)
+    need, have = text.size(found.needed), text.size(found.has)
     if found.fits:
         return text("train.plan_memory_of", need=need, have=have)
     if not found.remedies:
@@ -81,7 +81,7 @@ def memory_line(found: Verdict, text: Texts) -> str:
 
 
 def card_line(found: Verdict, text: Texts) -> str:
-    return text("train.card_fits" if found.fits else "train.card_over", need=size(found.needed))
+    return text("train.card_fits" if found.fits else "train.card_over", need=text.size(found.needed))
 
 
 def changes_text(changes: Mapping[str, object], text: Texts) -> str:
@@ -90,8 +90,3 @@ def changes_text(changes: Mapping[str, object], text: Texts) -> str:
         text(f"settings.{name}") if value is True else f"{text(f'settings.{name}')} {value}"
         for name, value in changes.items()
     )
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -33,7 +32,7 @@ class View:
     history: History
     state: str
     url: Callable[[Path, int], str]
-    memory: str = ""  # of the device or of this process, with its unit
+    memory: int = 0  # bytes that this process holds
 
     def say(self, key: str, **values: object) -> str:
         return escape(self.text(f"train.{key}", **values))
@@ -65,14 +64,14 @@ def _numbers(view: View) -> str:
     if last:
         cells.append(("step", view.say("of", done=last.step, total=last.total), ""))
         smooth = history.losses[0].last
-        cells.append(("loss", _local(view, number(smooth)) if smooth is not None else "–", ""))
-        cells.append(("rate", _local(view, f"{last.learning_rate:.2e}"), ""))
-        cells.append(("speed", _local(view, _speed(last.steps_per_second)), ""))
+        cells.append(("loss", view.text.number(number(smooth)) if smooth is not None else "–", ""))
+        cells.append(("rate", view.text.number(f"{last.learning_rate:.2e}"), ""))
+        cells.append(("speed", view.text.number(_speed(last.steps_per_second)), ""))
         if view.state in LIVE:
             cells.append(("eta", _eta(view), view.say("eta_help")))
-    memory = _gib(last.memory_bytes) if last and last.memory_bytes else view.memory
+    memory = last.memory_bytes if last and last.memory_bytes else view.memory
     if memory and view.state in LIVE:
-        cells.append(("memory", _local(view, memory), view.say("memory_help")))
+        cells.append(("memory", view.text.size(memory), view.say("memory_help")))
     return "".join(
         f"<div{f' title={chr(34)}{hint}{chr(34)}' if hint else ''}><dt>{view.say(f'number_{key}')}</dt>"
         f'<dd id="train-{key}">{value}</dd></div>'
@@ -255,15 +254,6 @@ def _speed(steps_per_second: float) -> str:
     if not steps_per_second > 0:
         return "–"
     return f"{steps_per_second:.1f} it/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s/it"
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB"
-
-
-def _local(view: View, figure: str) -> str:
-    """A number as the language of the page writes it."""
-    return re.sub(r"(?<=\d)\.(?=\d)", ",", figure) if view.text.language.startswith("pt") else figure
 
 
 def _short(prompt: str, most: int = 60) -> str:

@@ -18,7 +18,7 @@ from lora_core.run import Run
 from lora_core.ui import form
 from lora_core.ui.dataset_pick import browse, can_browse
 from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
-from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line, size
+from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line
 from lora_core.ui.train_models import Models
 from lora_core.ui.train_plan import Outlook, Pictures, new_folder, outlook, preset_values
 from lora_core.ui.train_words import translated
@@ -87,9 +87,9 @@ class Setup:
         data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", name="{name}"))}"' for name, key in said.items())
         return f'<span id="train-words"{data}></span>'
 
-    def memory(self) -> str:
-        """What this program holds now; a graphics card tells its own with each step."""
-        return f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB"
+    def memory(self) -> int:
+        """Bytes that this program holds now; a graphics card tells its own with each step."""
+        return int(psutil.Process().memory_info().rss)
 
     # --- orders to the form -----------------------------------------------------------------------------------
 
@@ -198,12 +198,12 @@ class Setup:
 
     def _cost_lines(self, found: Outlook, config: TrainConfig, plan: Plan) -> list[tuple[str, str]]:
         """Memory and disk, as far as they are known."""
-        free = size(found.free_bytes)
+        free = self.text.size(found.free_bytes)
         known = cost(config, plan) if self.app.core_ready() else None
         lines = [("memory", memory_line(known.memory, self.text))] if known and known.memory else []
         if known is None or known.disk_bytes is None:
             return [*lines, ("disk", self.text("train.plan_disk_free", have=free))]
-        return [*lines, ("disk", self.text("train.plan_disk_of", need=size(known.disk_bytes), have=free))]
+        return [*lines, ("disk", self.text("train.plan_disk_of", need=self.text.size(known.disk_bytes), have=free))]
 
     def _sizes(self, plan: Plan) -> str:
         ordered = sorted(plan.buckets.items(), key=lambda entry: -entry[1])
