@@ -185,10 +185,14 @@ def test_a_training_on_a_small_page_file_says_so(system: Windows, pictures: Path
     assert memory.page_file_notice(model, config, choose("cpu", "no")) == ""
 
 
+class PageFileError(OSError):
+    """As Windows raises it; elsewhere OSError has no such number."""
+
+    winerror: int = 1455
+
+
 def full() -> OSError:
-    error = OSError(22, "The paging file is too small for this operation to complete")
-    error.winerror = 1455  # type: ignore[attr-defined]
-    return error
+    return PageFileError(22, "The paging file is too small for this operation to complete")
 
 
 def behind(error: Exception) -> Exception:
