@@ -98,9 +98,9 @@ def run_seconds(config: TrainConfig, plan: Plan, shapes: Shapes, compute: Comput
 
 
 def remember(session: Session) -> None:
-    """Keep the speed of a run that ends; nothing when it was too short, or trained by a team."""
+    """Keep the speed of a run that ends; nothing when it was too short, trained by a team, or slow for a full card."""
     speed, laps = session.meter.speed(), len(session.meter.laps)
-    if session.team.size > 1 or laps <= FEWEST_STEPS or not speed:
+    if session.team.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.spill.is_told:
         return
     shapes, sizes = of_model(session.model), session.plan.buckets
     mine = _key(session.config, shapes, session.compute, sizes)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from lora_core import base_models, eight_bit, lora, memory, optim, precision
+from lora_core import base_models, eight_bit, estimate_speed, lora, memory, optim, precision, spill
 from lora_core.base_models import fingerprint
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
 from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
+from lora_core.estimate_shapes import of_model
 from lora_core.events import Emit, Warned
 from lora_core.families import BaseModel
 from lora_core.meter import Meter
@@ -80,8 +81,16 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         prior=prior, parameters=lora.named_parameters(model),
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
-        meter=Meter(emit, config.max_train_steps, config.save_steps, compute.device), team=team,
+        meter=_meter(model, config, plan, compute, emit), team=team,
     )  # fmt: skip
+
+
+def _meter(model: BaseModel, config: TrainConfig, plan: Plan, compute: precision.Compute, emit: Emit) -> Meter:
+    meter = Meter(emit, config.max_train_steps, config.save_steps, compute.device)
+    if spill.card(compute.device):  # a card that may spill from the first step on: only earlier trainings know better
+        pace = estimate_speed.step_seconds(config, of_model(model), compute, plan.buckets)
+        meter.spill.expected = pace.step_seconds if pace else 0.0
+    return meter
 
 
 def quality_sentences(model: BaseModel, dataset: Dataset, config: TrainConfig) -> list[str]:

@@ -1,8 +1,8 @@
 """Noticing that a driver keeps a part of the training in the computer's memory, where every step takes many times as long.
 
 NVIDIA's driver for Windows does so when a card is full, instead of refusing; nothing but the speed shows it. Told from
-both: the card is full, and steps take several times as long as they did. Or from memory alone, where the training
-holds more than the card has.
+both: the card is full, and steps take several times as long as they did, or as earlier trainings let expect. Or from
+memory alone, where the training holds more than the card has.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lora_core import windows
 
 FULL = 0.95  # of a card's memory; the driver begins to move things out a little before the end
 SLOWER = 3.0  # times; pictures of another size differ by less, and a card that is hot or shared rarely by as much
+MUCH_SLOWER = 5.0  # times what is expected by earlier trainings, whose settings may have been others
 BEFORE, PATIENCE = 5, 3  # looks: how many make a pace to compare with, and how many slow ones in a row are no accident
 
 
@@ -41,9 +42,13 @@ def card(device: torch.device) -> Card | None:
 
 
 class Spill:
-    """Takes the seconds of a step and the card's memory, now and then; says so once when the driver spills."""
+    """Takes the seconds of a step and the card's memory, now and then; says so once when the driver spills.
 
-    def __init__(self) -> None:
+    expected: seconds of a step by earlier trainings on this card; 0 where there was none.
+    """
+
+    def __init__(self, expected: float = 0.0) -> None:
+        self.expected = expected
         self.paces: list[float] = []  # while the card was not full, or no slower for it
         self.slow = 0
         self.is_told = False
@@ -51,7 +56,8 @@ class Spill:
     def add(self, step_seconds: float, memory: Card) -> str:
         """A sentence for a person, or an empty string."""
         usual = statistics.median(self.paces) if len(self.paces) >= BEFORE else 0.0
-        is_slow = memory.is_full and bool(usual) and step_seconds > SLOWER * usual
+        limits = [times * pace for times, pace in ((SLOWER, usual), (MUCH_SLOWER, self.expected)) if pace]
+        is_slow = memory.is_full and bool(limits) and step_seconds > min(limits)
         self.slow = self.slow + 1 if is_slow else 0
         if not is_slow:
             self.paces = [*self.paces[-99:], step_seconds]
@@ -60,7 +66,8 @@ class Spill:
             return ""
         self.is_told = True
         used, total = max(memory.held, memory.total - memory.free) / 2**30, memory.total / 2**30
-        slower = f", and a step takes {step_seconds / usual:.0f} times as long as before" if is_slow else ""
+        before = min(pace for pace in (usual, self.expected) if pace) if is_slow else 0.0
+        slower = f", and a step takes {step_seconds / before:.0f} times as long as before" if is_slow else ""
         return (
             f"The graphics card is full ({used:.1f} of {total:.1f} GB){slower}: its driver keeps the rest in "
             "the computer's memory, which is many times slower. Close other programs that use the card, or stop and start "

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from lora_core import meter, spill, windows
+from lora_core import estimate_speed, meter, spill, windows
 from lora_core.events import Event, Warned
 from lora_core.meter import Meter
 from lora_core.spill import Card, Spill
 from lora_core.ui.texts import Texts
 from lora_core.ui.train_words import translated
+from tests.training import config_for, run
 
 GB = 2**30
 ROOMY, FULL, OVER = Card(4 * GB, 3 * GB, 8 * GB), Card(7 * GB, GB // 8, 8 * GB), Card(9 * GB, 0, 8 * GB)
 
 
-def watch(*looks: tuple[int, float, Card]) -> list[tuple[int, str]]:
+def watch(*looks: tuple[int, float, Card], expected: float = 0.0) -> list[tuple[int, str]]:
     """(look, sentence) of what is said, at so many looks of such a pace and memory."""
-    seen, said, number = Spill(), [], 0
+    seen, said, number = Spill(expected), [], 0
     for count, seconds, memory in looks:
         for _ in range(count):
             number += 1
@@ -49,6 +52,22 @@ def watch(*looks: tuple[int, float, Card]) -> list[tuple[int, str]]:
 )
 def test_when_it_is_told(looks: list[tuple[int, float, Card]], told_at: list[int]) -> None:
     assert [number for number, _ in watch(*looks)] == told_at
+
+
+@pytest.mark.parametrize(
+    ("looks", "told_at"),
+    [
+        ([(20, 1.5, FULL)], []),
+        ([(20, 1.5, ROOMY)], []),
+        ([(1, 9.0, FULL), (9, 1.0, FULL)], []),
+        ([(9, 6.0, FULL)], [3]),  # from the first step on
+        ([(9, 6.0, ROOMY)], []),
+    ],
+)
+def test_when_it_is_told_by_earlier_trainings(looks: list[tuple[int, float, Card]], told_at: list[int]) -> None:
+    said = watch(*looks, expected=1.0)
+    assert [number for number, _ in said] == told_at
+    assert all("a step takes 6 times as long as before" in sentence for _, sentence in said)
 
 
 def test_what_is_told() -> None:
@@ -103,3 +122,31 @@ def test_a_training_tells_it_and_takes_pauses_for_no_steps(monkeypatch: pytest.M
     assert not warned()
     steps(3, 2.0)
     assert len(warned()) == 1 and "7 times as long" in warned()[0]
+
+
+def test_a_run_on_a_full_card_knows_the_earlier_pace_and_leaves_none(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card is played; the trainings are real ones."""
+    memory, expected, real = [ROOMY], list[float](), Spill.add
+    for asker in (meter, spill):
+        monkeypatch.setattr(asker, "card", lambda device: memory[0])
+    monkeypatch.setattr(estimate_speed, "speeds_file", lambda: tmp_path / "speeds.json")
+
+    def noted(self: Spill, step_seconds: float, seen: Card) -> str:
+        expected.append(self.expected)
+        return real(self, step_seconds, seen)
+
+    def trained(folder: str) -> int:
+        """How often the full card is told."""
+        job, events = run(config_for(tiny_sd1, pictures, tmp_path / folder, max_train_steps=12, save_steps=12))
+        assert job.error is None
+        return sum(isinstance(event, Warned) and "Sysmem" in event.message for event in events)
+
+    monkeypatch.setattr(Spill, "add", noted)
+    assert trained("first") == 0 and set(expected) == {0.0}
+    (left,) = json.loads((tmp_path / "speeds.json").read_text(encoding="utf-8"))["runs"]
+    memory[0] = OVER
+    expected.clear()
+    assert trained("second") == 1 and min(expected) == max(expected) == pytest.approx(1 / left["steps_per_second"])
+    assert json.loads((tmp_path / "speeds.json").read_text(encoding="utf-8"))["runs"] == [left]
