@@ -260,11 +260,12 @@ class Job:
     def wants_stop(self, session: Session) -> bool:
         if self._paused and not self._stop:
             self._hold(session)
-        if self.team.any(self._stop):
+        agreed = self.team.any(self._stop)  # not what was asked since: the others would take another step
+        if agreed:
             self._stop = True
-        if self._stop and self.state != "stopping":
-            self._tell_state("stopping")
-        return self._stop
+            if self.state != "stopping":
+                self._tell_state("stopping")
+        return agreed
 
     def _hold(self, session: Session) -> None:
         session.meter.flush()

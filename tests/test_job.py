@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from lora_core.base_models import STARTER
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step
 from lora_core.job import Job
+from lora_core.team import Team
 from tests.training import config_for, run
 
 
@@ -44,6 +46,20 @@ def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
     paused, went_on = events.index(State("paused")), events.index(State("running"), events.index(State("paused")))
     between = events[paused:went_on]
     assert any(isinstance(e, Sample) for e in between) and not any(isinstance(e, Step) for e in between)
+
+
+def test_who_is_told_to_stop_after_a_team_agreed_to_go_on_goes_on(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    """Else this process would end here, and the others would wait for its share of a step that never comes."""
+
+    class Late(Team):
+        def any(self, flag: bool) -> bool:
+            job.stop()
+            return flag
+
+    job = Job(config_for(tiny_sd1, pictures, tmp_path), team=Late())
+    session: Any = None
+    assert not job.wants_stop(session)
+    assert job.wants_stop(session)
 
 
 def test_stop_during_preparation_ends_without_a_file(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:

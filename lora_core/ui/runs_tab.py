@@ -113,15 +113,18 @@ class RunsTab:
         shown = [self.look, self.list, self.undo_row, self.undo_note]
         stage = [self.compare_row, self.button_row, self.rename_box, self.delete_box, self.stage, *self.buttons.values()]
         both, compare = [*shown, *stage], [self.kind, self.log]
-        page.on(tab.select, self.refresh, [self.look, *compare], both)
-        page.on(page.letters["runs"].change, self.refresh, [self.look, *compare], both)
-        page.each_second("runs", self.follow, [self.seen, self.look, *compare], [self.seen, *both])
-        page.on(self.wire.input, self.hear, [self.wire, self.look, *compare], both, trigger_mode="multiple")
+        # Each reads what the page shows and some change it: two at once, and one would be forgotten.
+        in_turn: dict[str, Any] = {"concurrency_id": "runs", "concurrency_limit": 1}
+        page.on(tab.select, self.refresh, [self.look, *compare], both, **in_turn)
+        page.on(page.letters["runs"].change, self.refresh, [self.look, *compare], both, **in_turn)
+        asked = [self.words, self.of_state]
+        page.each_second("runs", self.follow, [self.seen, *asked, self.look, *compare], [self.seen, *both])
+        page.on(self.wire.input, self.hear, [self.wire, self.look, *compare], both, trigger_mode="multiple", **in_turn)
         for control, name in ((self.words, "words"), (self.of_state, "state")):
-            page.on(control.change, self._narrow(name), [control, self.look], shown, trigger_mode="always_last")
+            page.on(control.change, self._narrow(name), [control, self.look], shown, trigger_mode="always_last", **in_turn)
         for control in compare:
-            page.on(control.change, self.show_stage, [self.look, *compare], stage)
-        page.on(self.untick.click, self.clear_ticks, [self.look, *compare], both)
+            page.on(control.change, self.show_stage, [self.look, *compare], stage, **in_turn)
+        page.on(self.untick.click, self.clear_ticks, [self.look, *compare], both, **in_turn)
         for name, target in (("resume", "train"), ("again", "train"), ("test", "test"), ("export", "export")):
             page.on(
                 self.buttons[name].click, self._letter(name, target), [self.look], [page.tabs, page.letters[target]]
@@ -132,21 +135,22 @@ class RunsTab:
         for button in (self.rename_no, self.delete_no):
             page.on(button.click, self._close, [], [self.rename_box, self.delete_box])
         for listener in (self.rename_yes.click, self.new_name.submit):
-            page.on(listener, self.rename, [self.new_name, self.look, *compare], both)
-        page.on(self.delete_yes.click, self.delete, [self.look, *compare], both)
-        page.on(self.undo.click, self.bring_back, [self.look, *compare], both)
+            page.on(listener, self.rename, [self.new_name, self.look, *compare], both, **in_turn)
+        page.on(self.delete_yes.click, self.delete, [self.look, *compare], both, **in_turn)
+        page.on(self.undo.click, self.bring_back, [self.look, *compare], both, **in_turn)
 
     def refresh(self, look: Look, kind: str, log: bool) -> Updates:
         """Everything as it is now."""
         return {**self._list(look), **self.show_stage(look, kind, log)}
 
-    def follow(self, seen: str, look: Look, kind: str, log: bool) -> Updates:
-        """Show it when a training begins, changes its state or ends, and what it trained so far from time to time."""
+    def follow(self, seen: str, words: str, of_state: str, look: Look, kind: str, log: bool) -> Updates:
+        """Show it when a training begins, changes its state or ends; and what was asked for while a list was on its way."""
         training = self.app.training
         now = f"{training.serial} {training.state() if training.job else ''}"
-        if now == seen:
-            return {self.seen: gr.skip()}
-        return {self.seen: now} if not seen else {self.seen: now, **self.refresh(look, kind, log)}
+        wanted = dataclasses.replace(look, words=words or "", state=of_state or "")
+        if now != seen and seen:
+            return {self.seen: now, **self.refresh(wanted, kind, log)}
+        return {self.seen: now, **self._list(wanted)} if wanted != look else {self.seen: gr.skip() if seen else now}
 
     def hear(self, message: str, look: Look, kind: str, log: bool) -> Updates:
         """What was pressed in the list."""

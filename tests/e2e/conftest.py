@@ -88,9 +88,9 @@ def start_window(folder: Path, *arguments: str) -> Window:
     return Window(found[0], home / "treino", folder / "runs", process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
-    """One window for all tests; each leaves it as usable as it found it."""
+    """One window for the tests of a file; each leaves it as usable as it found it."""
     window = start_window(tmp_path_factory.mktemp("window"))
     yield window
     window.stop()

@@ -21,6 +21,7 @@ TABS = ("dataset", "train", "test", "export", "runs")
 TITLES = {"en": "Dataset Train Test Export Runs", "pt-BR": "Imagens Treinar Testar Exportar Treinos"}
 NAMELESS = """[...document.querySelectorAll("input:not([type=hidden]), textarea, select, button")].filter(e => !(
     e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.title || e.textContent.trim()
+    || e.querySelector("img")?.alt
     || [...(e.labels || [])].some(l => l.textContent.trim()) || e.closest("[aria-hidden=true]")
 )).map(e => e.outerHTML.slice(0, 160) + " in " + (e.closest("[id]") || {}).id)"""
 # What a page of another program gets of ours, tried in every way a browser has.
@@ -46,8 +47,10 @@ def background(page: Page) -> str:
 
 
 def hear(page: Page) -> None:
-    """Wait until the page knows what the server is at now: it has when it asks once more after an answer."""
-    for _ in range(2):
+    """Wait until the page knows what the server is at now: the first answer may be one to an earlier question, and the
+    second one has surely been read when a third comes.
+    """
+    for _ in range(3):
         with page.expect_response("**/ping"):
             pass
 

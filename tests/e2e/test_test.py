@@ -24,7 +24,7 @@ def patience() -> Iterator[None]:
     """What a page shows is waited for as long as a busy machine needs."""
     expect.set_options(timeout=SLOW_MS)
     yield
-    expect.set_options(timeout=5000)
+    expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
