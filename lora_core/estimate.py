@@ -10,7 +10,7 @@ of the driver, workspaces within a kernel, and gaps between tensors: `RESERVE_BY
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,42 +139,42 @@ def fits(
     has = device.bytes or int(psutil.virtual_memory().total)
     needed = now.total + RESERVE_BYTES
     remedies: list[Remedy] = []
-    if needed > has:
-        for changes in steps_down(config):
-            less = memory(config.replace(**changes), shapes, _scaled(sizes, config, changes), width)
-            if less and less.total < (remedies[-1].memory if remedies else now).total:
-                remedies.append(Remedy(changes, less))
-                if less.total + RESERVE_BYTES <= has:
-                    break
+    changes: dict[str, object] = {}
+    for change in steps_down(config) if needed > has else ():
+        more = {**changes, **change}
+        if (less := memory(config.replace(**more), shapes, _scaled(sizes, config, more), width)) is None:
+            continue  # what was never counted is not advised, and what comes after it does without
+        changes = more
+        if less.total < (remedies[-1].memory if remedies else now).total:
+            remedies.append(Remedy(changes, less))
+            if less.total + RESERVE_BYTES <= has:
+                break
     return Verdict(needed <= has, needed, has, tuple(remedies))
 
 
-def steps_down(config: TrainConfig) -> list[dict[str, object]]:
-    """Changes that save memory, each with those before it, of least harm first."""
-    found: list[dict[str, object]] = []
-    now: dict[str, object] = {}
+def steps_down(config: TrainConfig) -> Iterator[dict[str, object]]:
+    """Changes that save memory, each beside those before it, of least harm first."""
     for name in ("lean_activations", "gradient_checkpointing"):
         if not getattr(config, name):
-            found.append(now := {**now, name: True})
+            yield {name: True}
     batch, added = config.train_batch_size, config.gradient_accumulation_steps
     while batch > 1:
         smaller = math.ceil(batch / 2)
         added, batch = added * math.ceil(batch / smaller), smaller
-        found.append(now := {**now, "train_batch_size": batch, "gradient_accumulation_steps": added})
+        yield {"train_batch_size": batch, "gradient_accumulation_steps": added}
     if not config.eight_bit_base:
-        found.append(now := {**now, "eight_bit_base": True})
+        yield {"eight_bit_base": True}
     # Samples cost the LoRA nothing: they can be drawn later, from the finished file.
     if config.sample_count:
-        found.append(now := {**now, "sample_count": 0})
+        yield {"sample_count": 0}
     for share in (3 / 4, 1 / 2):
         resolution = int(config.resolution * share) // 64 * 64
         if resolution >= max(256, config.bucket_step):
-            found.append(now := {**now, "resolution": resolution})
+            yield {"resolution": resolution}
     rank = config.lora_rank
     while rank > 4:
         rank = max(4, rank // 2)
-        found.append(now := {**now, "lora_rank": rank})
-    return found
+        yield {"lora_rank": rank}
 
 
 def _scaled(sizes: Collection[Size], config: TrainConfig, changes: Mapping[str, object]) -> list[Size]:
