@@ -27,6 +27,7 @@ class Waiting(ModuleType):
     def __init__(self, spec: importlib.machinery.ModuleSpec, loader: importlib.abc.Loader):
         super().__init__(spec.name)
         self.__dict__.update(_loader=loader, _lock=threading.RLock(), _noted=[], _plain=[], _wrapped=[])
+        self.__dict__["eval_frame"] = _Frames(self)
 
     def allow_in_graph(self, function: Any) -> Any:
         """Only says something about functions that are compiled, and nothing is."""
@@ -65,6 +66,20 @@ class Waiting(ModuleType):
             raise AttributeError(f"module {NAME!r} has no attribute {name!r}")
         become_real(self)
         return getattr(self, name)
+
+
+class _Frames:
+    """Pipelines ask whether a module is a compiled one, for which they take a class from here."""
+
+    class OptimizedModule:
+        """There are none yet."""
+
+    def __init__(self, waiting: Waiting):
+        self._waiting = waiting
+
+    def __getattr__(self, name: str) -> Any:
+        become_real(self._waiting)
+        return getattr(self._waiting.__dict__["eval_frame"], name)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -119,6 +134,7 @@ def become_real(waiting: ModuleType) -> None:
             return
         waiting.__class__ = ModuleType  # type: ignore[assignment]  # from here on names are looked up as in any module
         held["__spec__"].loader = held["__loader__"] = held["_loader"]
+        del held["eval_frame"]
         held["_loader"].exec_module(waiting)
         for decorator, function in held["_noted"]:
             held[decorator](function)

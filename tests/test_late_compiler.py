@@ -29,6 +29,7 @@ def doubled(x):
 def tripled(x):
     return x * 3
 
+assert not isinstance(plain, torch._dynamo.eval_frame.OptimizedModule)
 assert doubled(2) == 4 and tripled(2) == 6
 """
 AFTER = """
@@ -43,6 +44,7 @@ def mixed(x):
     return tripled(doubled(x + 1) + 1)
 
 assert torch.equal(torch.compile(mixed, backend=backend)(torch.ones(2)), torch.full((2,), 15.0))
+assert isinstance(torch.compile(plain, backend="eager"), torch._dynamo.eval_frame.OptimizedModule)
 assert type(compiler) is not Waiting and torch._dynamo is compiler
 called = [str(node.target) for graph in seen for node in graph.graph.nodes if node.op == "call_function"]
 assert called and not any("mul" in name for name in called), called
