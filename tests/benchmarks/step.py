@@ -1,6 +1,6 @@
 """Treino's training step against a textbook loop: steps per second and what each keeps in memory, side by side.
 
-    python -m tests.benchmarks.step [sd1 sdxl starter] [--resolution 512] [--batch 1] [--rounds 7] [--steps 5]
+    python -m tests.benchmarks.step [sd1 sdxl starter] [--resolution 512] [--batch 1] [--rounds 7] [--steps 5] [--levels]
 
 The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, cached latents and embeddings, AdamW and
 `loss.item()` at every step. Both train the same modules of the same random weights on the same tensors, in turns
@@ -8,6 +8,7 @@ The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, c
 Memory: on a CUDA card the peak that was allocated beside what stands there between steps; else counted tensor by tensor
 on the same step without memory (lora_core/estimate_count.py), in 16 bit as on a card. The textbook's adapters then are in
 16 bit too: that is the least it can take, for autocast keeps a copy of every adapter's input, which no count shows.
+--levels: instead, Treino's step with more or less memory beside its own as it is: what each setting costs in speed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,12 +30,18 @@ from lora_core import estimate_graph, train
 from lora_core.bases import STARTER
 from lora_core.config import TrainConfig
 from lora_core.diffusion import add_noise
-from lora_core.estimate_count import META, Ledger, counting
+from lora_core.estimate_count import META, Ledger, counting, tensors_of
 from lora_core.estimate_shapes import Shapes, of_family, shapes_of
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
+LEVELS: dict[str, dict[str, bool]] = {
+    "all kept": {"lean_activations": False},
+    "recomputed": {"gradient_checkpointing": True},
+    "8 bits": {"eight_bit_base": True},
+    "both": {"gradient_checkpointing": True, "eight_bit_base": True},
+}
 MIB = 2**20
 Stepper = Callable[[], object]
 
@@ -48,16 +55,21 @@ class Case:
     batch: int
     device: torch.device
     dtype: torch.dtype  # of the frozen weights
+    level: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def config(self) -> TrainConfig:
         return TrainConfig.of({
             "target_modules": ATTENTION, "lora_rank": RANK, "train_batch_size": self.batch, "learning_rate": 1e-4,
-            "max_grad_norm": 1.0,
+            "max_grad_norm": 1.0, **self.level,
         })  # fmt: skip
 
 
-def ours(case: Case) -> Stepper:
+Made = tuple[Stepper, torch.nn.Module]  # the step, and the UNet that it trains
+Side = tuple[Callable[[Case], Made], Case]
+
+
+def ours(case: Case) -> Made:
     """`train.optimizer_step`, as every training calls it."""
     model = estimate_graph.hollow_model(case.shapes, case.dtype)
     _fill(model.unet, case.device)
@@ -68,10 +80,10 @@ def ours(case: Case) -> Stepper:
         session.step += 1
         return loss
 
-    return step
+    return step, model.unet
 
 
-def textbook(case: Case) -> Stepper:
+def textbook(case: Case) -> Made:
     """The loop of the tutorials, with what everyone adds to it: caches, and autocast on a card."""
     with META:
         unet: Any = UNet2DConditionModel.from_config(dict(case.shapes.unet))
@@ -101,7 +113,7 @@ def textbook(case: Case) -> Stepper:
         optimizer.zero_grad(set_to_none=True)
         return loss if case.device == META else loss.item()
 
-    return step
+    return step, unet
 
 
 def _fill(unet: torch.nn.Module, device: torch.device) -> None:
@@ -139,10 +151,10 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def kept_mib(make: Callable[[Case], Stepper], case: Case) -> float:
+def kept_mib(make: Callable[[Case], Made], case: Case) -> float:
     """What a step takes at its worst moment, beside weights, adapters and optimizer."""
     if case.device.type == "cuda":
-        step = make(case)
+        step, _ = make(case)
         step()
         _wait(case.device)
         standing = torch.cuda.memory_allocated()
@@ -150,25 +162,27 @@ def kept_mib(make: Callable[[Case], Stepper], case: Case) -> float:
         step()
         _wait(case.device)
         return (torch.cuda.max_memory_allocated() - standing) / MIB
-    hollow = Case(case.shapes, case.side, case.batch, META, torch.float16)
-    step = make(hollow)
+    hollow = replace(case, device=META, dtype=torch.float16)
+    step, unet = make(hollow)
     ledger = Ledger(plain=True)
+    ledger.ignore(tensors_of({"unet": unet}))
     with counting(ledger):
         step()
     return ledger.most() / MIB
 
 
-def compare(name: str, case: Case, rounds: int, steps: int) -> str:
+def compare(name: str, mine: Side, theirs: Side, rounds: int, steps: int) -> str:
     """One line: seconds a step of both, and the ratios."""
-    memory = [kept_mib(make, case) for make in (ours, textbook)]
-    both = ours(case), textbook(case)
+    device = mine[1].device
+    memory = [kept_mib(make, case) for make, case in (mine, theirs)]
+    both = [make(case)[0] for make, case in (mine, theirs)]
     for step in both:
         step()
-    times = [[seconds(step, steps, case.device) for step in both] for _ in range(rounds)]
-    ratios = sorted(theirs / mine for mine, theirs in times)
-    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    times = [[seconds(step, steps, device) for step in both] for _ in range(rounds)]
+    ratios = sorted(other / own for own, other in times)
+    own, other = (statistics.median(column) for column in zip(*times, strict=True))
     return (
-        f"{name:8} {mine:8.3f} s {theirs:8.3f} s   {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"{name:16} {own:8.3f} s {other:8.3f} s   {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         f"   {memory[0]:7.0f} {memory[1]:7.0f} MiB   {memory[0] / memory[1]:.2f}x"
     )
 
@@ -180,17 +194,23 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="in a turn")
+    parser.add_argument("--levels", action="store_true")
     asked = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     title = torch.cuda.get_device_name() if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} threads"
-    print(f"{title}; batch {asked.batch}, rank {RANK} on attention; Treino beside the textbook loop")
+    other = "itself as it is" if asked.levels else "the textbook loop"
+    print(f"{title}; batch {asked.batch}, rank {RANK} on attention; Treino beside {other}")
     for name in asked.models:
         shapes = shapes_of(STARTER) if name == STARTER else of_family(name)
         quarter = 4 if device.type == "cpu" and name != STARTER else 1
         resolution = asked.resolution or RESOLUTION[name] // quarter
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         case = Case(shapes, resolution // shapes.pixels_per_latent, asked.batch, device, dtype)
-        print(compare(f"{name} {resolution}", case, asked.rounds, asked.steps), flush=True)
+        if not asked.levels:
+            print(compare(f"{name} {resolution}", (ours, case), (textbook, case), asked.rounds, asked.steps), flush=True)
+        for title, level in LEVELS.items() if asked.levels else ():
+            sides = (ours, replace(case, level=level)), (ours, case)
+            print(compare(f"{name} {title}", *sides, asked.rounds, asked.steps), flush=True)
 
 
 if __name__ == "__main__":
