@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_core import base_models, eight_bit, frozen, lora
+from lora_core.cache import Prompts
 from lora_core.config import TARGETS, TrainConfig
 from lora_core.events import Finished, Step
-from lora_core.families import BaseModel
+from lora_core.families import BaseModel, whole_frame
 from lora_core.weights import at_hand, bring, drop
 from tests.test_lean_unet import ATTENTION, kept, step
 from tests.training import config_for, run
@@ -122,6 +123,18 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
     assert mine.keys() == theirs.keys() and any(tensor.dtype == torch.int8 for tensor in mine.values())
     for name, tensor in mine.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def test_a_trained_model_answers_nearly_the_same() -> None:
+    model = base_models.load("starter", torch.float32, lambda event: None)
+    noisy_latents, timesteps = torch.randn(4, 12, 8, 8), torch.tensor([20, 300, 700, 990])
+    prompts = Prompts(model, torch.device("cpu"), live=False)
+    conditioning = prompts.base(["a red zebu"] * 4, [whole_frame(64, 64)] * 4)
+    with torch.no_grad():
+        wanted = model.family.predict(model.unet, noisy_latents, timesteps, conditioning).flatten(1)
+        eight_bit.shrink(model.unet)
+        found = model.family.predict(model.unet, noisy_latents, timesteps, conditioning).flatten(1)
+    assert bool(((found - wanted).norm(dim=1) < 0.005 * wanted.norm(dim=1)).all())
 
 
 def test_a_whole_training_with_samples_in_8_bits(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
