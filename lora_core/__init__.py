@@ -2,8 +2,6 @@
 
 import os
 
-from lora_core import late_compiler
-
 __version__ = "0.1.0"
 
 # The libraries read these when they are imported: nothing phones home, and what they print is not for our users.
@@ -16,4 +14,3 @@ for _name, _value in {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }.items():
     os.environ.setdefault(_name, _value)
-late_compiler.install()
