@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,7 +68,7 @@ class Guard:
         login_page: Callable[[Request, bool], str] = lambda request, wrong: "",
     ) -> None:  # fmt: skip
         """`hosts`: names besides those of this computer that a request may call it by, where it serves a network."""
-        self.app, self.uploads, self.hosts, self.password = app, uploads.resolve(), frozenset(hosts), password
+        self.app, self.uploads, self.hosts, self.password = app, uploads, frozenset(hosts), password
         self.login_page = login_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,11 +84,16 @@ class Guard:
         if problem:
             await PlainTextResponse(problem[1], problem[0])(scope, receive, send)
             return
-        bounded = _bounded(receive, _limit(scope["path"]))
-        if self.password and (answer := await self._ask_password(self.password, Request(scope, bounded))):
-            await answer(scope, bounded, send)
-            return
-        await self.app(scope, bounded, send)
+        body = _Body(receive, send, _limit(scope["path"]))
+        try:
+            if self.password and (answer := await self._ask_password(self.password, Request(scope, body.receive))):
+                await answer(scope, body.receive, body.send)
+                return
+            await self.app(scope, body.receive, body.send)
+        except ClientDisconnect:
+            if not body.is_cut or body.is_answered:
+                raise
+            await PlainTextResponse("This is too large.", 413)(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Why a request is refused, as status and sentence; None when it is not."""
@@ -101,19 +106,12 @@ class Guard:
             return 403, "Another page asked for this."
         if path.startswith(tuple(f"/{name}/" for name in LANGUAGES)) and not _GRADIO.fullmatch(path):
             return 404, "Not found"
-        if (found := _FILE.fullmatch(path)) and not self._is_uploaded(found[1]):
+        if (found := _FILE.fullmatch(path)) and not lies_below(found[1], self.uploads):
             return 403, "Refused"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > _limit(path):
             return 413, "This is too large."
         return None
-
-    def _is_uploaded(self, name: str) -> bool:
-        """Whether a file that Gradio's own route is asked for was uploaded in this session of the program."""
-        # First by the letters alone: on Windows, resolving \\\\host\\share would greet that host with a password hash.
-        if "\0" in name or not Path(os.path.abspath(name)).is_relative_to(self.uploads):
-            return False
-        return Path(name).resolve().is_relative_to(self.uploads)
 
     async def _ask_password(self, password: Password, request: Request) -> Response | None:
         """What to answer instead of what was asked, when the password is still wanted; None lets the request in."""
@@ -138,6 +136,32 @@ class Guard:
         answer = RedirectResponse("/", 303)
         answer.set_cookie(SESSION, session, httponly=True, samesite="strict")
         return answer
+
+
+def lies_below(name: str, folder: Path) -> bool:
+    """Whether `name` leads to something below a folder; links that lead out of it do not."""
+    real = folder.resolve()
+    # First by the letters alone: on Windows, resolving \\\\host\\share would greet that host with a password hash.
+    if "\0" in name or not any(Path(os.path.abspath(name)).is_relative_to(place) for place in (folder.absolute(), real)):
+        return False
+    return Path(name).resolve().is_relative_to(real)
+
+
+def refuse_strange_files(data: object, uploads: Path) -> None:
+    """Raise ValueError where the data of an event name a file that was not uploaded.
+
+    Gradio looks for files at any depth of them, copies what it finds to its uploads or fetches it from the address that
+    is given, and would hand the copy out; its own check is only made in programs that it has launched itself.
+    """
+    left = [data]
+    while left:  # not recursive: data may be nested as deep as they like
+        now = left.pop()
+        if isinstance(now, dict):
+            if "path" in now and not (isinstance(now["path"], str) and lies_below(now["path"], uploads)):
+                raise ValueError("A file was named that nobody uploaded.")
+            left += now.values()
+        elif isinstance(now, list | tuple):
+            left += now
 
 
 def is_foreign(headers: dict[str, str], is_page: bool = False) -> bool:
@@ -174,17 +198,22 @@ def _limit(path: str) -> int:
     return LARGEST_UPLOAD if path.startswith("/dataset/upload/") or path.endswith("/gradio_api/upload") else LARGEST_CALL
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """`receive` that ends a body that grows over `limit`, whatever length it announced."""
-    seen = 0
+class _Body:
+    """The body of a request, which ends when it grows over `limit`, whatever length it announced."""
 
-    async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        return message if seen <= limit else {"type": "http.disconnect"}
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+        self._receive, self._send, self._left = receive, send, limit
+        self.is_cut = self.is_answered = False
 
-    return bounded
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        self.is_cut = self._left < 0
+        return message if not self.is_cut else {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.is_answered = True
+        await self._send(message)
 
 
 def policy(nonce: str = "") -> str:

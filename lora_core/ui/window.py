@@ -6,11 +6,13 @@ import functools
 import importlib
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from lora_core import __version__
 from lora_core.ui.app import App
+from lora_core.ui.guard import refuse_strange_files
 from lora_core.ui.page import TABS, Page
 from lora_core.ui.texts import LANGUAGES, NAMES, Texts
 
@@ -35,7 +37,19 @@ def build(app: App, language: str) -> gr.Blocks:
                     importlib.import_module(f"lora_core.ui.{name}_tab").build(page)
         gr.HTML(_footer(text), elem_id="footer")
         gr.HTML('<div id="say" role="status" aria-live="polite"></div>', elem_id="spoken")
+    _take_only_uploads(blocks, app.uploads)
     return blocks
+
+
+def _take_only_uploads(blocks: gr.Blocks, uploads: Path) -> None:
+    """Look through the data of every event before Gradio does."""
+    prepare = blocks.preprocess_data
+
+    async def checked(block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> Any:
+        refuse_strange_files(inputs, uploads)
+        return await prepare(block_fn, inputs, *more, **options)
+
+    blocks.preprocess_data = checked
 
 
 @functools.cache
@@ -55,9 +69,7 @@ def _header(text: Texts) -> str:
         f'<a href="/{language}/" lang="{language}" hreflang="{language}"{here.get(language, "")}>{NAMES[language]}</a>'
         for language in LANGUAGES
     )
-    choices = "".join(
-        f'<option value="{name}">{escape(text(f"frame.appearance_{name}"))}</option>' for name in APPEARANCES
-    )
+    choices = "".join(f'<option value="{name}">{escape(text(f"frame.appearance_{name}"))}</option>' for name in APPEARANCES)
     return (
         f'<div class="treino-header"><img src="/assets/icon.svg" alt="" width="36" height="36">'
         f"<h1>{escape(text('frame.title'))}</h1><p>{escape(text('frame.tagline'))}</p>"

@@ -91,11 +91,13 @@ def test_before_and_after_by_mouse_and_keyboard(
     page.locator("#test-draw").click()
     expect(page.locator(".test-compare")).to_be_visible(timeout=SLOW_MS)
     expect(page.locator(".test-phase")).to_contain_text("Done: 2 pictures")
+    page.wait_for_function("[...document.querySelectorAll('.test-compare img')].every(one => one.naturalWidth)")
     slider = page.locator(".test-compare input")
     slider.focus()
     for _ in range(20):
         slider.press("ArrowLeft")
-    assert border(page) == "30%" and slider.get_attribute("aria-valuetext") == "30 %"
+    expect(slider).to_have_attribute("aria-valuetext", "30 %")
+    assert border(page) == "30%"
     box = page.locator(".test-compare").bounding_box()
     assert box
     page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.5)
