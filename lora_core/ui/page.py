@@ -20,12 +20,14 @@ TABS = ("dataset", "train", "test", "export", "runs")
 _CLOCK = """
 const clocks = (window.treinoClocks ??= {}), name = "TAB";
 clearInterval(clocks[name]);
-clocks[name] = setInterval(() => {
+const tick = () => {
   const panel = document.getElementById(`tab-${name}`);
   if (document.hidden || !panel || !panel.getClientRects().length) return;
   props.value = String(Date.now());
   trigger("input");
-}, 1000);
+};
+clocks[name] = setInterval(tick, 1000);
+setTimeout(tick, 50);
 """
 
 

@@ -163,7 +163,7 @@ class RunsTab:
             ticked = (*kept, value) if said["on"] else kept
             if len(ticked) > runs_compare.MOST:
                 gr.Info(self.text("runs.most", n=runs_compare.MOST))
-                return self._list(look)
+                return self._list(dataclasses.replace(look, anew=look.anew + 1))
             return self.show_stage(dataclasses.replace(look, ticked=ticked), kind, log, chosen=True)
         if act == "more":
             return self._list(dataclasses.replace(look, shown=look.shown + PAGE))
@@ -179,7 +179,7 @@ class RunsTab:
         return narrow
 
     def clear_ticks(self, look: Look, kind: str, log: bool) -> Updates:
-        return self.refresh(dataclasses.replace(look, ticked=()), kind, log)
+        return self.refresh(dataclasses.replace(look, ticked=(), anew=look.anew + 1), kind, log)
 
     # --- what is shown ----------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Look:
     shown: int = PAGE
     key: str = ""
     ticked: tuple[str, ...] = ()
+    anew: int = 0  # counts up to draw a list anew that says the same: a browser keeps the ticks that were made in it
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def list_html(rows: Sequence[Row], look: Look, eyes: Eyes) -> str:
     )
     return (
         f'<p class="runs-count" role="status">{eyes.say("runs.count", n=len(found), all=len(rows))}</p>'
-        f'<table class="runs-table"><thead><tr>{silent}{heads}</tr></thead><tbody>{body}</tbody></table>{button}'
+        f'<table class="runs-table" data-anew="{look.anew}"><thead><tr>{silent}{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table>{button}"
     )
 
 

@@ -37,7 +37,7 @@ class TrainTab:
         self.seen = gr.State({})
         with gr.Column(elem_id="train-setup") as self.setup_column:
             self._build_setup()
-        with gr.Column(elem_id="train-live", visible="hidden") as self.live_column:
+        with gr.Column(elem_id="train-live") as self.live_column:
             self._build_live()
         self.wire = gr.HTML("", html_template="", elem_id="train-wire", visible="hidden", js_on_load=_js("wire"))
         self.orders = gr.HTML("", html_template="", elem_id="train-orders", visible="hidden", js_on_load=_js("orders"))
@@ -98,7 +98,6 @@ class TrainTab:
         page.on(self.wire.input, self.hear, [self.wire], setup, trigger_mode="always_last", **quiet)
         page.on(self.start.click, self.begin, [self.wire, self.seen, self.log], [*setup, *live], **quiet)
         page.each_second("train", self.refresh, [self.seen, self.log], live)
-        page.on(gr.context.Context.root_block.load, self.refresh, [self.seen, self.log], live, **quiet)
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():
             if name not in ("test_it", "export_it"):

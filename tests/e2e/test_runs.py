@@ -55,6 +55,8 @@ def test_list_compare_and_details(page_en: Page, runs: Path, shot: Callable[[Pag
     expect(page.locator('#runs-details svg[role="img"]')).to_contain_text("Training loss")
     shot(page, "runs_compare_en")
     page.locator("#runs-untick").click()
+    for name in ("cmp-one", "cmp-two"):
+        expect(page.get_by_label(f"Compare {name}")).not_to_be_checked()
     choose(page, "cmp-two")
     expect(page.locator("#runs-details")).to_contain_text("0.3500 at step 200")
     expect(page.locator("#runs-details img").first).to_have_js_property("complete", True)

@@ -101,6 +101,7 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
     page = open_page("en")
     open_train(page)
     expect(page.locator("#train-start")).to_be_enabled(timeout=SLOW_MS)
+    expect(page.locator("#train-log")).to_be_hidden()
     shot(page, "train_setup")
     for name, value in QUICK.items():
         set_box(page, name, value)
@@ -110,6 +111,7 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
     state = page.locator("#train-state")
     expect(state).to_have_attribute("data-state", "running")
     expect(page.locator("#train-phase")).to_be_visible()
+    expect(page.locator("#train-start")).to_be_hidden()
 
     # The plot moves.
     first = wait_points(page, 3)
@@ -141,6 +143,7 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
     second = open_page("pt-BR", dark=True)
     open_train(second)
     assert wait_points(second, kept) == kept
+    expect(second.locator("#train-start")).to_be_hidden()
     shot(second, "train_paused_pt_dark")
     second.click("#train-go-on")
     expect(state).to_have_attribute("data-state", "running", timeout=SLOW_MS)

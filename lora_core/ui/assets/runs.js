@@ -54,6 +54,10 @@ window.treinoRuns = (() => {
       );
       if (again) again.focus({ preventScroll: true });
     }).observe(element, { childList: true, subtree: true });
+    // A box keeps the tick of its user whatever is drawn, but for a list that says anew which ones are ticked.
+    new MutationObserver(() => {
+      for (const box of element.querySelectorAll("input[data-act=tick]")) box.checked = box.hasAttribute("checked");
+    }).observe(element, { attributes: true, attributeFilter: ["data-anew"], subtree: true });
   }
 
   let sent = 0;
