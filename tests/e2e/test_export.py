@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,7 +85,11 @@ def test_by_mouse(page_en: Page, scene: Scene, shot: Callable[[Page, str], Path]
     page.get_by_role("button", name="Keep both, as zebra-2").click()
     expect(page.locator("#export-result")).to_contain_text("zebra-2 is in ComfyUI")
     page.locator("#export-more").get_by_role("button").click()
-    page.locator("#export-notes textarea").fill("newer")
+    notes = page.locator("#export-notes textarea")
+    expect(notes).to_have_value(re.compile("Steps: 200"))  # the fold is open and filled
+    notes.fill("newer")
+    notes.press("Tab")
+    expect(notes).to_have_value("newer")
     page.locator("#export-go").click()
     page.locator("#export-replace").click()
     expect(page.locator("#export-result")).to_contain_text("zebra is in ComfyUI")
