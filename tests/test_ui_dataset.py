@@ -9,6 +9,7 @@ import shutil
 import string
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -351,6 +352,24 @@ def test_a_folder_without_a_readable_picture_is_shown_with_the_reasons(page: Pag
     assert [each["message"] for each in told["problems"]] == [sentence]
     page.language = "pt-BR"
     assert "é uma página HTML" in page.until(lambda told: not told["reading"])["problems"][0]["message"]
+
+
+def test_the_reading_of_a_folder_that_ends_while_the_next_is_opened_is_given_up(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    picture(7).save(other / "a.png")
+
+    def allow(opened: Path) -> None:
+        if opened == other:  # between showing a folder and reading it: let the reading before end here
+            for thread in threading.enumerate():
+                if thread.name == "scan":
+                    thread.join(60)
+
+    desk = dataset_desk.Desk(allow, lambda key, default: default, lambda key, value: None)
+    desk.open(folder)
+    desk.open(other)
+    assert desk.dataset is None and desk.problems == ()
+    assert desk.state(EN, lambda path, size: "", -1, -1)["reading"]
 
 
 # --- choosing and dropping --------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ class Desk:
             self._edited = {}
             self._stamp = _stamp(folder)
             self.version += 1
+            self._reading += 1  # a reading of the folder before is of no use from here on
         self._allow(folder)
         recent = [str(folder), *(r for r in self.recent() if r != str(folder))]
         self._remember("dataset.recent", recent[:MOST_RECENT])
