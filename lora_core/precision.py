@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lora_core.config import TrainConfig
+from lora_core.lanes import Lanes
 from lora_core.settings import ConfigError, Problem
 from lora_core.team import Team
 
@@ -73,14 +75,28 @@ def free_bytes(device: torch.device) -> float:
     return float(torch.cuda.mem_get_info(device)[0] + kept)
 
 
+def is_small(unet: torch.nn.Module) -> bool:
+    return sum(parameter.numel() for parameter in unet.parameters()) < SMALL_MODEL
+
+
 def use_cores(unet: torch.nn.Module) -> None:
     """Let the processor compute this model on as many cores as are good for it.
 
     In a small model every operation is over before a second core has woken up, and where other work keeps the cores busy,
     waiting for each other at thousands of operations makes a step ten times slower (measured with the starter).
     """
-    is_small = sum(parameter.numel() for parameter in unet.parameters()) < SMALL_MODEL
-    torch.set_num_threads(1 if is_small else _CORES)
+    torch.set_num_threads(1 if is_small(unet) else _CORES)
+
+
+def lanes(unet: torch.nn.Module, config: TrainConfig, device: torch.device, team: Team) -> Lanes:
+    """For the training of a model: alone where dropout draws in an order of its own, or a team has the cores."""
+    is_alone = team.size > 1 or config.lora_dropout > 0
+    return Lanes() if is_alone else Lanes(free_cores(unet, device))
+
+
+def free_cores(unet: torch.nn.Module, device: torch.device) -> int:
+    """How many parts of a batch this model can compute side by side: on the cores that `use_cores` leaves free."""
+    return _CORES if device.type == "cpu" and is_small(unet) else 1
 
 
 def devices() -> list[Device]:

@@ -82,6 +82,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=_meter(model, config, plan, compute, emit), team=team,
+        lanes=precision.lanes(model.unet, config, compute.device, team),
     )  # fmt: skip
 
 

@@ -8,11 +8,10 @@ holds the rest of the model still with far fewer pictures.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lora_core import diffusion, lora
 from lora_core.base_models import fingerprint
@@ -20,6 +19,7 @@ from lora_core.cache import Prompts
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
 from lora_core.families import BaseModel, Frame, whole_frame
+from lora_core.lanes import Lanes, Lesson
 from lora_core.sample import Wish, draw_latents
 from lora_core.store import stored
 
@@ -63,16 +63,26 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
     return [Prior(wish.prompt, latents, frame) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
 
 
-def prior_loss(model: BaseModel, prompts: Prompts, prior: list[Prior], count: int, rng: torch.Generator) -> Tensor:
-    """Mean squared distance between the predictions with and without adapters, on `count` of the prior's pictures."""
+def prior_lesson(
+    model: BaseModel, prompts: Prompts, prior: list[Prior], count: int, weight: float, rng: torch.Generator,
+    lanes: Lanes,
+) -> Lesson:  # fmt: skip
+    """`count` of the prior's pictures, to be answered with the adapters on as with them off."""
     device = model.device
     chosen = [prior[i] for i in torch.randint(len(prior), (count,), generator=rng).tolist()]
-    captions, frames = [p.prompt for p in chosen], [p.frame for p in chosen]
     latents_BCHW = torch.stack([p.latents_CHW for p in chosen]).to(device)
     timesteps_B = torch.randint(len(model.scheduler.alphas_cumprod), (count,), generator=rng)
     abar_B = model.scheduler.alphas_cumprod[timesteps_B].to(device)
     noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
-    predict = model.family.predict
-    with torch.no_grad(), lora.disabled(model):
-        target = predict(model.unet, noisy_latents, timesteps_B.to(device), prompts.base(captions, frames))
-    return F.mse_loss(predict(model.unet, noisy_latents, timesteps_B.to(device), prompts(captions, frames)), target)
+    captions, frames = tuple(p.prompt for p in chosen), tuple(p.frame for p in chosen)
+    weight_B = torch.full((count,), weight / count, device=device)
+    question = Lesson(noisy_latents, timesteps_B.to(device), captions, frames, torch.empty_like(noisy_latents), weight_B)
+
+    @torch.no_grad()
+    def answer(part: Lesson) -> Tensor:
+        conditioning = prompts.base(part.captions, part.frames)
+        return model.family.predict(model.unet, part.noisy_latents_BCHW, part.timesteps_B, conditioning)
+
+    with lora.disabled(model):
+        target = torch.cat(lanes.each(answer, lanes.parts([question])))
+    return replace(question, target_BCHW=target)

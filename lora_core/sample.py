@@ -15,7 +15,8 @@ from torch import Tensor
 from lora_core import samplers
 from lora_core.config import TrainConfig
 from lora_core.families import BaseModel
-from lora_core.precision import free_bytes
+from lora_core.lanes import divided
+from lora_core.precision import free_bytes, free_cores
 from lora_core.weights import at_hand, free_device_memory
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
@@ -85,7 +86,7 @@ def draw_latents(
 
     with evaluating(model), torch.no_grad():
         encoded = _encoded(model, pipeline, batches)
-        with _unet_alone(model, pipeline):
+        with _unet_alone(model, pipeline), divided(model.unet, free_cores(model.unet, model.device)):
             for batch, conditioning in zip(batches, encoded, strict=True):
                 yield pipeline(
                     **conditioning, generator=[torch.Generator().manual_seed(w.seed) for w in batch],

@@ -1,10 +1,14 @@
-"""THE PAGE: how a LoRA is trained. `train` is the loop, `optimizer_step` a step, `denoising_loss` the maths."""
+"""THE PAGE: how a LoRA is trained.
+
+`train` is the loop, `optimizer_step` a step, `denoising_lesson` and `loss_of` the maths.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -16,10 +20,11 @@ from lora_core.cache import Example, Prompts
 from lora_core.captioning import caption_for_step
 from lora_core.config import TrainConfig
 from lora_core.families import BaseModel
+from lora_core.lanes import Lanes, Lesson
 from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.precision import Compute
-from lora_core.prior import Prior, prior_loss
+from lora_core.prior import Prior, prior_lesson
 from lora_core.team import Team
 
 
@@ -40,6 +45,7 @@ class Session:
     scaler: torch.amp.GradScaler
     meter: Meter
     team: Team = field(default_factory=Team)
+    lanes: Lanes = field(default_factory=Lanes)
     started_at: float = field(default_factory=time.time)  # Unix seconds
     step: int = 0
     saved_step: int = -1
@@ -100,17 +106,18 @@ def optimizer_step(session: Session) -> Tensor:
     """
     config, scaler = session.config, session.scaler
     total = torch.zeros((), device=session.compute.device)
+    trained = list(session.parameters.values())
     for micro in session.team.share(config.gradient_accumulation_steps):
         rng = diffusion.generator(config.seed, session.step, micro)
         if config.lora_dropout:  # dropout draws from the global generator: make that a function of the step too
             torch.manual_seed(rng.initial_seed())
         chosen = session.plan.batch(config, session.step * config.gradient_accumulation_steps + micro)
-        loss = denoising_loss(session, [session.training[i] for i in chosen], rng)
-        total += loss.detach() / config.gradient_accumulation_steps
+        lessons = [denoising_lesson(session, [session.training[i] for i in chosen], rng)]
         if session.prior and session.step % config.prior_every == 0:
-            held = prior_loss(session.model, session.prompts, session.prior, len(chosen), rng)
-            loss = loss + config.prior_every * config.prior_loss_weight * held
-        scaler.scale(loss / config.gradient_accumulation_steps).backward()
+            model, prompts, weight = session.model, session.prompts, config.prior_every * config.prior_loss_weight
+            lessons.append(prior_lesson(model, prompts, session.prior, len(chosen), weight, rng, session.lanes))
+        losses_B = session.lanes.learn(partial(loss_of, session), lessons, trained, scaler)
+        total += losses_B[: len(chosen)].sum()
     total = session.team.add_up(session.parameters.values(), total)
     if config.max_grad_norm:
         scaler.unscale_(session.optimizer)
@@ -121,22 +128,30 @@ def optimizer_step(session: Session) -> Tensor:
     return total
 
 
-def denoising_loss(session: Session, batch: Sequence[Example], rng: torch.Generator) -> Tensor:
-    """The diffusion loss (Ho et al. 2020, eq. 14), by default unweighted, of a batch of one size."""
+def denoising_lesson(session: Session, batch: Sequence[Example], rng: torch.Generator) -> Lesson:
+    """Noise a batch of one size, to be told apart again by the model (Ho et al. 2020, alg. 1)."""
     config, model = session.config, session.model
     latents = draw_latents(batch, rng).to(session.compute.device) * model.vae.config.scaling_factor
-    captions = [caption_for_step(example.caption, config, rng) for example in batch]
+    captions = tuple(caption_for_step(example.caption, config, rng) for example in batch)
     noise = diffusion.sample_noise(latents, rng, config.noise_offset)
     schedule = model.scheduler.alphas_cumprod
     weights = diffusion.min_snr_weight(model.prediction_type, diffusion.snr(schedule), config.snr_gamma)
     timesteps, weight = diffusion.sample_timesteps(len(batch), weights, config.timestep_sampling == "weighted", rng)
     alphas_cumprod = schedule[timesteps].to(latents.device)
     noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
-    conditioning = session.prompts(captions, [example.frame for example in batch])
-    prediction = model.family.predict(model.unet, noisy_latents, timesteps.to(latents.device), conditioning)
     target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
-    loss_B = F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
-    return (weight.to(latents.device) * loss_B).mean()
+    weight = weight.to(latents.device) / len(batch)
+    return Lesson(noisy_latents, timesteps.to(latents.device), captions, tuple(e.frame for e in batch), target, weight)
+
+
+def loss_of(session: Session, lesson: Lesson) -> Tensor:
+    """The diffusion loss (Ho et al. 2020, eq. 14) of each picture, weighted; they sum up to that of the step."""
+    conditioning = session.prompts(lesson.captions, lesson.frames)
+    prediction = session.model.family.predict(
+        session.model.unet, lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning
+    )
+    loss_B = F.mse_loss(prediction, lesson.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
+    return lesson.weight_B / session.config.gradient_accumulation_steps * loss_B
 
 
 def draw_latents(batch: Sequence[Example], rng: torch.Generator) -> Tensor:

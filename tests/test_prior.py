@@ -10,7 +10,8 @@ from lora_core.cache import Prompts
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Phase
 from lora_core.families import BaseModel
-from lora_core.prior import Prior, draw_prior, prior_loss
+from lora_core.lanes import Lanes
+from lora_core.prior import Prior, draw_prior, prior_lesson
 
 CONFIG = TrainConfig.of(
     {"resolution": 64, "prior_prompts": ["a cow", "a goat"], "prior_pictures": 3, "sample_inference_steps": 2}
@@ -25,7 +26,10 @@ def model(tiny_sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
 
 def loss_of(model: BaseModel, prior: list[Prior]) -> torch.Tensor:
     prompts = Prompts(model, torch.device("cpu"), live=False)
-    return prior_loss(model, prompts, prior, 2, diffusion.generator(0))
+    lesson = prior_lesson(model, prompts, prior, 2, 1.0, diffusion.generator(0), Lanes())
+    conditioning = prompts(lesson.captions, lesson.frames)
+    prediction = model.family.predict(model.unet, lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
+    return torch.nn.functional.mse_loss(prediction, lesson.target_BCHW)
 
 
 def test_the_base_model_draws_the_prompts_in_turn_once(model: BaseModel) -> None:

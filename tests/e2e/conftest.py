@@ -132,7 +132,7 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(120_000)
-        page.on("console", lambda told: wrong.append(f"console: {told.text}") if _is_error(told) else None)
+        page.on("console", lambda told: wrong.append(f"{told.text} {told.location}") if _is_error(told) else None)
         page.on("pageerror", lambda error: wrong.append(f"page: {error}"))
         page.on("request", lambda asked: None if _is_here(asked.url) else wrong.append(f"request: {asked.url}"))
         page.on("dialog", lambda dialog: dialog.accept())
@@ -143,7 +143,8 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
     yield open_one
     for context in contexts:
         context.close()
-    assert not wrong, wrong
+    log = (window.home.parents[1] / "window.log").read_text(encoding="utf-8", errors="replace")
+    assert not wrong, "\n".join([*wrong, "The window said:", log[-8000:]])
 
 
 def _is_error(told: ConsoleMessage) -> bool:
