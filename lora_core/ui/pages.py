@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lora_core.ui import window
 from lora_core.ui.app import App
 from lora_core.ui.guard import LARGEST_UPLOAD, policy
+from lora_core.ui.streams import Streams
 from lora_core.ui.texts import LANGUAGES, Texts
 from lora_core.ui.theme import THEME
 
@@ -82,7 +83,7 @@ class Pages:
                 try:
                     app = await run_in_threadpool(asyncio.run, self._build(name))
                     await stack.enter_async_context(app.router.lifespan_context(app))
-                    language.app = app
+                    language.app = Streams(app)
                 except Exception:  # noqa: BLE001  told in the terminal; the other language may do
                     traceback.print_exc()
                 language.ready.set()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from lora_core.ui.instance import browsers
 
@@ -145,6 +145,13 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
         context.close()
     log = (window.home.parents[1] / "window.log").read_text(encoding="utf-8", errors="replace")
     assert not wrong, "\n".join([*wrong, "The window said:", log[-8000:]])
+
+
+def settled(shown: Locator) -> Locator:
+    """A control that a fold or a tab has just shown. Gradio fills it again a frame later, over what is typed before that."""
+    expect(shown).to_be_visible()
+    shown.page.evaluate("() => new Promise(done => { let n = 5; const f = () => --n ? requestAnimationFrame(f) : done(); f(); })")
+    return shown
 
 
 def _is_error(told: ConsoleMessage) -> bool:

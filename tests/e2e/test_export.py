@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from lora_core.lora_facts import facts_of
 from tests import webui_trees as trees
-from tests.e2e.conftest import Window
+from tests.e2e.conftest import Window, settled
 from tests.prepared_runs import TOY, prepare_run
 
 
@@ -87,7 +87,7 @@ def test_by_mouse(page_en: Page, scene: Scene, shot: Callable[[Page, str], Path]
     page.locator("#export-more").get_by_role("button").click()
     notes = page.locator("#export-notes textarea")
     expect(notes).to_have_value(re.compile("Steps: 200"))  # the fold is open and filled
-    notes.fill("newer")
+    settled(notes).fill("newer")
     notes.press("Tab")
     expect(notes).to_have_value("newer")
     page.locator("#export-go").click()
@@ -125,7 +125,7 @@ def test_any_lora_is_converted(page_en: Page, scene: Scene, tmp_path: Path, shot
     page.locator("#tab-export-button").click()
     page.locator("#export-part-convert-button").click()
     box = page.locator("#convert-file input").first
-    box.fill(str(tmp_path / "none.safetensors"))
+    settled(box).fill(str(tmp_path / "none.safetensors"))
     box.press("Enter")
     expect(page.locator("#convert-file-wrong")).to_contain_text("There is no file", timeout=90_000)
     box.fill(str(scene.run / "zebu.safetensors"))

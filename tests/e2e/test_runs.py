@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Window
+from tests.e2e.conftest import Window, settled
 from tests.prepared_runs import TOY, prepare_run
 
 
@@ -32,7 +32,7 @@ def runs(window: Window) -> Iterator[Path]:
 def opened(page: Page) -> None:
     expect(page.locator('[role="tab"][data-tab-id="runs"]')).to_have_count(1)
     page.locator("#tab-runs-button").click()
-    page.locator("#runs-search input").fill("cmp")
+    settled(page.locator("#runs-search input")).fill("cmp")
     expect(page.locator("#runs-list tbody tr")).to_have_count(4)
 
 

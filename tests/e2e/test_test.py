@@ -14,7 +14,7 @@ from lora_core.config import TrainConfig
 from lora_core.infotext import parameters_of
 from lora_core.metadata import TrainingFacts, build
 from lora_core.run import Run
-from tests.e2e.conftest import Window
+from tests.e2e.conftest import Window, settled
 
 SLOW_MS = 240_000  # a machine that does much else meanwhile
 
@@ -70,7 +70,7 @@ def choose(page: Page, run: Run) -> None:
     """Give the LoRA by its path, by keyboard."""
     page.locator("#test-elsewhere button").first.click()
     box = page.locator("#test-path").locator("input, textarea").first
-    box.fill(str(run.folder))
+    settled(box).fill(str(run.folder))
     box.press("Enter")
     expect(page.locator("#test-paste").locator("input, textarea").first).to_have_value(
         "<lora:zebu:1> zebu", timeout=SLOW_MS
@@ -146,7 +146,7 @@ def test_cancel_in_the_middle_reload_and_a_grid(
     page.get_by_role("option", name="Pesos × prompts").click()
     expect(page.locator("#test-grid-checkpoints")).to_be_hidden()
     weights = page.locator("#test-grid-weights").locator("input, textarea").first
-    weights.fill("0, x")
+    settled(weights).fill("0, x")
     expect(page.locator(".test-count")).to_contain_text("'x'")
     weights.fill("0, 1")
     page.locator("#test-grid-prompts textarea").fill("a red zebu\na blue star")
@@ -154,7 +154,7 @@ def test_cancel_in_the_middle_reload_and_a_grid(
     page.locator("#test-more button").first.click()
     for name, value in (("steps", "3"), ("width", "64"), ("height", "64")):
         number = page.locator(f"#test-{name} input[type=number]")
-        number.fill(value)
+        settled(number).fill(value)
         number.press("Tab")
     page.locator("#test-draw").click()
     expect(page.locator(".test-sheet-link a")).to_be_visible(timeout=SLOW_MS)
