@@ -85,6 +85,22 @@ def test_greeting(ours: TestClient, app: App) -> None:
     app.remember("language", "")
 
 
+def test_a_file_that_goes_while_it_is_asked_for_is_not_found(
+    app: App, tmp_path: Path, ours: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.files.allow(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"picture")
+    url, found = app.files.url(tmp_path / "a.png"), app.files.open
+
+    def opened(token: str) -> Path:
+        path = found(token)
+        path.unlink()
+        return path
+
+    monkeypatch.setattr(app.files, "open", opened)
+    assert ours.get(url).status_code == 404
+
+
 def test_files_and_assets(ours: TestClient, app: App, tmp_path: Path) -> None:
     assert not (app.uploads / "left").exists()  # what an earlier start was sent
     app.files.allow(tmp_path)

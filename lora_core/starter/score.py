@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lora_core import precision
+from lora_core.lanes import divided
 from lora_core.starter.make_training import caption
 from lora_core.starter.world import COLOURS, NEW_SHAPE, SHAPES, Picture, Scene, draw, matches, random_scene, read
 
@@ -55,13 +57,15 @@ def draw_prompts(pipeline: Any, prompts: Sequence[str], first_seed: int, at_once
     """One 64 px picture per prompt by 25 DDIM steps; seeds count up from `first_seed`."""
     pipeline.set_progress_bar_config(disable=True)
     pictures: list[Picture] = []
-    for start in range(0, len(prompts), at_once):
-        batch = list(prompts[start : start + at_once])
-        drawn = pipeline(
-            batch, num_inference_steps=STEPS, guidance_scale=GUIDANCE, width=SIZE, height=SIZE, output_type="pil",
-            generator=[torch.Generator().manual_seed(first_seed + start + n) for n in range(len(batch))],
-        ).images  # fmt: skip
-        pictures += [np.asarray(picture.convert("RGB"), np.uint8) for picture in drawn]
+    precision.use_cores(pipeline.unet)
+    with divided(pipeline.unet, precision.free_cores(pipeline.unet, pipeline.unet.device)):
+        for start in range(0, len(prompts), at_once):
+            batch = list(prompts[start : start + at_once])
+            drawn = pipeline(
+                batch, num_inference_steps=STEPS, guidance_scale=GUIDANCE, width=SIZE, height=SIZE, output_type="pil",
+                generator=[torch.Generator().manual_seed(first_seed + start + n) for n in range(len(batch))],
+            ).images  # fmt: skip
+            pictures += [np.asarray(picture.convert("RGB"), np.uint8) for picture in drawn]
     return pictures
 
 

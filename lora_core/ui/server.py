@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import locale
 import mimetypes
+import os
 import secrets
 import shutil
 from collections.abc import Collection
@@ -92,6 +93,19 @@ def _page_routes(server: FastAPI, app: App, language: str) -> None:
         return Response(json.dumps(said, ensure_ascii=False), media_type="application/manifest+json")
 
 
+class Served(FileResponse):
+    """A file, or "Not found" where it has gone since it was looked for: its run may be deleted while a page shows it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self.stat_result = await run_in_threadpool(os.stat, self.path)
+        except OSError:
+            await PlainTextResponse("Not found", 404)(scope, receive, send)
+            return
+        self.set_stat_headers(self.stat_result)
+        await super().__call__(scope, receive, send)
+
+
 def _file_routes(server: FastAPI, app: App) -> None:
     @server.get("/favicon.ico")
     @server.get("/assets/{name}")
@@ -112,7 +126,7 @@ def _file_routes(server: FastAPI, app: App) -> None:
         kind = mimetypes.guess_type(served.name)[0] or ""
         # Anything but a picture is bytes to save, so that no file of a dataset runs as a page.
         safe = kind if kind.startswith("image/") and kind != "image/svg+xml" else "application/octet-stream"
-        return FileResponse(served, media_type=safe, headers={"Cache-Control": "private, max-age=31536000, immutable"})
+        return Served(served, media_type=safe, headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
 
 def _state_routes(server: FastAPI, app: App, secret: str) -> None:

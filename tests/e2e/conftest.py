@@ -148,9 +148,11 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
 
 
 def settled(shown: Locator) -> Locator:
-    """A control that a fold or a tab has just shown. Gradio fills it again a frame later, over what is typed before that."""
+    """A control that a fold or a tab has just shown: Gradio fills it again a frame later, over what was typed by then."""
     expect(shown).to_be_visible()
-    shown.page.evaluate("() => new Promise(done => { let n = 5; const f = () => --n ? requestAnimationFrame(f) : done(); f(); })")
+    shown.page.evaluate(
+        "() => new Promise(done => { let n = 5; const f = () => --n ? requestAnimationFrame(f) : done(); f(); })"
+    )
     return shown
 
 

@@ -127,7 +127,7 @@ def test_cancel_in_the_middle_reload_and_a_grid(
     page.locator("#test-more button").first.click()
     for name, value in (("steps", "150"), ("width", "256"), ("height", "256")):  # long enough to be met after a reload
         number = page.locator(f"#test-{name} input[type=number]")
-        number.fill(value)
+        settled(number).fill(value)
         number.press("Tab")
     page.locator("#test-draw").click()
     expect(page.locator(".test-progress progress[value]")).to_be_visible(timeout=SLOW_MS)
