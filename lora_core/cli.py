@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from lora_core import __version__, flags, windows
 from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
+from lora_core.discreet import discreet
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished
 from lora_core.run import Run
@@ -370,12 +371,12 @@ def _preset_list() -> str:
 
 def _report(failure: BaseException, verbose: bool) -> None:
     if verbose:
-        traceback.print_exception(failure)
+        print(discreet("".join(traceback.format_exception(failure))), end="", file=sys.stderr)
     if known := windows.page_file_failure(failure):
         _complain(known)
         return
     more = "" if verbose else " More with --verbose."
-    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {failure}.{more}")
+    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {discreet(str(failure))}.{more}")
 
 
 def _all_of(problems: list[str]) -> UserError:

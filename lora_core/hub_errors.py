@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from lora_core import files
+from lora_core.discreet import discreet
 from lora_core.errors import UserError
 
 LATER = "What is already downloaded is kept: start again and it goes on from there."
@@ -37,7 +38,12 @@ class NotAHub(ValueError):
 
 def host() -> str:
     """The hub's host as people know it: huggingface.co, or the mirror of HF_ENDPOINT."""
-    return urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
+    return urlsplit(endpoint()).netloc or endpoint()
+
+
+def endpoint() -> str:
+    """The hub's address as it may be told: without the user and the password that HF_ENDPOINT may hold."""
+    return discreet(constants.ENDPOINT)
 
 
 def session() -> None:
@@ -46,7 +52,8 @@ def session() -> None:
         get_session()
     except (ValueError, ImportError, httpx2.InvalidURL) as error:  # ImportError: SOCKS needs another package
         raise Unreachable(
-            f"The proxy of your settings cannot be used ({error}): set HTTPS_PROXY to http://host:port, or unset it."
+            f"The proxy of your settings cannot be used ({discreet(str(error))}): "
+            "set HTTPS_PROXY to http://host:port, or unset it."
         ) from error
 
 
@@ -63,7 +70,7 @@ def explain(error: Exception, repo: str) -> UserError:
         return _refusal(error, repo)
     if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
         return UserError(
-            f"The hub's address {constants.ENDPOINT!r} cannot be used: "
+            f"The hub's address {endpoint()!r} cannot be used: "
             "set HF_ENDPOINT to an address that begins with https://, or unset it."
         )
     if isinstance(error, httpx2.HTTPError):
@@ -77,7 +84,7 @@ def explain(error: Exception, repo: str) -> UserError:
 
 
 def _refusal(error: HfHubHTTPError, repo: str) -> UserError:
-    status, page = error.response.status_code, f"{constants.ENDPOINT}/{repo}"
+    status, page = error.response.status_code, f"{endpoint()}/{repo}"
     said = (error.server_message or "").strip().split("\n")[0]
     if isinstance(error, GatedRepoError):
         if get_token() is None:
@@ -116,7 +123,8 @@ def _broken_line(error: httpx2.HTTPError) -> UserError:
     causes = list(_chain(error))
     if isinstance(error, httpx2.ProxyError):
         return Unreachable(
-            f"The proxy {_proxy()} does not let Treino through to {host()} ({error}): correct HTTPS_PROXY, or unset it."
+            f"The proxy {_proxy()} does not let Treino through to {host()} ({discreet(str(error))}): "
+            "correct HTTPS_PROXY, or unset it."
         )
     through = f" through the proxy {_proxy()}" if _proxy() else ""
     if any(isinstance(cause, socket.gaierror) for cause in causes):

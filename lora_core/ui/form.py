@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LEFT_OUT = frozenset({"output_dir"})
 SUGGESTED = "pretrained_model_name_or_path"
 _BROWSE = "<!--browse-->"
-CLASHING = ("bucket_step", "prior_prompts", "target_modules", "transparent_color", "output_name")
+CLASHING = (
+    "bucket_step", "prior_prompts", "target_modules", "pretrained_model_name_or_path", "transparent_color", "output_name",
+)  # fmt: skip
 
 
 def form_html(text: Texts, suggestions: Mapping[str, str], has_browse: bool = False) -> str:

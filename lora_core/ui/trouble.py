@@ -6,6 +6,8 @@ import re
 import traceback
 from dataclasses import dataclass
 
+from lora_core.discreet import discreet
+
 _OURS = (r".*[\\/]((?:site-packages|lora_core)[\\/].*)", r".*[\\/]((?:lib[\\/]python[\d.]+|Lib)[\\/].*)")
 
 
@@ -21,7 +23,7 @@ class Trouble:
     @classmethod
     def of(cls, serial: int, what: str, error: BaseException) -> Trouble:
         """The trouble that an error is."""
-        return cls(serial, what, "".join(traceback.format_exception(error)), public(error))
+        return cls(serial, what, discreet("".join(traceback.format_exception(error))), public(error))
 
 
 def public(error: BaseException) -> str:
