@@ -19,7 +19,7 @@ from lora_core.files import WriteError, write_text_whole
 from lora_core.places import cache_folder
 
 SHIPPED = ASSETS / "counts.json"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -54,14 +54,15 @@ def _adapted(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return result
     (name,) = layer.active_adapters
     down, up = layer.lora_A[name], layer.lora_B[name]
-    hidden = _apply(down, down.weight, layer.lora_dropout[name](x))
-    # The scale goes into the small matrix: what it multiplies otherwise, forward and backward, is as large as the output.
-    adapted: Tensor = result + _apply(up, up.weight * layer.scaling[name], hidden)
+    hidden = _apply(down, layer.lora_dropout[name](x))
+    if layer.scaling[name] != 1:  # between the two, where it costs least: what comes after is as large as the output
+        hidden = hidden * layer.scaling[name]
+    adapted: Tensor = result + _apply(up, hidden)
     return adapted
 
 
-def _apply(layer: nn.Linear | nn.Conv2d, weight: Tensor, x: Tensor) -> Tensor:
-    weight = weight.to(x.dtype)
+def _apply(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    weight = layer.weight.to(x.dtype)
     return layer._conv_forward(x, weight, None) if isinstance(layer, nn.Conv2d) else F.linear(x, weight)
 
 
