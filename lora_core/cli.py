@@ -376,7 +376,7 @@ def _report(failure: BaseException, verbose: bool) -> None:
         _complain(known)
         return
     more = "" if verbose else " More with --verbose."
-    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {discreet(str(failure))}.{more}")
+    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {failure}.{more}")
 
 
 def _all_of(problems: list[str]) -> UserError:
@@ -387,4 +387,4 @@ def _complain(text: str) -> None:
     team = Team.here()
     who = "treino" if team.size == 1 else f"treino, {team}"
     with contextlib.suppress(OSError, ValueError):
-        print(f"{who}: {text}", file=sys.stderr, flush=True)
+        print(f"{who}: {discreet(text)}", file=sys.stderr, flush=True)

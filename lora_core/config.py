@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lora_core.discreet import discreet
+from lora_core.discreet import holds_secret
 from lora_core.errors import UserError
 from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
 
@@ -212,8 +212,7 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         problems.append(Problem("prior_prompts", "prior_pictures is set, so name at least one prompt to keep"))
     if not config.target_modules and not config.train_text_encoder:
         problems.append(Problem("target_modules", "there is nothing to train; name at least one kind of layer"))
-    address = config.pretrained_model_name_or_path
-    if "://" in address and discreet(address) != address:
+    if holds_secret(config.pretrained_model_name_or_path):
         what = "the address holds a password or token, which would be kept; give owner/name, and log in with `hf auth login`"
         problems.append(Problem("pretrained_model_name_or_path", what))
     colour = config.transparent_color

@@ -29,7 +29,7 @@ from lora_core import files, hub_transfer, windows
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.hub_choice import HALF, INDEX, PARTS, Choice, Variant, choose, single_files
-from lora_core.hub_errors import NotAHub, Unreachable, explain, host, session
+from lora_core.hub_errors import NotAHub, Unreachable, endpoint, explain, host, session
 from lora_core.hub_transfer import Meter, RemoteFile, Target
 
 # No reports about the people who train. The library reads these two when it is imported, and asks them when it acts;
@@ -296,7 +296,7 @@ def _url(repo: str, path: str, target: Target) -> str:
 def _plain_id(name: str) -> tuple[str, str | None]:
     """The id in an address of the hub (or an hf:// one), and what of the address is passed over."""
     try:
-        uri = parse_hf_uri(name.strip(), endpoint=constants.ENDPOINT)
+        uri = parse_hf_uri(name.strip(), endpoint=endpoint())
     except HfUriError:
         return name, None
     if uri.type != "model":

@@ -158,10 +158,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _proxy() -> str:
     """Host and port of the proxy in use; never its user and password. Empty: none."""
-    parts = urlsplit(constants.ENDPOINT)
+    parts = urlsplit(endpoint())
     proxies = urllib.request.getproxies()
     address = proxies.get(parts.scheme or "https") or proxies.get("all", "")
     if not address or urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
-    there = urlsplit(address if "://" in address else f"//{address}")
+    there = urlsplit(discreet(address if "://" in address else f"//{address}"))
     return f"{there.hostname}:{there.port}" if there.port else str(there.hostname)

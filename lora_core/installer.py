@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from lora_core.discreet import discreet
 from lora_core.environment import SetupError
 
 INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off")
@@ -111,6 +112,7 @@ def run(command: Sequence[str], log: Path, lock: int, say: Callable[[str], objec
         record.write(f"$ {subprocess.list2cmdline(command)}\n")
         try:
             for line in _lines(process.stdout, lambda: say(f"    still busy after {time.monotonic() - began:.0f} s")):
+                line = discreet(line)  # pip hides the passwords of addresses, but not in those it cannot read
                 printed.append(line)
                 record.write(line)
                 record.flush()

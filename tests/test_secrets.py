@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import close_session, constants
 
-from lora_core import hub_transfer
+from lora_core import cli, files, hub_transfer, installer
 from lora_core.config import TrainConfig
 from lora_core.discreet import discreet
+from lora_core.environment import SetupError
+from lora_core.errors import UserError
 from lora_core.events import Event
+from lora_core.export import CANCEL, Sidecar, export_lora
+from lora_core.hub import fetch
 from lora_core.settings import ConfigError
 from lora_core.terminal import Terminal
+from lora_core.ui import door, instance
 from lora_core.ui.report import report
 from lora_core.ui.trouble import Trouble
 from tests.e2e.conftest import start_window
@@ -30,6 +40,8 @@ ROOT = Path(__file__).parent.parent
 PASSWORD, TOKEN, FILED = "geheim-und-lang", "hf_AbCdEfGhIjKlMnOp", "hf_QrStUvWxYz123456"
 SECRETS = (PASSWORD, TOKEN, FILED)
 ID = "painter/tiny-sd"
+# Passwords whose letters belong encoded in an address, as people write them nevertheless.
+ODD = [f"gehe{odd}imnis" for odd in ("@", "/", "#", "?", ":", "'", '"', " ", "[", "\\", "%2F")]
 
 
 @pytest.fixture
@@ -116,10 +128,45 @@ def test_no_refusal_of_the_hub_tells_a_secret(
     assert leaks(*(report(trouble, None, private) for private in (True, False))) == []
 
 
-def test_a_finished_run_holds_none(hub: HubServer, tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
-    config = config_for(tiny_sd1, pictures, tmp_path / "out", max_train_steps=2, save_steps=2, sample_count=1)
-    error, told = trained(config)
-    assert error is None and leaks(tmp_path / "out", told) == []
+def test_a_finished_run_of_a_model_from_the_hub_holds_none(
+    hub: HubServer, tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
+    model = {path.relative_to(tiny_sd1).as_posix(): path.read_bytes() for path in tiny_sd1.rglob("*") if path.is_file()}
+    hub.repos[ID] = Repo(model)
+    out, webui = tmp_path / "out", tmp_path / "webui" / "models" / "Lora"
+    error, told = trained(config_for(ID, pictures, out, max_train_steps=2, save_steps=2, sample_count=1))
+    assert error is None and leaks(told) == []
+    webui.mkdir(parents=True)
+    exported = export_lora(out / "pytorch_lora_weights.safetensors", webui, "mine", CANCEL, Sidecar())
+    assert exported.lora.is_file()
+    (tmp_path / "home" / "token").unlink()  # where it belongs
+    assert leaks(tmp_path) == []
+    elsewhere = [request for request in hub.requests if request.path.startswith("/cdn/")]
+    assert elsewhere and not any(request.token for request in elsewhere), "the hub's own login goes to the hub alone"
+
+
+def told_of_refusal() -> str:
+    """What is said, and kept, when the model is asked for."""
+    close_session()
+    with pytest.raises(UserError) as refused:
+        fetch(ID, lambda event: None)
+    return str(refused.value) + discreet("".join(traceback.format_exception(refused.value)))
+
+
+@pytest.mark.parametrize("password", ODD)
+def test_passwords_with_odd_letters_are_not_told(password: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    address = f"http://anna:{password}@127.0.0.1:9"
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    use_endpoint(address, monkeypatch)
+    told = told_of_refusal()
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.test")
+    use_endpoint("https://hub.test", monkeypatch)
+    for proxy in (address, address.removeprefix("http://"), address.replace("http", "what")):
+        monkeypatch.setenv("https_proxy", proxy)
+        told += told_of_refusal()
+    assert not [part for part in ("gehe", "imnis", "anna") if part in told], told
 
 
 def test_an_unforeseen_error_tells_none(
@@ -134,17 +181,52 @@ def test_an_unforeseen_error_tells_none(
     assert leaks(tmp_path / "out", told.replace(str(error), "")) == []
 
 
-@pytest.mark.parametrize("address", [f"https://anna:{PASSWORD}@mirror/{ID}", f"https://mirror/{ID}?token={TOKEN}"])
-def test_a_base_model_with_a_secret_in_it_is_refused(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https://anna:{PASSWORD}@mirror/{ID}",
+        f"https://anna:ge/{PASSWORD}@mirror/{ID}",
+        f"https://mirror/{ID}?token={TOKEN}",
+        f"huggingface.co/{ID}?download=true&token={PASSWORD}",
+        f"https://huggingface.co/{ID}#access_token={PASSWORD}",
+        f"hf://{TOKEN}@{ID}",
+    ],
+)
+def test_a_base_model_with_a_secret_in_it_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="hf auth login") as refused:
-        TrainConfig.of({"pretrained_model_name_or_path": address, "output_dir": str(tmp_path)})
+        TrainConfig.of({"pretrained_model_name_or_path": address})
     assert leaks(str(refused.value)) == []
+
+
+def test_a_base_model_without_one_is_not(tmp_path: Path) -> None:
+    for name in (f"https://huggingface.co/{ID}/tree/main?x=1", f"hf://{ID}@main", str(tmp_path / "hf_downloads1 a@b")):
+        TrainConfig.of({"pretrained_model_name_or_path": name})
+
+
+def test_the_terminal_does_not_quote_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    address = f"https://anna:{PASSWORD}@mirror/{ID}?token={TOKEN}"
     words = ["--pretrained_model_name_or_path", address, "--train_data_dir", str(tmp_path), "--verbose"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "treino.py"), *words], capture_output=True, text=True, encoding="utf-8", timeout=200
     )
-    assert done.returncode == 2 and leaks(done.stdout + done.stderr) == []
-    TrainConfig.of({"pretrained_model_name_or_path": f"https://huggingface.co/{ID}/tree/main?x=1"})
+    assert done.returncode == 2 and done.stderr and leaks(done.stdout + done.stderr) == []
+    assert cli.main(["info", address]) == 2
+    said = capfd.readouterr()
+    assert said.err.count("treino: ") == 1 and leaks(said.out + said.err) == []
+
+
+def test_the_set_up_s_log_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", f"http://anna:ge/{PASSWORD}@127.0.0.1:9")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"https://one.test/simple https://anna:ge#{PASSWORD}@two.test/simple")
+    script = (
+        "import os; print('Looking in indexes:', os.environ['PIP_EXTRA_INDEX_URL']);"
+        "raise SystemExit('InvalidURL: Failed to parse: ' + os.environ['https_proxy'])"
+    )
+    with open(tmp_path / "lock", "wb") as lock, pytest.raises(SetupError) as told:
+        installer.run([sys.executable, "-c", script], tmp_path / "pip.log", lock.fileno(), print)
+    log = (tmp_path / "pip.log").read_text(encoding="utf-8")
+    assert "https://one.test/simple https://two.test/simple" in log and "parse: http://127.0.0.1:9" in str(told.value)
+    assert leaks(log + str(told.value)) == []
 
 
 def test_the_window_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,17 +234,66 @@ def test_the_window_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     window = start_window(tmp_path, "--listen", "0.0.0.0")
     try:
-        local = window.url.replace("0.0.0.0", "127.0.0.1")
-        said = "".join(ask(local, "GET", path).body.decode("utf-8", "replace") for path in ("/", "/en/", "/who", "/ping"))
-        given = ask(local, "POST", "/login", b"password=wrong", {"Content-Type": "application/x-www-form-urlencoded"})
+        note = window.home / "running.json"
+        proof = json.loads(note.read_text(encoding="utf-8"))["secret"]
+        local, form = window.url.replace("0.0.0.0", "127.0.0.1"), {"Content-Type": "application/x-www-form-urlencoded"}
+        answers = [ask(local, "GET", path) for path in ("/", "/en/", "/who?challenge=1", "/ping")]
+        answers.append(ask(local, "POST", "/login", b"password=wrong", form))
+        entered = ask(local, "POST", "/login", f"password={PASSWORD}".encode(), form)
+        cookie = entered.headers["set-cookie"].split(";")[0]
+        answers += [ask(local, "GET", path, headers={"Cookie": cookie}) for path in ("/ping", "/en/", "/en/config")]
+        assert [answer.status for answer in answers[-3:]] == [200] * 3
+        assert os.name == "nt" or note.stat().st_mode & 0o077 == 0
     finally:
         window.stop()
-    assert leaks(tmp_path, said + given.body.decode("utf-8", "replace")) == []
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and "secret" in path.name.lower()]
-    if os.name != "nt":
-        assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
+    said = "".join(f"{answer.headers}{answer.body.decode('utf-8', 'replace')}" for answer in answers)
+    assert leaks(tmp_path, said) == [] and proof not in said
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert proof.encode() not in kept and cookie.partition("=")[2].encode() not in kept
 
 
-def test_what_is_no_secret_stays() -> None:
-    plain = "C:\\Users\\anna@home, a@b, https://mirror/x?page=2, hf_hub, //server/share, token ids, key=1"
+def test_the_window_s_own_secret_is_never_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, move = [], files.replace_with_retry
+
+    def watch(src: Path, dst: Path) -> None:
+        modes.append(src.stat().st_mode & 0o777)
+        move(src, dst)
+
+    monkeypatch.setattr(files, "replace_with_retry", watch)
+    instance.note(tmp_path, instance.Running("http://127.0.0.1:1/", os.getpid(), "s" * 64))
+    assert (tmp_path / "running.json").is_file() and (os.name == "nt" or modes == [0o600])
+
+
+def test_a_window_that_cannot_start_tells_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+    class Broken:
+        @property
+        def uploads(self) -> Path:
+            raise ValueError(f"{TOKEN} at https://anna:{PASSWORD}@mirror")
+
+    app: Any = Broken()
+    server = door.Server(app, door.parse(["--no-window"]), "", instance.Running("", 0, ""))
+    with socket.socket() as listener:
+        server.serve(listener)
+    said = capfd.readouterr().err
+    assert "Traceback" in said and leaks(said) == []
+
+
+def test_headers_and_lone_tokens_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{PASSWORD}@proxy:8080")
+    monkeypatch.setenv("HF_ENDPOINT", "https://anna:p%40ss@mirror")
+    basic = base64.b64encode(b"anna:p@ss").decode()
+    said = f"b'Bearer {FILED[3:]}', Basic {basic}, {PASSWORD}, https://{FILED}@mirror, ('{PASSWORD}', '')"
+    assert discreet(said) == "b'Bearer …', Basic …, …, https://mirror, ('…', '')"
+
+
+def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://host:8080")
+    plain = (
+        "C:\\Users\\anna@home, a@b, https://mirror/x?page=2, https://mirror:8443/a@b, hf_hub, //server/share, token ids, "
+        "key=1, Basic settings, Bearer of news, 'x', invalid literal for int() with base 10: '3.5'"
+    )
     assert discreet(plain) == plain

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from lora_core.cli import stop_signals
 from lora_core.errors import UserError
 from lora_core.ui import instance
 from lora_core.ui.texts import LANGUAGES
+from lora_core.ui.trouble import tell_terminal
 
 if TYPE_CHECKING:
     from lora_core.ui.app import App
@@ -162,9 +162,9 @@ class Server:
             if self.asked.window:
                 threading.Thread(target=self._show, name="show", daemon=True).start()
             self._server.run(sockets=[listener])
-        except BaseException:  # noqa: BLE001  a thread's last word; the exit code tells of it
+        except BaseException as error:  # noqa: BLE001  a thread's last word; the exit code tells of it
             self._failed = True
-            traceback.print_exc()
+            tell_terminal(error)
 
     def _show(self) -> None:
         while not self._server.started:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_core.files import WriteError, write_text_whole
+from lora_core.files import WriteError, whole_file
 
 _FILE = "running.json"
 _STARTING_S = 120  # a window that was started a moment ago listens already, and answers once it is built
@@ -64,8 +64,10 @@ def note(home: Path, running: Running) -> None:
     """Write down where the window runs; where that cannot be written, a second start opens a window of its own."""
     with contextlib.suppress(OSError, WriteError):
         home.mkdir(parents=True, exist_ok=True)
-        write_text_whole(home / _FILE, json.dumps(asdict(running)))
-        (home / _FILE).chmod(0o600)
+        (home / _FILE).unlink(missing_ok=True)  # a file keeps its mode when it is replaced
+        with whole_file(home / _FILE) as temporary:
+            temporary.touch(0o600)  # before there is anything to read in it
+            temporary.write_text(json.dumps(asdict(running)), encoding="utf-8")
 
 
 def forget(home: Path) -> None:

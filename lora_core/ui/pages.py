@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import secrets
-import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from html import escape
@@ -25,6 +24,7 @@ from lora_core.ui.guard import LARGEST_UPLOAD, policy
 from lora_core.ui.streams import Streams
 from lora_core.ui.texts import LANGUAGES, Texts
 from lora_core.ui.theme import THEME
+from lora_core.ui.trouble import tell_terminal
 
 _WAIT_S = 8.0  # for a page to be shown before the rest is built and loaded, where nobody looks
 # Gradio looks for events every millisecond, outside of Windows: a tenth of a core for each page that waits, taken from
@@ -84,8 +84,8 @@ class Pages:
                     app = await run_in_threadpool(asyncio.run, self._build(name))
                     await stack.enter_async_context(app.router.lifespan_context(app))
                     language.app = Streams(app)
-                except Exception:  # noqa: BLE001  told in the terminal; the other language may do
-                    traceback.print_exc()
+                except Exception as error:  # noqa: BLE001  told in the terminal; the other language may do
+                    tell_terminal(error)
                 language.ready.set()
             self.app.load_core()
             await self._stop.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class Trouble:
     def of(cls, serial: int, what: str, error: BaseException) -> Trouble:
         """The trouble that an error is."""
         return cls(serial, what, discreet("".join(traceback.format_exception(error))), public(error))
+
+
+def tell_terminal(error: BaseException) -> None:
+    """Where no page can show it."""
+    print(discreet("".join(traceback.format_exception(error))), end="", file=sys.stderr, flush=True)
 
 
 def public(error: BaseException) -> str:
