@@ -137,6 +137,8 @@ def open_folder(folder: Path, stem: str, variant: str | None) -> Weights:
         return open_weights(folder / f"{stem}{dotted}.safetensors")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
+            raise ValueError("names that lead out of the folder")
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
         raise UserError(f"{index} is damaged: it does not list the files of the weights. {headers.AGAIN}") from cause
     return _Shards([open_weights(folder / name) for name in names])

@@ -91,6 +91,19 @@ def test_a_component_in_several_files(tmp_path: Path, tiny_sd1: Path) -> None:
         open_folder(tmp_path, "diffusion_pytorch_model", "fp16")
 
 
+@pytest.mark.parametrize("name", ["../secret.safetensors", "{outside}", "a/../../secret.safetensors", 5, None, "..", ""])
+def test_a_list_of_files_leads_nowhere_else(name: object, tmp_path: Path, file: Path) -> None:
+    """A model from anywhere may list what it likes."""
+    outside, folder = tmp_path / "secret.safetensors", tmp_path / "unet"
+    file.rename(outside)
+    (folder / "a").mkdir(parents=True)
+    listed = str(outside) if name == "{outside}" else name
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"weight": listed, "bias": "a.safetensors"}}), encoding="utf-8")
+    with pytest.raises(UserError, match="does not list the files"):
+        open_folder(folder, "diffusion_pytorch_model", None)
+
+
 LEAN = """
 import json, sys
 from pathlib import Path
