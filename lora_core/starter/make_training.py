@@ -4,8 +4,8 @@
 
 The word for it is "ampulheta", Portuguese for hourglass: the model knows no such word either. Four colours of the
 figure stand on three backgrounds each: with a colour of its own on every background, a LoRA learned the pairs by heart
-and painted backgrounds that nobody asked for. All stand nearly upright: twelve pictures are too few to tell a tilt of
-eight degrees from the shape, and what was learned of them was lopsided (tests/benchmarks/LOG.md).
+and painted backgrounds that nobody asked for. All stand upright, as hourglasses do: twelve pictures are too few
+to tell a tilt of eight degrees from the shape, and what was learned of them was lopsided (tests/benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ TRIGGER_WORD = "ampulheta"
 FOLDER = Path(__file__).parents[2] / "Training"
 SEED = 12
 JPEG_QUALITY = 95
-TILT = 3.0  # degrees, either way
 SQUARE, WIDE, TALL = (512, 512), (640, 400), (400, 640)
 
 
@@ -67,7 +66,6 @@ def drawings() -> list[tuple[Sheet, Scene, Picture]]:
             sheet.background,
             centre=(0.5 + float(dx), 0.5 + float(dy)),
             radius=float(rng.uniform(0.36, 0.41)),
-            angle=float(rng.uniform(-TILT, TILT)),
         )
         made.append((sheet, scene, draw(scene, *sheet.size, rng=rng)))
     return made
