@@ -50,4 +50,5 @@ def _logins() -> Iterator[str]:
         if _ADDRESSES.fullmatch(name):
             addresses = value.split() if name.upper().startswith("PIP_") else [value]
             found = (address.rpartition("@")[0] for address in addresses)
-            yield from (login for each in found if (login := each.rpartition("://" if "://" in each else "//")[2]))
+            logins = (each.rpartition("://" if "://" in each else "//")[2] for each in found)
+            yield from (login for login in logins if login)

@@ -364,7 +364,9 @@ def test_old_pythons_can_read_far_enough_to_be_told() -> None:
         ast.parse((ROOT / name).read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
-READ_BY_OLD_PYTHONS = ("__init__", "bootstrap", "environment", "errors", "installer", "requirements", "torch_build")
+READ_BY_OLD_PYTHONS = (
+    "__init__", "bootstrap", "discreet", "environment", "errors", "installer", "requirements", "torch_build",
+)  # fmt: skip
 
 
 def test_the_set_up_needs_nothing_but_the_standard_library() -> None:
