@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lora_core.ui import streams
 from tests.e2e.conftest import Window, start_window
+from tests.event_loop import in_a_loop
 from tests.web_page import WebPage
 
 EVENTS = 8
@@ -71,7 +72,7 @@ def test_no_event_is_lost_when_a_stream_ends(window: Window) -> None:
                 await asyncio.sleep(BUSY_S / 4)
             await asyncio.gather(*client.tasks)
 
-    asyncio.run(talk())
+    in_a_loop(talk())
     page.close()
 
 
@@ -119,6 +120,6 @@ def test_an_answer_waits_only_where_its_own_stream_has_just_ended(
 
     app = streams.Streams(Played())
     monkeypatch.setattr(streams.asyncio, "sleep", sleep)
-    answer = asyncio.run(both())
+    answer = in_a_loop(both())
     assert [message["type"] for message in answer] == ["http.response.start", "http.response.body"]
     assert len(waits) == is_held and all(0 < wait <= streams.HEARD_S for wait in waits)
