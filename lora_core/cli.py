@@ -15,7 +15,6 @@ import signal
 import sys
 import textwrap
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from lora_core import __version__, flags, windows
 from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
-from lora_core.discreet import discreet
+from lora_core.discreet import discreet, traceback_of
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished
 from lora_core.run import Run
@@ -371,7 +370,7 @@ def _preset_list() -> str:
 
 def _report(failure: BaseException, verbose: bool) -> None:
     if verbose:
-        print(discreet("".join(traceback.format_exception(failure))), end="", file=sys.stderr)
+        print(traceback_of(failure), end="", file=sys.stderr)
     if known := windows.page_file_failure(failure):
         _complain(known)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from urllib.parse import unquote
 
@@ -37,6 +38,11 @@ def discreet(text: str) -> str:
     for secret in (secret for secret in secrets if len(secret) >= _LEAST):
         text = text.replace(secret, _HIDDEN)
     return text
+
+
+def traceback_of(error: BaseException) -> str:
+    """All that led to an error, in lines."""
+    return discreet("".join(traceback.format_exception(error)))
 
 
 def holds_secret(model: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from lora_core import base_models, checkpoint, estimate_speed, lock, results, store, windows
 from lora_core.awake import awake
 from lora_core.config import TrainConfig
-from lora_core.discreet import discreet
+from lora_core.discreet import discreet, traceback_of
 from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
 from lora_core.failures import explain
@@ -112,8 +111,7 @@ class Job:
             self.state = "finished"
         except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
             self.error = error = _in_words(error)
-            told, details = explain(error, self.config), "".join(traceback.format_exception(error))
-            self._emit(Failed(discreet(told), discreet(details)))
+            self._emit(Failed(discreet(explain(error, self.config)), traceback_of(error)))
             _let_go(error)
             self.state = "failed"
         finally:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lora_core.families import Frame
 
-LEAST = 4  # pictures of a part: with fewer, a part costs nearly as much as the whole
+LEAST = 4  # pictures of a part: with fewer, what a part costs whatever its size outweighs them
 T = TypeVar("T")
 
 
@@ -53,17 +53,15 @@ class Lanes:
     def parts(self, lessons: Sequence[Lesson]) -> list[Lesson]:
         """The lessons as they are to be computed, the pictures in the same order.
 
-        Side by side, lessons of one size are joined first: on a processor small batches cost nearly as much as large
-        ones. Alone they stay apart, because two at once take twice the memory.
+        Side by side, lessons of one size are joined first, for each part costs something whatever its size. Alone they
+        stay apart, because two at once take twice the memory.
         """
         if self.count == 1:
             return list(lessons)
         parts = []
         for _, alike in groupby(lessons, lambda lesson: lesson.noisy_latents_BCHW.shape[1:]):
             joined = _joined(list(alike))
-            lanes = max(1, min(self.count, len(joined) // LEAST))
-            edges = [len(joined) * lane // lanes for lane in range(lanes + 1)]
-            parts += [joined.part(start, end) for start, end in pairwise(edges)]
+            parts += [joined.part(start, end) for start, end in _shares(len(joined), self.count)]
         return parts
 
     def each(self, function: Callable[[Lesson], T], parts: Sequence[Lesson]) -> list[T]:
@@ -106,16 +104,13 @@ def divided(unet: Any, count: int) -> Iterator[None]:
     whole = unet.forward
 
     def forward(sample: Tensor, *arguments: Any, **named: Any) -> tuple[Tensor]:
-        parts = max(1, min(count, len(sample) // LEAST))
-        edges = [len(sample) * part // parts for part in range(parts + 1)]
-
         @torch.no_grad()
         def answer(edge: tuple[int, int]) -> Tensor:
             found = [_cut(value, len(sample), *edge) for value in (sample, *arguments)]
             answered: Tensor = whole(*found, **_cut(named, len(sample), *edge))[0]
             return answered
 
-        return (torch.cat(list(pool.map(answer, pairwise(edges)))),)
+        return (torch.cat(list(pool.map(answer, _shares(len(sample), count)))),)
 
     with ThreadPoolExecutor(count, "lane") as pool:
         unet.forward = forward
@@ -123,6 +118,12 @@ def divided(unet: Any, count: int) -> Iterator[None]:
             yield
         finally:
             unet.forward = whole
+
+
+def _shares(pictures: int, count: int) -> list[tuple[int, int]]:
+    """Start and end of up to `count` parts, as equal as can be, none below LEAST unless it is the only one."""
+    parts = max(1, min(count, pictures // LEAST))
+    return list(pairwise(pictures * part // parts for part in range(parts + 1)))
 
 
 def _cut(value: Any, batch: int, start: int, end: int) -> Any:

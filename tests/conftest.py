@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
+
+from tests import heed_ctrl_c
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 # Sums differ in their last bits with the number of threads; one is also the fastest for models as small as ours.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What a shell starts in the background ignores Ctrl-C, and so would the programs that are started and stopped here.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+heed_ctrl_c()
 
 
 # Of these a minute or more is spent in one file. Begun last, one worker would wait for the other at the end.

@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from lora_core.discreet import discreet
+from lora_core.discreet import traceback_of
 
 _OURS = (r".*[\\/]((?:site-packages|lora_core)[\\/].*)", r".*[\\/]((?:lib[\\/]python[\d.]+|Lib)[\\/].*)")
 
@@ -24,12 +24,12 @@ class Trouble:
     @classmethod
     def of(cls, serial: int, what: str, error: BaseException) -> Trouble:
         """The trouble that an error is."""
-        return cls(serial, what, discreet("".join(traceback.format_exception(error))), public(error))
+        return cls(serial, what, traceback_of(error), public(error))
 
 
 def tell_terminal(error: BaseException) -> None:
     """Where no page can show it."""
-    print(discreet("".join(traceback.format_exception(error))), end="", file=sys.stderr, flush=True)
+    print(traceback_of(error), end="", file=sys.stderr, flush=True)
 
 
 def public(error: BaseException) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import statistics
 import sys
 import tempfile
@@ -177,8 +176,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--minutes", type=float, default=0.0, help="stop then; 0 never does")
     given = parser.parse_args(argv)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; the window is ended by Ctrl-C
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="treino-soak-") as folder:
         found = soak(given.steps, Path(folder), given.minutes)
     print(f"soak: {found.line()}")

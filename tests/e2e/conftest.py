@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from lora_core.ui.instance import browsers
+from tests import heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -57,6 +58,7 @@ class Window:
 
 def start_window(folder: Path, *arguments: str) -> Window:
     """Start the window with everything it remembers, caches and writes below `folder`."""
+    heed_ctrl_c()  # that is how it is stopped
     home = folder / "config"
     environment = {
         **os.environ,
@@ -143,8 +145,8 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
     yield open_one
     for context in contexts:
         context.close()
-    log = (window.home.parents[1] / "window.log").read_text(encoding="utf-8", errors="replace")
-    assert not wrong, "\n".join([*wrong, "The window said:", log[-8000:]])
+    log = window.home.parents[1] / "window.log"
+    assert not wrong, "\n".join([*wrong, "The window said:", log.read_text(encoding="utf-8", errors="replace")[-8000:]])
 
 
 def settled(shown: Locator) -> Locator:
