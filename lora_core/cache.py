@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,7 @@ class Prompts:
 
     def __init__(self, model: BaseModel, device: torch.device, live: bool):
         self.model, self.device, self.live = model, device, live
+        self.encode_text: Callable[[dict[str, Tensor]], Conditioning] = partial(model.family.encode_text, model)
         self.known: dict[str, Conditioning] = {}
 
     def prepare(self, captions: Iterable[str], emit: Emit) -> None:
@@ -266,7 +268,7 @@ class Prompts:
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """Conditioning from the text encoders as they stand."""
-        return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions))
+        return self.encode_text(self.model.family.tokenize(self.model, captions))
 
     def base(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning from the base model's own text encoders; unknown captions are encoded and remembered."""

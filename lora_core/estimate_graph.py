@@ -66,7 +66,7 @@ def step_count(shapes: Shapes, config: TrainConfig, number_bytes: int) -> StepCo
     conditioning = conditioning_of(session.model, BATCH)
     latents = torch.empty(latent_shape(shapes, BATCH, SIDE * SIDE_UNIT), device=META)
     with counting(drawn), torch.no_grad():
-        session.model.family.predict(session.model.unet, latents, torch.empty(BATCH, device=META), conditioning)
+        session.predict(latents, torch.empty(BATCH, device=META), conditioning)
     trained = list(session.parameters.values())
     frozen = [p for p in session.model.unet.parameters() if not p.requires_grad]
     return StepCount(
@@ -170,7 +170,8 @@ def session_of(
         training=[Example("", ((mean_CHW, torch.ones_like(mean_CHW)),), frame)], held_out=[], prior=prior,
         parameters=lora.named_parameters(model),
         optimizer=_optimizer(model, config, device),
-        scaler=torch.amp.GradScaler("cpu", enabled=False), meter=Meter(_nobody, 1, 1, torch.device("cpu")), team=Team(),
+        scaler=torch.amp.GradScaler("cpu", enabled=False), meter=Meter(_nobody, 1, 1, torch.device("cpu")),
+        predict=model.predict, team=Team(),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any, TypeVar
 
@@ -68,8 +69,12 @@ class Lanes:
         """What the function makes of each part, at the same time where there are several lanes."""
         if self.count == 1 or len(parts) == 1:
             return [function(part) for part in parts]
-        with ThreadPoolExecutor(self.count, "lane") as pool:
-            return list(pool.map(function, parts))
+        return list(self._threads.map(function, parts))
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        """The same for every step, for new ones would take their first memory anew each time; they end with the lanes."""
+        return ThreadPoolExecutor(self.count, "lane")
 
     def learn(
         self, loss_of: Callable[[Lesson], Tensor], lessons: Sequence[Lesson], trained: Sequence[torch.nn.Parameter],

@@ -89,12 +89,17 @@ def extract(model: BaseModel) -> Lora:
 @contextmanager
 def disabled(model: BaseModel) -> Iterator[None]:
     """Within the block the base model answers as if it had no adapters."""
-    layers = [m for module in model.adapted().values() for m in module.modules() if isinstance(m, BaseTunerLayer)]
-    _enable(layers, False)
+    adapters = layers(model)
+    _enable(adapters, False)
     try:
         yield
     finally:
-        _enable(layers, True)
+        _enable(adapters, True)
+
+
+def layers(model: BaseModel) -> list[Any]:
+    """The adapted layers, the UNet's first."""
+    return [m for module in model.adapted().values() for m in module.modules() if isinstance(m, BaseTunerLayer)]
 
 
 def _enable(layers: list[Any], enabled: bool) -> None:

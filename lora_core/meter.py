@@ -15,6 +15,7 @@ from lora_core.precision import used_bytes
 from lora_core.spill import Spill, card
 
 READ_EVERY_S = 0.5
+WARM_UP_S = 5.0  # what a first step may take longer than the others
 
 
 class Diverged(RuntimeError):
@@ -76,8 +77,8 @@ class Meter:
         return len(laps) / sum(laps) if laps and sum(laps) else 0.0
 
     def eta(self, step: int) -> float:
-        """Seconds to the end, or -1 when no step has been timed."""
-        if not self.speed():
+        """Seconds to the end, or -1 when no step has been timed but a short first one, which mostly was warming up."""
+        if not self.speed() or (len(self.laps) == 1 and self.laps[0] < WARM_UP_S):
             return -1.0
         saves = math.ceil(self.total / self.save_every) - step // self.save_every
         pause = sum(self.pauses) / len(self.pauses) if self.pauses else 0.0

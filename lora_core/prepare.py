@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lora_core import base_models, eight_bit, estimate_speed, lora, memory, optim, precision, spill
+from lora_core import base_models, eight_bit, estimate_speed, lora, memory, optim, precision, recorded, spill
 from lora_core.base_models import fingerprint
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
@@ -15,7 +15,7 @@ from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.estimate_shapes import of_model
 from lora_core.events import Emit, Warned
-from lora_core.families import BaseModel
+from lora_core.families import BaseModel, Predict
 from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.prior import draw_prior, prior_wishes
@@ -76,13 +76,19 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         model.unet.enable_gradient_checkpointing()
     for module in model.adapted().values():
         module.train()
+    lanes = precision.lanes(model.unet, config, compute.device, team)
+    predict: Predict = model.predict
+    if recorded.can_record(config, lanes):
+        predict = recorded.predict(model, emit)
+        if prompts.live:
+            prompts.encode_text = recorded.encode_text(model, emit)
     return Session(
         config=config, plan=plan, compute=compute, model=model, prompts=prompts, training=training, held_out=held_out,
         prior=prior, parameters=lora.named_parameters(model),
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=_meter(model, config, plan, compute, emit), team=team,
-        lanes=precision.lanes(model.unet, config, compute.device, team),
+        lanes=lanes, predict=predict,
     )  # fmt: skip
 
 

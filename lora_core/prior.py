@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lora_core import diffusion, lora
 from lora_core.base_models import fingerprint
-from lora_core.cache import Prompts
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
 from lora_core.families import BaseModel, Frame, whole_frame
-from lora_core.lanes import Lanes, Lesson
+from lora_core.lanes import Lesson
 from lora_core.sample import Wish, draw_latents
 from lora_core.store import stored
+
+if TYPE_CHECKING:
+    from lora_core.train import Session
 
 
 @dataclass(frozen=True)
@@ -63,26 +66,26 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
     return [Prior(wish.prompt, latents, frame) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
 
 
-def prior_lesson(
-    model: BaseModel, prompts: Prompts, prior: list[Prior], count: int, weight: float, rng: torch.Generator,
-    lanes: Lanes,
-) -> Lesson:  # fmt: skip
-    """`count` of the prior's pictures, to be answered with the adapters on as with them off."""
-    device = model.device
-    chosen = [prior[i] for i in torch.randint(len(prior), (count,), generator=rng).tolist()]
+def prior_lesson(session: Session, count: int, rng: torch.Generator) -> Lesson:
+    """`count` of the prior's pictures, to be answered with the adapters on as with them off.
+
+    As it comes every `prior_every` steps only, it weighs that much more.
+    """
+    model, config, device = session.model, session.config, session.model.device
+    chosen = [session.prior[i] for i in torch.randint(len(session.prior), (count,), generator=rng).tolist()]
     latents_BCHW = torch.stack([p.latents_CHW for p in chosen]).to(device)
     timesteps_B = torch.randint(len(model.scheduler.alphas_cumprod), (count,), generator=rng)
     abar_B = model.scheduler.alphas_cumprod[timesteps_B].to(device)
     noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
     captions, frames = tuple(p.prompt for p in chosen), tuple(p.frame for p in chosen)
-    weight_B = torch.full((count,), weight / count, device=device)
+    weight_B = torch.full((count,), config.prior_every * config.prior_loss_weight / count, device=device)
     question = Lesson(noisy_latents, timesteps_B.to(device), captions, frames, torch.empty_like(noisy_latents), weight_B)
 
     @torch.no_grad()
     def answer(part: Lesson) -> Tensor:
-        conditioning = prompts.base(part.captions, part.frames)
-        return model.family.predict(model.unet, part.noisy_latents_BCHW, part.timesteps_B, conditioning)
+        conditioning = session.prompts.base(part.captions, part.frames)
+        return session.predict(part.noisy_latents_BCHW, part.timesteps_B, conditioning)
 
     with lora.disabled(model):
-        target = torch.cat(lanes.each(answer, lanes.parts([question])))
+        target = torch.cat(session.lanes.each(answer, session.lanes.parts([question])))
     return replace(question, target_BCHW=target)

@@ -19,7 +19,7 @@ from lora_core import diffusion, optim
 from lora_core.cache import Example, Prompts
 from lora_core.captioning import caption_for_step
 from lora_core.config import TrainConfig
-from lora_core.families import BaseModel
+from lora_core.families import BaseModel, Predict
 from lora_core.lanes import Lanes, Lesson
 from lora_core.meter import Meter
 from lora_core.plan import Plan
@@ -44,6 +44,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     meter: Meter
+    predict: Predict
     team: Team = field(default_factory=Team)
     lanes: Lanes = field(default_factory=Lanes)
     started_at: float = field(default_factory=time.time)  # Unix seconds
@@ -114,8 +115,7 @@ def optimizer_step(session: Session) -> Tensor:
         chosen = session.plan.batch(config, session.step * config.gradient_accumulation_steps + micro)
         lessons = [denoising_lesson(session, [session.training[i] for i in chosen], rng)]
         if session.prior and session.step % config.prior_every == 0:
-            model, prompts, weight = session.model, session.prompts, config.prior_every * config.prior_loss_weight
-            lessons.append(prior_lesson(model, prompts, session.prior, len(chosen), weight, rng, session.lanes))
+            lessons.append(prior_lesson(session, len(chosen), rng))
         losses_B = session.lanes.learn(partial(loss_of, session), lessons, trained, scaler)
         total += losses_B[: len(chosen)].sum()
     total = session.team.add_up(session.parameters.values(), total)
@@ -147,9 +147,7 @@ def denoising_lesson(session: Session, batch: Sequence[Example], rng: torch.Gene
 def loss_of(session: Session, lesson: Lesson) -> Tensor:
     """The diffusion loss (Ho et al. 2020, eq. 14) of each picture, weighted; they sum up to that of the step."""
     conditioning = session.prompts(lesson.captions, lesson.frames)
-    prediction = session.model.family.predict(
-        session.model.unet, lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning
-    )
+    prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
     loss_B = F.mse_loss(prediction, lesson.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
     return lesson.weight_B / session.config.gradient_accumulation_steps * loss_B
 

@@ -53,7 +53,7 @@ def _loss(model: BaseModel, prompts: Prompts, examples: Sequence[Example]) -> fl
                 abar = schedule[t].to(x_0.device)
                 conditioning = prompts([example.caption] * len(t), [example.frame] * len(t))
                 noisy = diffusion.add_noise(x_0, eps, abar)
-                prediction = model.family.predict(model.unet, noisy, t.to(x_0.device), conditioning)
+                prediction = model.predict(noisy, t.to(x_0.device), conditioning)
                 target = diffusion.target(model.prediction_type, x_0, eps, abar)
                 total += F.mse_loss(prediction, target) * (len(t) / TIMESTEPS)
     return float(total / len(examples))

@@ -46,6 +46,19 @@ def test_speed_leaves_pauses_out_and_the_end_counts_them(clock: list[float]) -> 
     assert watch.eta(10) == pytest.approx(10 / 2.0 + 2 * 8.0)
 
 
+@pytest.mark.parametrize(("first_s", "eta_s"), [(2.4, -1.0), (60.0, 19 * 60.0)])
+def test_of_a_first_step_the_end_is_told_only_where_warming_up_is_little_of_it(
+    first_s: float, eta_s: float, clock: list[float]
+) -> None:
+    watch = meter([])
+    clock[0] += first_s
+    watch.add(1, torch.tensor(1.0), 1e-4)
+    assert watch.eta(1) == pytest.approx(eta_s)
+    clock[0] += 0.25
+    watch.add(2, torch.tensor(1.0), 1e-4)
+    assert watch.eta(2) == pytest.approx(18 * 0.25)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_before_it_is_told(bad: float, clock: list[float]) -> None:
     told: list[Event] = []

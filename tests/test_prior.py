@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from lora_core import base_models, diffusion, lora
-from lora_core.cache import Prompts
 from lora_core.config import TrainConfig
+from lora_core.estimate_graph import session_of
+from lora_core.estimate_shapes import of_model
 from lora_core.events import Event, Phase
 from lora_core.families import BaseModel
-from lora_core.lanes import Lanes
 from lora_core.prior import Prior, draw_prior, prior_lesson
+from lora_core.train import Session
 
 CONFIG = TrainConfig.of(
     {"resolution": 64, "prior_prompts": ["a cow", "a goat"], "prior_pictures": 3, "sample_inference_steps": 2}
@@ -24,11 +25,11 @@ def model(tiny_sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
     return base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
 
 
-def loss_of(model: BaseModel, prior: list[Prior]) -> torch.Tensor:
-    prompts = Prompts(model, torch.device("cpu"), live=False)
-    lesson = prior_lesson(model, prompts, prior, 2, 1.0, diffusion.generator(0), Lanes())
-    conditioning = prompts(lesson.captions, lesson.frames)
-    prediction = model.family.predict(model.unet, lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
+def loss_of(session: Session, prior: list[Prior]) -> torch.Tensor:
+    session.prior = prior
+    lesson = prior_lesson(session, 2, diffusion.generator(0))
+    conditioning = session.prompts(lesson.captions, lesson.frames)
+    prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
     return torch.nn.functional.mse_loss(prediction, lesson.target_BCHW)
 
 
@@ -46,14 +47,14 @@ def test_the_base_model_draws_the_prompts_in_turn_once(model: BaseModel) -> None
 
 def test_nothing_pulls_until_the_adapters_change_something(model: BaseModel) -> None:
     prior = draw_prior(model, CONFIG, lambda event: None)
-    lora.attach(model, CONFIG)
-    assert loss_of(model, prior).item() == 0
+    session = session_of(model, of_model(model), CONFIG, torch.float32, (8, 8), torch.device("cpu"))  # attaches
+    assert loss_of(session, prior).item() == 0
     parameters = lora.named_parameters(model)
     with torch.no_grad():
         for name, parameter in parameters.items():
             if "lora_B" in name:
                 parameter.add_(0.1)
-    loss = loss_of(model, prior)
+    loss = loss_of(session, prior)
     loss.backward()
     assert loss.item() > 0
     before = loss.item()
@@ -61,4 +62,4 @@ def test_nothing_pulls_until_the_adapters_change_something(model: BaseModel) -> 
         for parameter in parameters.values():
             if parameter.grad is not None:
                 parameter -= 0.01 * parameter.grad / parameter.grad.norm().clamp(min=1e-9)
-    assert loss_of(model, prior).item() < before, "its gradient leads back to the base model"
+    assert loss_of(session, prior).item() < before, "its gradient leads back to the base model"

@@ -19,6 +19,9 @@ Conditioning = dict[str, Tensor]
 """Named tensors the UNet is conditioned on, batch first: `encoder_hidden_states` [B, 77, width] and, in SDXL, `pooled`
 [B, 1280]; `frames` [B, 6] says how each picture was cut, which SDXL alone looks at."""
 
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""(noisy_latents_BCHW, timesteps_B, conditioning) -> prediction_BCHW."""
+
 Frame = tuple[int, int, int, int, int, int]
 """Height and width of the original picture, top and left of the cut after scaling, height and width of what the model
 sees; in pixels (Podell et al. 2023, 2.2)."""
@@ -62,6 +65,10 @@ class BaseModel:
         """Side in pixels of the square pictures the model was trained on: 512, 768 or 1024; 64 for the starter."""
         sample_size = self.unet.config.sample_size
         return int(sample_size if isinstance(sample_size, int) else max(sample_size)) * self.pixels_per_latent
+
+    def predict(self, noisy_latents_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
+        """The UNet's answer, BCHW."""
+        return self.family.predict(self.unet, noisy_latents_BCHW, timesteps_B, conditioning)
 
     def adapted(self) -> dict[str, Any]:
         """The modules that may carry adapters, by component name."""
