@@ -26,6 +26,7 @@ from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_va
 from lora_core.discreet import discreet, traceback_of
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished
+from lora_core.heavy import importing
 from lora_core.run import Run
 from lora_core.settings import ConfigError, suggest, typed
 from lora_core.team import Team
@@ -164,7 +165,8 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(wanted: Request, *, verbose: bool) -> int:
-    from lora_core.job import Job  # brings torch
+    with importing():
+        from lora_core.job import Job  # brings torch
 
     team = Team.here()
     if not team.is_first:

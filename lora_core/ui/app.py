@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_core import webui_places
 from lora_core.files import WriteError, write_text_whole
+from lora_core.heavy import importing
 from lora_core.ui.dataset_desk import Desk
 from lora_core.ui.files import Files
 from lora_core.ui.training import Training
@@ -89,8 +90,9 @@ class App:
         with contextlib.suppress(OSError):  # the thumbnails of another window, while it makes or removes some
             self.files.prune()
         try:
-            for name in _CORE:
-                importlib.import_module(name)
+            with importing():
+                for name in _CORE:
+                    importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001  told to whoever needs the core
             self._core_error = error
 
