@@ -76,9 +76,8 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         model.unet.enable_gradient_checkpointing()
     for module in model.adapted().values():
         module.train()
-    lanes = precision.lanes(model.unet, config, compute.device, team)
     predict: Predict = model.predict
-    if recorded.can_record(config, lanes):
+    if recorded.can_record(model.unet, config, compute.device):
         predict = recorded.predict(model, emit)
         if prompts.live:
             prompts.encode_text = recorded.encode_text(model, emit)
@@ -88,7 +87,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=_meter(model, config, plan, compute, emit), team=team,
-        lanes=lanes, predict=predict,
+        lanes=precision.lanes(model.unet, config, compute.device, team), predict=predict,
     )  # fmt: skip
 
 

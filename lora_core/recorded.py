@@ -1,10 +1,10 @@
 """A forward pass as a list of operations, which several threads can go through at once.
 
-A model made of Python modules holds the interpreter for much of its time, so threads that compute parts of a batch
-(lanes.py) wait for each other between any two operations. Recorded by the tracer of TorchScript and played without the
-optimizations of that compiler, the same operations follow each other in C++: the same numbers to the last bit, and the
-same gradients. TorchScript is no longer developed, but nothing else in PyTorch makes a program with gradients on a
-computer without a C++ compiler; where it fails, the model answers as it is.
+A small model made of Python modules holds the interpreter for much of its time, so threads that compute parts of a batch
+(lanes.py), or serve the window, wait for each other between any two operations. Recorded by the tracer of TorchScript
+and played without the optimizations of that compiler, the same operations follow each other in C++: the same numbers to
+the last bit, and the same gradients. TorchScript is no longer developed, but nothing else in PyTorch makes a program
+with gradients on a computer without a C++ compiler; where it fails, the model answers as it is.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from torch import Tensor, nn
 from torch.jit._fuser import optimized_execution
 from torch.jit._trace import TracerWarning
 
-from lora_core import lora
+from lora_core import lora, precision
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
 from lora_core.families import BaseModel, Conditioning, Predict
-from lora_core.lanes import Lanes
 
 Tensors = dict[str, Tensor]
 Function = Callable[[Tensors], Tensors]
 
 
-def can_record(config: TrainConfig, lanes: Lanes) -> bool:
-    """Where it pays and can be done: what keeps less for the backward pass is Python of our own (frozen.py)."""
-    return lanes.count > 1 and not (config.lean_activations or config.gradient_checkpointing or config.eight_bit_base)
+def can_record(unet: nn.Module, config: TrainConfig, device: torch.device) -> bool:
+    """Where it pays and can be done: what keeps less for the backward pass is Python of our own (frozen.py).
+
+    Dropout is left out, because its draws would not be those of the model as it is.
+    """
+    keeps_all = not (config.lean_activations or config.gradient_checkpointing or config.eight_bit_base)
+    return device.type == "cpu" and precision.is_small(unet) and keeps_all and not config.lora_dropout
 
 
 def predict(model: BaseModel, emit: Emit) -> Predict:

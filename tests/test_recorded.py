@@ -14,7 +14,6 @@ from lora_core import base_models, lora, precision, recorded
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Warned
 from lora_core.families import BaseModel, Conditioning
-from lora_core.lanes import Lanes
 from tests.training import adapters_after, config_for, equal, run
 from tests.twins import save_twin
 
@@ -160,11 +159,17 @@ def test_a_record_ends_with_its_training(tiny_sd1: Path) -> None:
     assert unet() is None and parameter() is None
 
 
-@pytest.mark.parametrize("values", [{"lean_activations": True}, {"gradient_checkpointing": True}, {"eight_bit_base": True}])
+@pytest.mark.parametrize(
+    "values",
+    [{"lean_activations": True}, {"gradient_checkpointing": True}, {"eight_bit_base": True}, {"lora_dropout": 0.1}],
+    ids=str,
+)
 def test_what_is_not_recorded(values: dict[str, object]) -> None:
-    assert recorded.can_record(CONFIG, Lanes(2))
-    assert not recorded.can_record(CONFIG, Lanes()), "alone it would save little"
-    assert not recorded.can_record(CONFIG.replace(**values), Lanes(2))
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    small, large = torch.nn.Linear(8, 8), torch.nn.Linear(8000, 8000, device=meta)
+    assert recorded.can_record(small, CONFIG, cpu)
+    assert not recorded.can_record(large, CONFIG, cpu) and not recorded.can_record(small, CONFIG, meta)
+    assert not recorded.can_record(small, CONFIG.replace(**values), cpu)
 
 
 def test_a_training_ends_the_same_recorded_or_not(

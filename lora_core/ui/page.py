@@ -20,11 +20,14 @@ TABS = ("dataset", "train", "test", "export", "runs")
 _CLOCK = """
 const clocks = (window.treinoClocks ??= {}), name = "TAB";
 clearInterval(clocks[name]);
+const tell = () => {
+  props.value = String(Date.now());
+  trigger("input");
+};
 const tick = () => {
   const panel = document.getElementById(`tab-${name}`);
   if (document.hidden || !panel || !panel.getClientRects().length) return;
-  props.value = String(Date.now());
-  trigger("input");
+  ASK;
 };
 clocks[name] = setInterval(tick, 1000);
 setTimeout(tick, 50);
@@ -40,13 +43,16 @@ class Page:
     tabs: gr.Tabs
     letters: dict[str, gr.State] = field(default_factory=lambda: {tab: gr.State() for tab in TABS})
 
-    def each_second(self, tab: str, fn: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    def each_second(
+        self, tab: str, fn: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], ask: str = "tell()"
+    ) -> None:
         """Call `fn` every second while somebody looks at the tab. An event of Gradio's takes the interpreter from the
         training for some 20 ms, so tabs nobody sees have none. To be called while the tab is built.
+
+        ask: JavaScript that runs instead, and calls `tell()` when it wants the event.
         """
-        clock = gr.HTML(
-            "", html_template="", elem_id=f"{tab}-clock", visible="hidden", js_on_load=_CLOCK.replace("TAB", tab)
-        )
+        script = _CLOCK.replace("TAB", tab).replace("ASK", ask)
+        clock = gr.HTML("", html_template="", elem_id=f"{tab}-clock", visible="hidden", js_on_load=script)
         self.on(clock.input, fn, inputs, outputs, queue=False, trigger_mode="once")
 
     def on(

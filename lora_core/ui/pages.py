@@ -28,8 +28,8 @@ from lora_core.ui.trouble import tell_terminal
 
 _WAIT_S = 8.0  # for a page to be shown before the rest is built and loaded, where nobody looks
 # Gradio looks for events every millisecond, outside of Windows: a tenth of a core for each page that waits, taken from
-# the training. 20 ms are not felt. Of its own progress, which nothing here reports, it need hear nothing.
-_QUEUE_S, _PROGRESS_S = 0.02, 1.0
+# the training. 50 ms are not felt. Of its own progress, which nothing here reports, it need hear nothing.
+_QUEUE_S, _PROGRESS_S = 0.05, 1.0
 _SPOKEN = ("leave", "trouble_copied", "gone", "restarted", "reload", "loading_core")
 _META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*?/>\s*', re.DOTALL)
 _SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)([^>]*)>(.*?)</script>", re.DOTALL)

@@ -28,6 +28,7 @@ from lora_core.ui.pages import Pages
 from lora_core.ui.report import trouble_panel
 from lora_core.ui.test_desk import desk_of
 from lora_core.ui.texts import LANGUAGES, Texts, preferred
+from lora_core.ui.train_glance import add_glance_route
 
 APPEARANCES = window.APPEARANCES
 
@@ -47,6 +48,7 @@ def create(app: App, language: str = "", hosts: Collection[str] = (), password: 
     _file_routes(server, app)
     _state_routes(server, app, secret)
     add_dataset_routes(server, app)
+    add_glance_route(server, app)
     server.add_middleware(_Beside, pages=pages)
     server.add_middleware(
         Guard, uploads=app.uploads, hosts=hosts, password=Password(password) if password else None, login_page=login_page

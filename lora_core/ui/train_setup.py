@@ -10,8 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
 from lora_core.run import Run
@@ -86,10 +84,6 @@ class Setup:
         }  # fmt: skip
         data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", name="{name}"))}"' for name, key in said.items())
         return f'<span id="train-words"{data}></span>'
-
-    def memory(self) -> int:
-        """Bytes that this program holds now; a graphics card tells its own with each step."""
-        return int(psutil.Process().memory_info().rss)
 
     # --- orders to the form -----------------------------------------------------------------------------------
 

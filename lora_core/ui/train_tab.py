@@ -10,16 +10,15 @@ import gradio as gr
 
 from lora_core.config import read_values
 from lora_core.errors import UserError
-from lora_core.run import SHEET, Run
+from lora_core.run import Run
 from lora_core.ui.page import Page
-from lora_core.ui.train_buttons import Action, actions, retry_changes, retry_label
-from lora_core.ui.train_live import View, end_html, plot_html, samples_html, status_html, told_html
+from lora_core.ui.train_buttons import Action, retry_changes
+from lora_core.ui.train_glance import Glance, look
+from lora_core.ui.train_live import plot_html, samples_html, status_html
 from lora_core.ui.train_setup import Setup
-from lora_core.ui.train_words import translated
 
 Updates = dict[Any, Any]
 # The page's script may still be on its way when a part of the page is there.
-ENDS = ("finished", "stopped", "cut", "elsewhere")  # states that something is told of below the buttons
 _JS = "const go = () => window.treinoTrain ? treinoTrain.{part}(element, props, trigger, watch) : setTimeout(go, 30); go();"
 
 
@@ -97,7 +96,7 @@ class TrainTab:
                 self.show, *self.buttons.values()]  # fmt: skip
         page.on(self.wire.input, self.hear, [self.wire], setup, trigger_mode="always_last", **quiet)
         page.on(self.start.click, self.begin, [self.wire, self.seen, self.log], [*setup, *live], **quiet)
-        page.each_second("train", self.refresh, [self.seen, self.log], live)
+        page.each_second("train", self.refresh, [self.seen, self.log], live, ask="window.treinoTrain?.glance(tell)")
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():
             if name not in ("test_it", "export_it"):
@@ -223,36 +222,21 @@ class TrainTab:
             updates[self.live_column] = gr.update(visible="hidden" if is_setup else True)
         can_show = is_setup and training.run is not None
         tell("show", self.show, can_show, gr.update(visible=can_show))
-        if training.run is not None and not is_setup:
-            self._tell_live(training.run, log, now, tell)
+        if not is_setup and (found := look(self.app, self.text)):
+            self._tell_live(found, log, tell)
         if now == seen:
             return {self.seen: gr.skip()}
         return {**updates, self.seen: now}
 
-    def _tell_live(self, run: Run, log: bool, now: dict[str, Any], tell: Any) -> None:
-        training = self.app.training
-        state, history = training.state(run), training.history(run)
-        view = View(self.text, history, state, self.app.files.url, self.setup.memory())
-        self.app.files.allow(run.folder)
-        status = status_html(view)
+    def _tell_live(self, found: Glance, log: bool, tell: Any) -> None:
+        view = found.view
+        status, plot = status_html(view), plot_html(view, log)
         tell("status", self.status, status, status)
-        for name, action in actions(training, run, state, history).items():
-            label = retry_label(run, self.text) if name == "retry" and action.visible else self.text(f"train.{name}")
+        for name, (action, label) in found.buttons.items():
             tell(f"button {name}", self.buttons[name], (action, label), _button(action, label))
-        version = (str(run.folder), history.version, state, history.facts is not None)
-        if now.get("told") != version:
-            failure = training.failure()
-            said = translated(failure.message, self.text) if failure else ""
-            end = end_html(view, _lora(run), run.folder / SHEET) if state in ENDS else ""
-            html = told_html(view, said, end)
-            tell("told html", self.told, html, html)
-            now["told"] = version
-        if now.get("plot version") != (version, log):
-            now["plot version"] = (version, log)
-            plot = plot_html(view, log)
-            tell("plot", self.plot, hash(plot), plot)
-        drawn = (str(run.folder), sum(map(len, history.samples.values())))
-        tell("samples", self.samples, drawn, samples_html(view))
+        tell("told", self.told, found.told, found.told)
+        tell("plot", self.plot, hash(plot), plot)
+        tell("samples", self.samples, (str(view.history.run.folder), found.samples), samples_html(view))
 
     def _run(self) -> Run:
         run = self.app.training.run
@@ -273,9 +257,3 @@ def _js(part: str) -> str:
 def _button(action: Action, label: str) -> Any:
     return gr.update(visible=action.visible, interactive=action.enabled, value=label)
 
-
-def _lora(run: Run) -> Path:
-    try:
-        return run.lora_file(run.config())
-    except UserError:  # its settings are damaged; the folder is still where to look
-        return run.folder

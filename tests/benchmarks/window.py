@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import statistics
@@ -30,7 +31,7 @@ from lora_core.run import Run
 from tests.e2e.conftest import FLAGS, Window, program, start_window
 
 ROOT = Path(__file__).parent.parent.parent
-PICTURES, STEPS, WATCH_S = 1000, 20_000, 20
+PICTURES, STEPS, WATCH_S, SETTLE_S = 1000, 20_000, 20, 3
 _WATCH = """() => {
     window.long = [];
     const note = list => long.push(...list.getEntries().map(entry => entry.duration));
@@ -146,8 +147,11 @@ def _go_on(run: Run, steps: int, ended: threading.Event) -> None:
         run.append(_step(step, steps * 2))
 
 
-def training(browser: Browser, window: Window, pairs: int = 6, seconds: float = 12.0) -> dict[str, Any]:
-    """Steps per second of one training without a page and with one that shows it, by turns."""
+def training(browser: Browser, window: Window, turns: int = 12, seconds: float = 10.0) -> dict[str, Any]:
+    """Steps per second of one training without a page and with one that shows it, by turns.
+
+    A ratio is that of a turn with a page to the mean of the turns before and after. That the page loads is not counted.
+    """
     page = _train_tab(browser, window)
     page.wait_for_selector("#train-start:enabled")
     page.locator("#train-search").fill("save_steps")
@@ -157,19 +161,25 @@ def training(browser: Browser, window: Window, pairs: int = 6, seconds: float = 
     page.locator("#train-start").click()
     page.wait_for_function("Number(document.querySelector('#train-plot [data-points]')?.dataset.points) >= 5")
     (folder,) = window.runs.iterdir()
-    speeds: dict[str, list[float]] = {"alone": [], "watched": []}
-    for _ in range(pairs):  # by turns, so that what else the computer does meets both
-        page.close()
-        speeds["alone"].append(_speed(folder, seconds))
+    page.close()
+    alone, watched = [_speed(folder, seconds)], []
+    for _ in range(turns):  # by turns, so that what else the computer does meets both
         page = _train_tab(browser, window)
         page.wait_for_selector("#train-plot [data-points]")
-        speeds["watched"].append(_speed(folder, seconds))
+        page.wait_for_timeout(SETTLE_S * 1000)
+        watched.append(_speed(folder, seconds))
+        page.close()
+        time.sleep(SETTLE_S)
+        alone.append(_speed(folder, seconds))
+    page = _train_tab(browser, window)
     page.locator("#train-stop").click()
     page.wait_for_selector('#train-state[data-state="stopped"]')
     page.close()
-    ratios = [round(watched / alone, 3) for alone, watched in zip(*speeds.values(), strict=True)]
-    medians = {f"{name}_steps_per_s": round(statistics.median(values), 3) for name, values in speeds.items()}
-    return {**medians, "ratio": round(statistics.median(ratios), 3), "ratios": ratios}
+    around = [statistics.mean(pair) for pair in itertools.pairwise(alone)]
+    ratios = [round(one / other, 3) for one, other in zip(watched, around, strict=True)]
+    speeds = {"alone_steps_per_s": statistics.mean(alone), "watched_steps_per_s": statistics.mean(watched)}
+    medians = {name: round(value, 3) for name, value in speeds.items()}
+    return {**medians, "ratio": round(statistics.median(ratios), 3), "ratios": sorted(ratios)}
 
 
 def _train_tab(browser: Browser, window: Window) -> Page:
@@ -181,12 +191,13 @@ def _train_tab(browser: Browser, window: Window) -> Page:
 
 
 def _speed(folder: Path, seconds: float) -> float:
-    """Steps per second of the time to come, by the times in the run's events."""
+    """Steps per second of the time to come, by the times in the run's events; steps are told several at once."""
     run = Run(folder)
     _, offset = run.read()
     time.sleep(seconds)
     told = [(event.step, at) for event, at in run.read(offset)[0] if isinstance(event, Step)]
-    return (told[-1][0] - told[0][0]) / (told[-1][1] - told[0][1])
+    ends = [one for one, later in itertools.pairwise(told) if later[1] - one[1] > 0.1] + told[-1:]
+    return (ends[-1][0] - ends[0][0]) / (ends[-1][1] - ends[0][1])
 
 
 @contextlib.contextmanager

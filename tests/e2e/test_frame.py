@@ -268,3 +268,24 @@ def test_a_network_asks_for_the_password(
         context.close()
     finally:
         window.stop()
+
+
+def test_a_page_that_is_only_looked_at_draws_no_frames(window: Window, browser: Browser) -> None:
+    """Gradio's first sign of loading asks for sixty frames a second for as long as the page lives."""
+    page = browser.new_page()
+    page.add_init_script(
+        "{const ask = requestAnimationFrame; window.asked = 0;"
+        " window.requestAnimationFrame = (f) => { asked += 1; return ask(f); }}"
+    )
+    page.goto(f"{window.url}en/")
+    expect(page.locator("#dataset-folder")).to_be_visible()
+    page.wait_for_function("!document.getElementById('core')?.textContent")
+    seen = [0]
+    for _ in range(20):  # what it loads comes to an end some time
+        page.wait_for_timeout(1500)
+        seen.append(page.evaluate("asked"))
+        if seen[-1] - seen[-2] < 10:
+            break
+    else:
+        raise AssertionError(f"frames asked for so far, every 1.5 s: {seen}")
+    page.close()

@@ -169,6 +169,43 @@ window.treinoTrain = (() => {
     }
   }
 
+  // --- what runs: numbers and plot each second, the rest by an event when something of it has changed --------------
+
+  const SURE_MS = 10000; // an event now and then all the same, in case one was lost
+  const shown = { status: null, plot: null }; // take new HTML
+  let has = {};
+  let key = "";
+  let told = 0;
+  let looking = false;
+
+  async function glance(tell) {
+    if (looking) return;
+    looking = true;
+    try {
+      const log = one("#train-log input")?.checked ? "1" : "0";
+      const query = new URLSearchParams({ log, status: has.status ?? "", plot: has.plot ?? "" });
+      const answer = await fetch(`/glance/${document.documentElement.lang}?${query}`, { cache: "no-store" });
+      if (!answer.ok) return;
+      const now = await answer.json();
+      if (now.key !== key || Date.now() - told > SURE_MS) {
+        has = {}; // the event brings these too, and may bring them after the next look
+        key = now.key;
+        told = Date.now();
+        tell();
+        return;
+      }
+      for (const part of ["status", "plot"]) {
+        if (!now[part] || !shown[part]) continue;
+        has[part] = now[part];
+        shown[part](now[`${part}_html`]);
+      }
+    } catch {
+      // the frame tells when the server is gone
+    } finally {
+      looking = false;
+    }
+  }
+
   // --- the plot ---------------------------------------------------------------------------------------------------
 
   function read(svg, event) {
@@ -196,7 +233,8 @@ window.treinoTrain = (() => {
     return lines;
   }
 
-  function plot(element) {
+  function plot(element, props) {
+    if (props) shown.plot = (html) => (props.value = html); // the Runs tab brings its own anew
     const note = document.createElement("div");
     note.className = "plot-note";
     note.hidden = true;
@@ -305,7 +343,9 @@ window.treinoTrain = (() => {
       });
       choose(card);
     },
-    status(element) {
+    glance,
+    status(element, props) {
+      shown.status = (html) => (props.value = html);
       new MutationObserver(follow).observe(element, { attributes: true, childList: true, subtree: true });
     },
     plot,
