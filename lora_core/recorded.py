@@ -85,13 +85,15 @@ class _Recorded:
         with self._lock:  # while one thread records, the modules are without their parameters
             if key not in self._records and not self._is_off:
                 self._record(key, inputs)
-            if self._is_off:
-                return self._function(inputs)
-        return self._play(key, inputs)
+            parameters = self._now()
+        return self._function(inputs) if self._is_off else self._play(key, inputs, parameters)
 
-    def _play(self, key: Hashable, inputs: Tensors) -> Tensors:
+    def _now(self) -> list[Tensor | None]:
+        return [owner[name] for owner, name in self._parameters]
+
+    def _play(self, key: Hashable, inputs: Tensors, parameters: Sequence[Tensor | None]) -> Tensors:
         with optimized_execution(False):
-            found = self._records[key](*inputs.values(), *(owner[name] for owner, name in self._parameters))
+            found = self._records[key](*inputs.values(), *parameters)
         values = (found,) if isinstance(found, Tensor) else found
         return dict(zip(self._answers[key], values, strict=True))
 
@@ -101,7 +103,7 @@ class _Recorded:
             self._trace(key, inputs)
             other = {name: torch.cat([each.flip(0), each]) for name, each in inputs.items()}
             with torch.no_grad():
-                found, wanted = self._play(key, other), self._function(other)
+                found, wanted = self._play(key, other, self._now()), self._function(other)
             if not all(torch.equal(found[name], wanted[name]) for name in wanted):
                 raise RuntimeError("the answers differ")
         except Exception as error:  # noqa: BLE001  whatever it is, there is another way
@@ -118,7 +120,7 @@ class _Recorded:
             self._answers[key] = tuple(answer)
             return tuple(answer.values())
 
-        tensors = (*inputs.values(), *(owner[name] for owner, name in self._parameters))
+        tensors = (*inputs.values(), *self._now())
         with warnings.catch_warnings():
             # That Python's branches are not recorded: they depend on sizes, and each size has a record of its own.
             warnings.simplefilter("ignore", TracerWarning)
@@ -130,11 +132,11 @@ class _Recorded:
     @contextmanager
     def _in_place(self, tensors: Sequence[Tensor]) -> Iterator[None]:
         """Within the block the parameters are inputs of the record: as its constants they would not learn."""
-        before = [owner[name] for owner, name in self._parameters]
+        before = self._now()
         try:
             for (owner, name), tensor in zip(self._parameters, tensors, strict=True):
                 owner[name] = tensor  # type: ignore[assignment]
             yield
         finally:
             for (owner, name), parameter in zip(self._parameters, before, strict=True):
-                owner[name] = parameter
+                owner[name] = parameter  # type: ignore[assignment]

@@ -103,14 +103,15 @@ def test_answers_and_gradients_are_the_models_own(
 
 def test_threads_that_come_at_once_wait_for_the_one_that_records(tiny_sd1: Path) -> None:
     model = adapted(tiny_sd1)
-    wanted = {count: answer_of(model, plain(model), count) for count in range(1, 9)}
+    sides = {count: 8 + 8 * (count % 4) for count in range(1, 9)}  # one size is played while the next is recorded
+    wanted = {count: answer_of(model, plain(model), count, side) for count, side in sides.items()}
     records, found = record(model, []), {}
     start = threading.Barrier(8)
 
     def ask(count: int) -> None:
         start.wait(60)
         for _ in range(3):
-            found[count] = answer_of(model, records, count)
+            found[count] = answer_of(model, records, count, sides[count])
 
     threads = [threading.Thread(target=ask, args=(count,)) for count in wanted]
     for thread in threads:
