@@ -55,7 +55,12 @@ def test_what_the_page_has_is_not_sent_again(app: App, ask: Any, tmp_path: Path)
     logarithmic = ask(**has, log="1")
     assert logarithmic["plot"] != first["plot"] and logarithmic["key"] == first["key"]
     assert ask("pt-BR", **has)["plot_html"] != first["plot_html"]
-    assert ask("xx")["plot"] == first["plot"], "a language there is none of is the first"
+
+
+def test_a_language_there_is_none_of(app: App) -> None:
+    server = FastAPI()
+    add_glance_route(server, app)
+    assert TestClient(server).get("/glance/xx").status_code == 404
 
 
 def test_steps_change_numbers_and_plot_but_call_for_no_event(app: App, ask: Any, tmp_path: Path) -> None:

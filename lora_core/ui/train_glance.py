@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from lora_core.errors import UserError
 from lora_core.run import SHEET, Run
@@ -60,8 +60,10 @@ def add_glance_route(server: FastAPI, app: App) -> None:
     texts = {language: Texts(language) for language in LANGUAGES}
 
     @server.get("/glance/{language}")
-    def glance(language: str, log: bool = False, status: str = "", plot: str = "") -> JSONResponse:
-        found = look(app, texts.get(language, texts[LANGUAGES[0]]))
+    def glance(language: str, log: bool = False, status: str = "", plot: str = "") -> Response:
+        if language not in texts:
+            return PlainTextResponse("Not found", 404)
+        found = look(app, texts[language])
         serial = app.training.serial
         if found is None:
             return JSONResponse({"key": str(serial)})
