@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -151,7 +152,17 @@ def training(browser: Browser, window: Window, turns: int = 12, seconds: float =
     """Steps per second of one training without a page and with one that shows it, by turns.
 
     A ratio is that of a turn with a page to the mean of the turns before and after. That the page loads is not counted.
+    `server_s` and `browser_s` are what each took of the processor in a second, the training counted in.
     """
+    busy: dict[str, list[tuple[float, float]]] = {"alone": [], "watched": []}
+
+    def turn(name: str) -> float:
+        before = _processor_s(window)
+        speed = _speed(folder, seconds)
+        server, page = (now - then for now, then in zip(_processor_s(window), before, strict=True))
+        busy[name].append((server / seconds, page / seconds))
+        return speed
+
     page = _train_tab(browser, window)
     page.wait_for_selector("#train-start:enabled")
     page.locator("#train-search").fill("save_steps")
@@ -162,15 +173,15 @@ def training(browser: Browser, window: Window, turns: int = 12, seconds: float =
     page.wait_for_function("Number(document.querySelector('#train-plot [data-points]')?.dataset.points) >= 5")
     (folder,) = window.runs.iterdir()
     page.close()
-    alone, watched = [_speed(folder, seconds)], []
+    alone, watched = [turn("alone")], []
     for _ in range(turns):  # by turns, so that what else the computer does meets both
         page = _train_tab(browser, window)
         page.wait_for_selector("#train-plot [data-points]")
         page.wait_for_timeout(SETTLE_S * 1000)
-        watched.append(_speed(folder, seconds))
+        watched.append(turn("watched"))
         page.close()
         time.sleep(SETTLE_S)
-        alone.append(_speed(folder, seconds))
+        alone.append(turn("alone"))
     page = _train_tab(browser, window)
     page.locator("#train-stop").click()
     page.wait_for_selector('#train-state[data-state="stopped"]')
@@ -179,7 +190,23 @@ def training(browser: Browser, window: Window, turns: int = 12, seconds: float =
     ratios = [round(one / other, 3) for one, other in zip(watched, around, strict=True)]
     speeds = {"alone_steps_per_s": statistics.mean(alone), "watched_steps_per_s": statistics.mean(watched)}
     medians = {name: round(value, 3) for name, value in speeds.items()}
+    for name, turned in busy.items():
+        for part, values in zip(("server_s", "browser_s"), zip(*turned, strict=True), strict=True):
+            medians[f"{name}_{part}"] = round(statistics.median(values), 3)
     return {**medians, "ratio": round(statistics.median(ratios), 3), "ratios": sorted(ratios)}
+
+
+def _processor_s(window: Window) -> tuple[float, float]:
+    """Seconds of processor time so far: of the server with its training, and of the browser."""
+    server = psutil.Process(window.process.pid)
+    others = [each for each in psutil.Process().children(recursive=True) if "chrom" in each.name().lower()]
+    return _spent(server), sum(map(_spent, others))
+
+
+def _spent(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return float(sum(process.cpu_times()[:2]))
+    return 0.0
 
 
 def _train_tab(browser: Browser, window: Window) -> Page:
