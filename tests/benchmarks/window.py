@@ -1,6 +1,6 @@
 """The window as a user meets it: seconds until it can be used, what large data costs it, and what it costs a training.
 
-    python -m tests.benchmarks.window [--only start dataset run training]
+    python -m tests.benchmarks.window [--only start dataset run training null] [--pages 1] [--pairs 135]
 
 Goals on 2 CPU cores: usable <= 5 s after the first line in the terminal; a page that stays as small and quick with
 1,000 pictures and with a run of 20,000 steps as with a few; a training with a page open at >= 98 % of its speed without.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import math
 import statistics
@@ -22,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from lora_core.config import TrainConfig
 from lora_core.events import Step, Validation, to_line
 from lora_core.run import Run
+from tests.benchmarks.window_training import PAIRS, training
 from tests.e2e.conftest import FLAGS, Window, program, start_window
 
 ROOT = Path(__file__).parent.parent.parent
-PICTURES, STEPS, WATCH_S, SETTLE_S = 1000, 20_000, 20, 3
+PICTURES, STEPS, WATCH_S = 1000, 20_000, 20
 _WATCH = """() => {
     window.long = [];
     const note = list => long.push(...list.getEntries().map(entry => entry.duration));
@@ -148,85 +147,6 @@ def _go_on(run: Run, steps: int, ended: threading.Event) -> None:
         run.append(_step(step, steps * 2))
 
 
-def training(browser: Browser, window: Window, turns: int = 12, seconds: float = 10.0) -> dict[str, Any]:
-    """Steps per second of one training without a page and with one that shows it, by turns.
-
-    A ratio is that of a turn with a page to the mean of the turns before and after. That the page loads is not counted.
-    `server_s` and `browser_s` are what each took of the processor in a second, the training counted in.
-    """
-    busy: dict[str, list[tuple[float, float]]] = {"alone": [], "watched": []}
-
-    def turn(name: str) -> float:
-        before = _processor_s(window)
-        speed = _speed(folder, seconds)
-        server, page = (now - then for now, then in zip(_processor_s(window), before, strict=True))
-        busy[name].append((server / seconds, page / seconds))
-        return speed
-
-    page = _train_tab(browser, window)
-    page.wait_for_selector("#train-start:enabled")
-    page.locator("#train-search").fill("save_steps")
-    page.locator("#train-f-save_steps").fill("100000")
-    page.locator("#train-f-max_train_steps").fill("100000")
-    page.wait_for_function("document.getElementById('train-plan-steps')?.textContent.includes('100000 ')")
-    page.locator("#train-start").click()
-    page.wait_for_function("Number(document.querySelector('#train-plot [data-points]')?.dataset.points) >= 5")
-    (folder,) = window.runs.iterdir()
-    page.close()
-    alone, watched = [turn("alone")], []
-    for _ in range(turns):  # by turns, so that what else the computer does meets both
-        page = _train_tab(browser, window)
-        page.wait_for_selector("#train-plot [data-points]")
-        page.wait_for_timeout(SETTLE_S * 1000)
-        watched.append(turn("watched"))
-        page.close()
-        time.sleep(SETTLE_S)
-        alone.append(turn("alone"))
-    page = _train_tab(browser, window)
-    page.locator("#train-stop").click()
-    page.wait_for_selector('#train-state[data-state="stopped"]')
-    page.close()
-    around = [statistics.mean(pair) for pair in itertools.pairwise(alone)]
-    ratios = [round(one / other, 3) for one, other in zip(watched, around, strict=True)]
-    speeds = {"alone_steps_per_s": statistics.mean(alone), "watched_steps_per_s": statistics.mean(watched)}
-    medians = {name: round(value, 3) for name, value in speeds.items()}
-    for name, turned in busy.items():
-        for part, values in zip(("server_s", "browser_s"), zip(*turned, strict=True), strict=True):
-            medians[f"{name}_{part}"] = round(statistics.median(values), 3)
-    return {**medians, "ratio": round(statistics.median(ratios), 3), "ratios": sorted(ratios)}
-
-
-def _processor_s(window: Window) -> tuple[float, float]:
-    """Seconds of processor time so far: of the server with its training, and of the browser."""
-    server = psutil.Process(window.process.pid)
-    others = [each for each in psutil.Process().children(recursive=True) if "chrom" in each.name().lower()]
-    return _spent(server), sum(map(_spent, others))
-
-
-def _spent(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return float(sum(process.cpu_times()[:2]))
-    return 0.0
-
-
-def _train_tab(browser: Browser, window: Window) -> Page:
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(300_000)
-    page.goto(f"{window.url}en/")
-    page.locator("#tab-train-button:visible").click()
-    return page
-
-
-def _speed(folder: Path, seconds: float) -> float:
-    """Steps per second of the time to come, by the times in the run's events; steps are told several at once."""
-    run = Run(folder)
-    _, offset = run.read()
-    time.sleep(seconds)
-    told = [(event.step, at) for event, at in run.read(offset)[0] if isinstance(event, Step)]
-    ends = [one for one, later in itertools.pairwise(told) if later[1] - one[1] > 0.1] + told[-1:]
-    return (ends[-1][0] - ends[0][0]) / (ends[-1][1] - ends[0][1])
-
-
 @contextlib.contextmanager
 def opened() -> Iterator[Window]:
     with tempfile.TemporaryDirectory() as folder:
@@ -240,8 +160,11 @@ def opened() -> Iterator[Window]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("start", "dataset", "run", "training")
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    only = parser.parse_args().only
+    parser.add_argument("--only", nargs="+", choices=(*parts, "null"), default=parts)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="turns of a training with pages that live")
+    parser.add_argument("--pages", type=int, default=1, help="how many of them; each costs about the same")
+    asked = parser.parse_args()
+    only = asked.only
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=[*FLAGS, "--enable-precise-memory-info"])
         if "start" in only:
@@ -251,9 +174,11 @@ def main() -> None:
                 with opened() as window:
                     for count in (few, many):
                         print(f"{name} of {count}", json.dumps(measure(browser, window, count)), flush=True)
-        if "training" in only:
-            with opened() as window:
-                print("training", json.dumps(training(browser, window)), flush=True)
+        for name in ("null", "training"):
+            if name in only:
+                with opened() as window:
+                    found = training(browser, window, asked.pairs, asked.pages, is_null=name == "null")
+                print(name, json.dumps(found), flush=True)
         browser.close()
 
 
