@@ -25,11 +25,11 @@ def app(tmp_path: Path) -> App:
 @pytest.fixture
 def ask(app: App) -> Iterator[Any]:
     server = FastAPI()
-    add_glance_route(server, app)
+    add_glance_route(server, app, lambda: {"born": "today"})
     with TestClient(server) as client:
 
-        def ask(language: str = "en", **has: str) -> dict[str, str]:
-            answer: dict[str, str] = client.get(f"/glance/{language}", params=has).json()
+        def ask(language: str = "en", **has: str) -> dict[str, Any]:
+            answer: dict[str, Any] = client.get(f"/glance/{language}", params=has).json()
             return answer
 
         yield ask
@@ -41,7 +41,7 @@ def tell(run: Run, *events: Any) -> None:
 
 
 def test_without_a_training_there_is_nothing_to_show(ask: Any) -> None:
-    assert ask().keys() == {"key"}
+    assert ask() == {"key": "0", "ping": {"born": "today"}}, "and what the frame asks for"
 
 
 def test_what_the_page_has_is_not_sent_again(app: App, ask: Any, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_what_the_page_has_is_not_sent_again(app: App, ask: Any, tmp_path: Path)
     assert "of 200" in first["status_html"] or "200" in first["status_html"]
     assert "<svg" in first["plot_html"]
     has = {"status": first["status"], "plot": first["plot"]}
-    assert ask(**has).keys() <= {"key", "status", "status_html"}, "memory, among the numbers, may have grown"
+    assert ask(**has).keys() <= {"key", "ping", "status", "status_html"}, "memory, among the numbers, may have grown"
     logarithmic = ask(**has, log="1")
     assert logarithmic["plot"] != first["plot"] and logarithmic["key"] == first["key"]
     assert ask("pt-BR", **has)["plot_html"] != first["plot_html"]
@@ -59,7 +59,7 @@ def test_what_the_page_has_is_not_sent_again(app: App, ask: Any, tmp_path: Path)
 
 def test_a_language_there_is_none_of(app: App) -> None:
     server = FastAPI()
-    add_glance_route(server, app)
+    add_glance_route(server, app, dict)
     assert TestClient(server).get("/glance/xx").status_code == 404
 
 
@@ -71,6 +71,13 @@ def test_steps_change_numbers_and_plot_but_call_for_no_event(app: App, ask: Any,
     after = ask(status=before["status"], plot=before["plot"])
     assert after["key"] == before["key"]
     assert "259" in after["status_html"] and after["plot"] != before["plot"]
+
+
+def test_the_plot_is_left_alone_where_it_is_not_asked_for(app: App, ask: Any, tmp_path: Path) -> None:
+    run = prepare_run(tmp_path / "runs" / "one")
+    app.training.show(run)
+    assert ask(draws="0").keys() == {"key", "ping", "status", "status_html"}
+    assert "plot_html" in ask(draws="1")
 
 
 def test_notices_samples_and_another_run_call_for_an_event(app: App, ask: Any, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import mimetypes
 import os
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from html import escape
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
@@ -46,9 +47,10 @@ def create(app: App, language: str = "", hosts: Collection[str] = (), password: 
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=pages.running)
     _page_routes(server, app, language)
     _file_routes(server, app)
-    _state_routes(server, app, secret)
+    pulse = _pulse_of(app)
+    _state_routes(server, app, secret, pulse)
     add_dataset_routes(server, app)
-    add_glance_route(server, app)
+    add_glance_route(server, app, pulse)
     server.add_middleware(_Beside, pages=pages)
     server.add_middleware(
         Guard, uploads=app.uploads, hosts=hosts, password=Password(password) if password else None, login_page=login_page
@@ -131,16 +133,24 @@ def _file_routes(server: FastAPI, app: App) -> None:
         return Served(served, media_type=safe, headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
 
-def _state_routes(server: FastAPI, app: App, secret: str) -> None:
+def _pulse_of(app: App) -> Callable[[], dict[str, Any]]:
+    """What a page hears each second, whatever its tab; `born` is another one after a restart."""
     born = secrets.token_hex(8)
 
-    @server.get("/ping")
-    async def ping() -> JSONResponse:
+    def pulse() -> dict[str, Any]:
         app.shown.set()
-        await run_in_threadpool(desk_of(app).bench.relieve)
+        desk_of(app).bench.relieve()
         state = app.training.state() if app.training.busy() else "idle"
         trouble = app.troubles[-1].serial if app.troubles else 0
-        return JSONResponse({"born": born, "training": state, "core": app.core_ready(), "trouble": trouble})
+        return {"born": born, "training": state, "core": app.core_ready(), "trouble": trouble}
+
+    return pulse
+
+
+def _state_routes(server: FastAPI, app: App, secret: str, pulse: Callable[[], dict[str, Any]]) -> None:
+    @server.get("/ping")
+    def ping() -> JSONResponse:
+        return JSONResponse(pulse())
 
     @server.get("/who")
     async def who(challenge: str = "") -> JSONResponse:

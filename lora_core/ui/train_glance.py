@@ -2,17 +2,23 @@
 
 An event takes the interpreter from the training for some 20 ms, and the page as long to take it in. So the page asks
 here, and makes an event only when the `key` says that something else has changed: buttons, notices, samples, state.
+It asks once: the answer holds what the frame would ask for by itself. And it asks for the plot, which is most of what
+is drawn, every few seconds only.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from lora_core.errors import UserError
 from lora_core.run import SHEET, Run
@@ -22,6 +28,7 @@ from lora_core.ui.train_buttons import Action, actions, retry_label
 from lora_core.ui.train_live import View, end_html, plot_html, status_html, told_html
 from lora_core.ui.train_words import translated
 
+_PROCESS = psutil.Process()
 ENDS = ("finished", "stopped", "cut", "elsewhere")  # states that something is told of below the buttons
 
 
@@ -45,7 +52,7 @@ def look(app: App, text: Texts) -> Glance | None:
         return None
     state, history = training.state(run), training.history(run)
     app.files.allow(run.folder)
-    view = View(text, history, state, app.files.url, psutil.Process().memory_info().rss)
+    view = View(text, history, state, app.files.url, _PROCESS.memory_info().rss)
     buttons = {
         name: (action, retry_label(run, text) if name == "retry" and action.visible else text(f"train.{name}"))
         for name, action in actions(training, run, state, history).items()
@@ -55,24 +62,34 @@ def look(app: App, text: Texts) -> Glance | None:
     return Glance(view, buttons, told_html(view, translated(failure.message, text) if failure else "", end))
 
 
-def add_glance_route(server: FastAPI, app: App) -> None:
-    """`/glance/<language>`: the digests of what the page has in, what it has not out."""
+def add_glance_route(server: FastAPI, app: App, pulse: Callable[[], dict[str, Any]]) -> None:
+    """`/glance/<language>`: the digests of what the page has in, what it has not out, and `pulse()`.
+
+    Asked with `draws=0`, it leaves the plot alone. A route of Starlette's: FastAPI's reading of parameters would take
+    longer than the answer.
+    """
     texts = {language: Texts(language) for language in LANGUAGES}
 
-    @server.get("/glance/{language}")
-    def glance(language: str, log: bool = False, status: str = "", plot: str = "") -> Response:
-        if language not in texts:
+    def glance(request: Request) -> Response:
+        asked = request.query_params
+        if (language := request.path_params["language"]) not in texts:
             return PlainTextResponse("Not found", 404)
+        answer: dict[str, Any] = {"ping": pulse()}
         found = look(app, texts[language])
         serial = app.training.serial
         if found is None:
-            return JSONResponse({"key": str(serial)})
+            return JSONResponse({**answer, "key": str(serial)})
         folder, seen = str(found.view.history.run.folder), (found.view.state, found.buttons, found.told, found.samples)
-        answer = {"key": _digest(repr((serial, folder, seen)))}
-        for part, has, html in (("status", status, status_html(found.view)), ("plot", plot, plot_html(found.view, log))):
-            if (digest := _digest(html)) != has:
+        answer["key"] = _digest(repr((serial, folder, seen)))
+        parts = {"status": status_html(found.view)}
+        if asked.get("draws") != "0":
+            parts["plot"] = plot_html(found.view, asked.get("log") == "1")
+        for part, html in parts.items():
+            if (digest := _digest(html)) != asked.get(part):
                 answer |= {part: digest, f"{part}_html": html}
         return JSONResponse(answer)
+
+    server.router.routes.append(Route("/glance/{language}", glance))
 
 
 def _digest(text: str) -> str:

@@ -30,19 +30,24 @@
   };
 
   /* Every second, unless the page is hidden: what the server is at. */
-  let training = false, leaving = false, born = "", trouble = -1, missed = 0;
+  let training = false, leaving = false, born = "", trouble = -1, missed = 0, sparedAt = -Infinity;
+  const hear = async (now) => {
+    missed = 0;
+    training = now.training !== "idle";
+    set("core", now.core ? "" : words.loading_core);
+    if (!born) { born = now.born; trouble = now.trouble; }
+    if (born !== now.born) tellGone(words.restarted);
+    else { set("gone", ""); document.body.classList.remove("treino-gone"); }
+    if (now.trouble > trouble) { trouble = now.trouble; await showTrouble(trouble); }
+  };
+  /* A tab that asks each second by itself is told the same, and spares a question; where it falls silent, ours goes on. */
+  words.hear = (now) => { sparedAt = performance.now(); return hear(now); };
   const ping = async () => {
     const select = document.getElementById("appearance");
     if (select && !select.dataset.wired) { select.value = appearance; select.dataset.wired = "1"; }
+    if (performance.now() - sparedAt < 1500) return;
     try {
-      const now = await (await fetch("/ping", { cache: "no-store" })).json();
-      missed = 0;
-      training = now.training !== "idle";
-      set("core", now.core ? "" : words.loading_core);
-      if (!born) { born = now.born; trouble = now.trouble; }
-      if (born !== now.born) tellGone(words.restarted);
-      else { set("gone", ""); document.body.classList.remove("treino-gone"); }
-      if (now.trouble > trouble) { trouble = now.trouble; await showTrouble(trouble); }
+      await hear(await (await fetch("/ping", { cache: "no-store" })).json());
     } catch {
       training = false;
       missed += 1;

@@ -169,13 +169,15 @@ window.treinoTrain = (() => {
     }
   }
 
-  // --- what runs: numbers and plot each second, the rest by an event when something of it has changed --------------
+  // --- what runs: numbers each second, the plot every third, the rest by an event when something of it has changed ---
 
   const SURE_MS = 10000; // an event now and then all the same, in case one was lost
-  const shown = { status: null, plot: null }; // take new HTML
+  const PLOT_MS = 2800; // a plot is most of what a page computes, and hardly another one a second later
+  const shown = { status: null, plot: null }; // the elements
   let has = {};
   let key = "";
   let told = 0;
+  let drawn = 0;
   let looking = false;
 
   async function glance(tell) {
@@ -183,10 +185,13 @@ window.treinoTrain = (() => {
     looking = true;
     try {
       const log = one("#train-log input")?.checked ? "1" : "0";
-      const query = new URLSearchParams({ log, status: has.status ?? "", plot: has.plot ?? "" });
+      const draws = Date.now() - drawn > PLOT_MS ? "1" : "0";
+      const query = new URLSearchParams({ log, draws, status: has.status ?? "", plot: has.plot ?? "" });
       const answer = await fetch(`/glance/${document.documentElement.lang}?${query}`, { cache: "no-store" });
       if (!answer.ok) return;
       const now = await answer.json();
+      window.treino.hear(now.ping);
+      if (draws === "1") drawn = Date.now();
       if (now.key !== key || Date.now() - told > SURE_MS) {
         has = {}; // the event brings these too, and may bring them after the next look
         key = now.key;
@@ -197,13 +202,35 @@ window.treinoTrain = (() => {
       for (const part of ["status", "plot"]) {
         if (!now[part] || !shown[part]) continue;
         has[part] = now[part];
-        shown[part](now[`${part}_html`]);
+        const made = document.createElement("template");
+        made.innerHTML = now[`${part}_html`];
+        become(shown[part], made.content);
       }
     } catch {
       // the frame tells when the server is gone
     } finally {
       looking = false;
     }
+  }
+
+  // What Gradio does with a new value, without compiling a template and copying the value for it: nodes stay where they
+  // can, so that a selection does, and only what changed is drawn. Its own next value then changes what is here.
+  function become(old, now) {
+    const [before, after] = [[...old.childNodes], [...now.childNodes]];
+    for (const node of before.slice(after.length)) node.remove();
+    after.forEach((node, index) => {
+      const place = before[index];
+      if (!place) old.append(node);
+      else if (place.nodeName !== node.nodeName) place.replaceWith(node);
+      else if (place.nodeType !== Node.ELEMENT_NODE) { if (place.data !== node.data) place.data = node.data; }
+      else {
+        for (const { name } of [...place.attributes]) if (!node.hasAttribute(name)) place.removeAttribute(name);
+        for (const { name, value } of node.attributes) {
+          if (place.getAttribute(name) !== value) place.setAttribute(name, value);
+        }
+        become(place, node);
+      }
+    });
   }
 
   // --- the plot ---------------------------------------------------------------------------------------------------
@@ -234,7 +261,10 @@ window.treinoTrain = (() => {
   }
 
   function plot(element, props) {
-    if (props) shown.plot = (html) => (props.value = html); // the Runs tab brings its own anew
+    if (props) { // the Runs tab brings its own anew
+      shown.plot = element;
+      delete has.plot;
+    }
     const note = document.createElement("div");
     note.className = "plot-note";
     note.hidden = true;
@@ -344,8 +374,9 @@ window.treinoTrain = (() => {
       choose(card);
     },
     glance,
-    status(element, props) {
-      shown.status = (html) => (props.value = html);
+    status(element) {
+      shown.status = element;
+      delete has.status;
       new MutationObserver(follow).observe(element, { attributes: true, childList: true, subtree: true });
     },
     plot,
