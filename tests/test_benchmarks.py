@@ -11,7 +11,7 @@ import pytest
 
 from lora_core.config import PRESETS
 from lora_core.events import Phase, Sample, Saved, State, Step, Validation
-from tests.benchmarks import startup, time_to_concept
+from tests.benchmarks import startup, time_to_concept, window_training
 from tests.benchmarks.time_to_concept import Result, clock, config_of, read_results, row
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +40,29 @@ def test_a_start_is_parted_by_its_events() -> None:
     assert list(found.values()) == [4.0, 1.0, 0.5, 1.5, 1.0, 1.0, 9.0]
     without = startup.stages([pair for pair in told if not isinstance(pair[0], Sample)], 1.0)
     assert without["first step"] == 2.0 and "base samples" not in without
+
+
+@pytest.mark.parametrize(("slower", "ratio"), [(1.0, 1.0), (0.9, 0.9)])
+def test_what_a_page_costs_is_told_beside_a_speed_that_drifts(slower: float, ratio: float) -> None:
+    turns, told, at, done = [], [], 1000.0, 0.0
+    for number in range(41):
+        is_alive, speed = number % 2 == 1, 10 * (1 + number / 40)
+        for _ in range(4):  # half a second each, and several steps told at once
+            at, done = at + 0.5, done + 0.5 * speed * (slower if is_alive else 1.0)
+            told += [(round(done * 1000) - 1, at), (round(done * 1000), at)]
+        turns.append(window_training.Turn(is_alive, at - 1.5, at, 1.5, 0.03, 0.06 * is_alive, 0.0))
+    told.append((told[-1][0] + 1, at + 1.0))
+    found = window_training.summary(turns, told, pages=2)
+    assert found["ratio"] == pytest.approx(ratio, abs=0.002) and found["pairs"] == 20
+    assert found["low"] == pytest.approx(ratio, abs=0.002) and found["high"] == pytest.approx(ratio, abs=0.002)
+    assert found["one_page"] == pytest.approx([ratio**0.5] * 3, abs=0.002)
+    assert found["alive_browser_s"] == pytest.approx(0.04) and found["frozen_browser_s"] == 0
+
+
+def test_the_interval_of_a_median_holds_it_and_is_no_wider_than_the_values() -> None:
+    low, high = window_training.interval([0.9, 0.95, 1.0, 1.0, 1.05, 1.1])
+    assert 0.9 <= low < 1.0 < high <= 1.1
+    assert window_training.interval([1.0] * 5) == (1.0, 1.0)
 
 
 def test_presets_are_compared_on_the_same_model_and_pictures_and_can_be_changed(tmp_path: Path) -> None:

@@ -137,6 +137,21 @@ def test_a_new_window_begins_with_the_quick_start_ready_to_go(app: App) -> None:
     assert "11 to train on, 1 held out" in found.plan and "64×64 (12)" in found.plan
 
 
+def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(app, EN)
+    boxed = json.loads(setup.hello())["fill"]
+    monkeypatch.setattr(app.training, "busy", lambda: True)
+    found = setup.look_at(boxed)
+    for _ in range(100):
+        if found.again != "soon":  # while the pictures are read
+            break
+        time.sleep(0.1)
+        found = setup.look_at(boxed)
+    assert (found.reason, found.again) == (EN("train.reason_busy"), "end")
+
+
 def test_the_plan_tells_what_is_wrong_at_its_field_and_why_start_is_not_allowed(app: App, tmp_path: Path) -> None:
     setup = Setup(app, PT)
     boxed = form.boxes({"train_data_dir": str(tmp_path / "nowhere"), "lora_rank": 8})

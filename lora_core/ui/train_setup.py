@@ -32,12 +32,13 @@ STARTER = "starter"
 
 @dataclass(frozen=True)
 class Found:
-    """What the form comes to. `again`: ask again in a moment; an empty `reason` means that Start is allowed."""
+    """What the form comes to. `again`: when to ask again, "soon", at the "end" of the training that goes on, or "" with
+    what is typed next; an empty `reason` means that Start is allowed."""
 
     problems: dict[str, str]
     plan: str
     reason: str
-    again: bool
+    again: str
     config: TrainConfig | None
 
     @property
@@ -151,20 +152,20 @@ class Setup:
             return self.text(f"train.wrong_{message}")
         return translated(message, self.text)
 
-    def _reason(self, found: Outlook, problems: Mapping[str, str]) -> tuple[str, bool]:
-        """Why Start is not allowed, and whether that will change by itself."""
+    def _reason(self, found: Outlook, problems: Mapping[str, str]) -> tuple[str, str]:
+        """Why Start is not allowed, and when to ask again."""
         if problems:
             labels = [self.text(f"settings.{name}") for name in problems if name in settings()]
-            return self.text("train.reason_fields", fields=", ".join(labels)), False
+            return self.text("train.reason_fields", fields=", ".join(labels)), ""
         if (reading := found.reading) is not None:
             if not reading.total:
-                return self.text("train.reason_reading_list"), True
-            return self.text("train.reason_reading", done=reading.done, total=reading.total), True
+                return self.text("train.reason_reading_list"), "soon"
+            return self.text("train.reason_reading", done=reading.done, total=reading.total), "soon"
         if self.app.training.busy():
-            return self.text("train.reason_busy"), True
+            return self.text("train.reason_busy"), "end"
         if not self.app.core_ready():
-            return self.text("train.reason_core"), True
-        return "", False
+            return self.text("train.reason_core"), "soon"
+        return "", ""
 
     def _plan_html(self, found: Outlook, plan: Plan) -> str:
         text, config = self.text, found.config

@@ -5,7 +5,8 @@
 
 The same training alone varies by 15 % from minute to minute, and little from second to second, so what can tell 2 % are
 many turns of two seconds. A frozen page is a browser whose processes are suspended: it asks for nothing, draws nothing.
-Several pages cost several times as much and are measured no worse, so they tell the cost of one more finely.
+Several pages are measured no worse and cost several times as much, so they bound the cost of one: as all of them go on
+at the same moment, they get in each other's way and in the training's more than one page does.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Frozen:
 
 def summary(turns: Sequence[Turn], told: Sequence[tuple[int, float]], pages: int = 1) -> dict[str, object]:
     """`ratio` is that of a turn alive to the mean of the turns before and after, in the median; `low` and `high` are the
-    ends of the interval that holds it with 95 %; `one_page` is the same for each of several pages.
+    ends of the interval that holds it with 95 %; `one_page` is the same for each of several pages, at worst.
 
     told: steps and the times at which they were told of. What follows is the mean of each kind of turn: steps in a
     second, and seconds of the processor in a second: of the thread that trains, of the server's others, of the browser.

@@ -144,6 +144,12 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
     open_train(second)
     assert wait_points(second, kept) == kept
     expect(second.locator("#train-start")).to_be_hidden()
+
+    # Pages opened beside a training leave the form alone until its end: an event each second would cost it its speed.
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(4000)
+    assert any("/glance/" in url for url in asked) and not any("queue/join" in url for url in asked), asked
     shot(second, "train_paused_pt_dark")
     second.click("#train-go-on")
     expect(state).to_have_attribute("data-state", "running", timeout=SLOW_MS)
@@ -173,6 +179,22 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
     page.click("#train-to-settings")
     expect(page.locator("#train-f-lora_rank")).to_have_value("4")
     expect(page.locator("#train-plan-folder")).to_contain_text("ampulheta 2")
+    expect(page.locator("#train-start")).to_be_enabled()
+
+
+def test_one_question_a_second_and_the_plot_in_every_third(open_page: Callable[..., Page]) -> None:
+    page = open_page("en")
+    open_train(page)
+    page.wait_for_timeout(3000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(9000)
+    glances = [url for url in asked if "/glance/" in url]
+    assert len(glances) >= 3, asked
+    assert sum(url.endswith("/ping") for url in asked) <= len(glances) // 3, "the answer holds what the frame asks for"
+    assert 1 <= sum("draws=1" in url for url in glances) <= len(glances) // 2
+    with page.expect_request(lambda request: request.url.endswith("/ping")):  # on other tabs the frame asks by itself
+        page.get_by_role("tab", name="Dataset").click()
 
 
 def test_a_preset_of_ones_own(open_page: Callable[..., Page], window: Window) -> None:

@@ -13,6 +13,7 @@ window.treinoTrain = (() => {
   let knowsCosts = false;
   let asked = 0; // how often for what the machine can tell of itself
   let waiting = 0;
+  let waitsForEnd = false; // of the training that keeps Start shut: asking until then would cost that training its speed
   let basis = {}; // what the form was filled with, to count what was changed since
 
   const one = (selector, root = document) => root.querySelector(selector);
@@ -123,7 +124,8 @@ window.treinoTrain = (() => {
     if (order.problems && order.n === serial) {
       mark(order.problems);
       const isCurious = !(knowsCosts && knowsModels) && asked++ < 20;
-      if ((order.again || isCurious) && !waiting) soon(AGAIN_MS);
+      waitsForEnd = order.again === "end";
+      if ((order.again === "soon" || isCurious) && !waiting) soon(AGAIN_MS);
     }
   }
 
@@ -191,6 +193,10 @@ window.treinoTrain = (() => {
       if (!answer.ok) return;
       const now = await answer.json();
       window.treino.hear(now.ping);
+      if (waitsForEnd && now.ping.training === "idle") {
+        waitsForEnd = false;
+        typed();
+      }
       if (draws === "1") drawn = Date.now();
       if (now.key !== key || Date.now() - told > SURE_MS) {
         has = {}; // the event brings these too, and may bring them after the next look
