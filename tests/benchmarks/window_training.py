@@ -50,9 +50,10 @@ def training(
     browser: Browser, window: Window, pairs: int = PAIRS, pages: int = 1, is_null: bool = False
 ) -> dict[str, object]:
     """Steps per second of one training with pages that live to those with frozen ones; see `summary`."""
-    first = train_tab(browser, window)
-    folder = _begin(first, window)
-    shown = [first, *(train_tab(browser, window) for _ in range(pages - 1))]
+    starter = train_tab(browser, window)
+    folder = _begin(starter, window)
+    starter.close()
+    shown = [train_tab(browser, window) for _ in range(pages)]  # as they are after a reload
     for page in shown:
         page.wait_for_selector("#train-plot [data-points]")
     offset = Run(folder).read()[1]
@@ -67,8 +68,8 @@ def training(
     finally:
         frozen.set(False)
     told = [(event.step, at) for event, at in Run(folder).read(offset)[0] if isinstance(event, Step)]
-    first.locator("#train-stop").click()
-    first.wait_for_selector('#train-state[data-state="stopped"]')
+    shown[0].locator("#train-stop").click()
+    shown[0].wait_for_selector('#train-state[data-state="stopped"]')
     for page in shown:
         page.close()
     return {"pages": pages, **summary(turns, told, pages)}
@@ -93,20 +94,24 @@ class Frozen:
 
 
 def summary(turns: Sequence[Turn], told: Sequence[tuple[int, float]], pages: int = 1) -> dict[str, object]:
-    """`ratio` is that of a turn alive to the mean of the turns before and after, in the median; `low` and `high` are the
-    ends of the interval that holds it with 95 %; `one_page` is the same for each of several pages, at worst.
+    """`ratio` is that of a turn alive to the mean of the turns before and after, in the median, and the two ends of the
+    interval that holds it with 95 %; `one_page` is the same for each of several pages, at worst.
 
-    told: steps and the times at which they were told of. What follows is the mean of each kind of turn: steps in a
-    second, and seconds of the processor in a second: of the thread that trains, of the server's others, of the browser.
+    `given` is the ratio of the processor time that the training was given in a second: what it waited for the page and
+    the server, whatever the processor's own speed was in these seconds, so it is much finer; that caches are shared it
+    does not see. The rest are means of each kind of turn: steps in a second, and seconds of the processor in a second.
+
+    told: steps and the times at which they were told of.
     """
     ends = flushes(told)
     speeds = [_speed(ends, turn) for turn in turns]
-    around = zip(speeds, speeds[1:], speeds[2:], strict=False)
-    ratios = [2 * now / (before + after) for before, now, after in around][::2]
-    range_of = statistics.median(ratios), *interval(ratios)
-    ratio, low, high = (_short(value) for value in range_of)
-    one_page = [_short(value ** (1 / pages)) for value in range_of]
-    found: dict[str, object] = {"pairs": len(ratios), "ratio": ratio, "low": low, "high": high, "one_page": one_page}
+    given = [turn.training_s / (turn.ended - turn.began) for turn in turns]
+    found: dict[str, object] = {"pairs": len(turns) // 2}
+    for measure, one_page, values in (("ratio", "one_page", speeds), ("given", "one_page_given", given)):
+        ratios = _to_neighbours(values)
+        around = statistics.median(ratios), *interval(ratios)
+        found[measure] = [_short(value) for value in around]
+        found[one_page] = [_short(value ** (1 / pages)) for value in around]
     for name, is_alive in (("frozen", False), ("alive", True)):
         kind = [index for index, turn in enumerate(turns) if turn.is_alive == is_alive]
         found[f"{name}_steps_per_s"] = _short(statistics.mean(speeds[index] for index in kind))
@@ -114,6 +119,11 @@ def summary(turns: Sequence[Turn], told: Sequence[tuple[int, float]], pages: int
             shares = [getattr(turns[index], part) / (turns[index].ended - turns[index].began) for index in kind]
             found[f"{name}_{part}"] = _short(statistics.mean(shares))
     return found
+
+
+def _to_neighbours(values: Sequence[float]) -> list[float]:
+    """Every second value, from the second on, to the mean of the one before and the one after."""
+    return [2 * now / (before + after) for before, now, after in zip(values, values[1:], values[2:], strict=False)][::2]
 
 
 def interval(values: Sequence[float], share: float = 0.95) -> tuple[float, float]:
