@@ -155,9 +155,11 @@ def _turn(window: Window, is_alive: bool, seconds: float) -> Turn:
 
 def _spent(window: Window) -> tuple[float, float, float, float]:
     """Seconds of the processor so far: of the training, of the server's other threads, of the browser, of other guests."""
-    threads = sorted(thread.user_time + thread.system_time for thread in psutil.Process(window.process.pid).threads())
+    server = psutil.Process(window.process.pid)
+    busiest = max(thread.user_time + thread.system_time for thread in server.threads())
     stolen = getattr(psutil.cpu_times(), "steal", 0.0)  # Linux alone tells it
-    return threads[-1], sum(threads[:-1]), sum(map(_seconds, _browser())), stolen
+    others = _seconds(server) - busiest  # not the sum of the threads: those that have ended are in none
+    return busiest, others, sum(map(_seconds, _browser())), stolen
 
 
 def _seconds(process: psutil.Process) -> float:
