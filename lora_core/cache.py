@@ -29,7 +29,7 @@ from lora_core.dataset.buckets import crop_box
 from lora_core.dataset.quality import workers
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.families import BaseModel, Conditioning, Frame
+from lora_core.families import BaseModel, Conditioning, Frame, Tensors
 from lora_core.plan import Plan, Size
 from lora_core.precision import free_bytes
 from lora_core.weights import at_hand, free_device_memory
@@ -235,7 +235,7 @@ class Prompts:
 
     def __init__(self, model: BaseModel, device: torch.device, live: bool):
         self.model, self.device, self.live = model, device, live
-        self.encode_text: Callable[[dict[str, Tensor]], Conditioning] = partial(model.family.encode_text, model)
+        self.encode_text: Callable[[Tensors], Conditioning] = partial(model.family.encode_text, model)
         self.known: dict[str, Conditioning] = {}
 
     def prepare(self, captions: Iterable[str], emit: Emit) -> None:
@@ -264,24 +264,37 @@ class Prompts:
 
     def __call__(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning for a batch, on the device; gradients flow into trained text encoders."""
-        return self._framed(self.encode(captions), frames) if self.live else self.base(captions, frames)
+        words = self.words(captions, frames)
+        return self.conditioning({name: rows.to(self.device) for name, rows in words.items()})
+
+    def words(self, captions: Sequence[str], frames: Sequence[Frame]) -> Tensors:
+        """What there is of a batch before trained text encoders are asked: their token ids; where they are fixed, all."""
+        if not self.live:
+            return self.base(captions, frames)
+        return self._framed(self.model.family.tokenize(self.model, captions), frames)
+
+    def conditioning(self, words: Tensors) -> Conditioning:
+        """What `words` on the device is to the UNet."""
+        if not self.live:
+            return words
+        tokens = {name: rows for name, rows in words.items() if name != "frames"}
+        return {**self.encode_text(tokens), "frames": words["frames"]}
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """Conditioning from the text encoders as they stand."""
         return self.encode_text(self.model.family.tokenize(self.model, captions))
 
     def base(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
-        """Conditioning from the base model's own text encoders; unknown captions are encoded and remembered."""
+        """As the base model's own text encoders have it, not on the device; unknown captions are encoded and remembered."""
         for caption in captions:
             if caption not in self.known:
                 assert not self.live, "an adapted encoder cannot answer for the base model"
                 (self.known[caption],) = self._encoded([caption])
         rows = [self.known[caption] for caption in captions]
-        stacked = {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
-        return self._framed(stacked, frames)
+        return self._framed({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, frames)
 
-    def _framed(self, conditioning: Conditioning, frames: Sequence[Frame]) -> Conditioning:
-        return {**conditioning, "frames": torch.tensor(list(frames), device=self.device)}
+    def _framed(self, words: Tensors, frames: Sequence[Frame]) -> Tensors:
+        return {**words, "frames": torch.tensor(list(frames))}
 
     @torch.no_grad()
     def _encoded(self, captions: Sequence[str]) -> list[Conditioning]:

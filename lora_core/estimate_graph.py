@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_core import eight_bit, lora, optim, train
+from lora_core import eight_bit, graphs, lora, optim, train
 from lora_core.cache import Example, Prompts
 from lora_core.config import TrainConfig
 from lora_core.estimate_book import PartsCount, StepCount
@@ -19,6 +19,7 @@ from lora_core.estimate_poly import Poly, Term
 from lora_core.estimate_shapes import Shapes
 from lora_core.events import Event
 from lora_core.families import BaseModel, Conditioning, identify, whole_frame
+from lora_core.lanes import Lanes
 from lora_core.meter import Meter
 from lora_core.precision import Compute
 from lora_core.prior import Prior
@@ -155,8 +156,7 @@ def session_of(
     if config.eight_bit_base:
         eight_bit.shrink(model.unet)
     lora.attach(model, config)
-    if config.gradient_checkpointing:
-        model.unet.enable_gradient_checkpointing()
+    lora.checkpoint(model, config)
     for module in model.adapted().values():
         module.train()
     mean_CHW = torch.zeros(int(shapes.unet["in_channels"]), latent[1], latent[0])
@@ -172,6 +172,7 @@ def session_of(
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler("cpu", enabled=False), meter=Meter(_nobody, 1, 1, torch.device("cpu")),
         predict=model.predict, team=Team(),
+        lanes=graphs.GraphLanes(model, _nobody) if graphs.can_capture(config, device) else Lanes(),
     )  # fmt: skip
 
 

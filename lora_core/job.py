@@ -269,6 +269,7 @@ class Job:
 
     def _hold(self, session: Session) -> None:
         session.meter.flush()
+        session.lanes.rest()
         self._tell_state("paused")
         while self._paused and not self._stop:
             with self._wake:
@@ -326,6 +327,7 @@ class Job:
     def _pause(self, session: Session, counts: bool = True) -> Iterator[None]:
         """Time outside training steps: read what waits, and keep it out of the speed."""
         session.meter.flush()
+        session.lanes.rest()
         began = time.monotonic()
         try:
             yield

@@ -18,31 +18,51 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lora_core.families import Frame
+from lora_core.families import Tensors
 
 LEAST = 4  # pictures of a part: with fewer, what a part costs whatever its size outweighs them
 T = TypeVar("T")
+Answers = list[Tensor | None]
 
 
 @dataclass(frozen=True)
 class Lesson:
     """Noisy pictures of one size, and what the model is to answer; B of everything.
 
+    words: what the captions are to the model (Prompts.words).
     weight_B: of each picture's mean squared error in the loss; they sum up to what the lesson weighs.
     """
 
     noisy_latents_BCHW: Tensor
     timesteps_B: Tensor
-    captions: tuple[str, ...]
-    frames: tuple[Frame, ...]
+    words: Tensors
     target_BCHW: Tensor
     weight_B: Tensor
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.weight_B)
 
     def part(self, start: int, end: int) -> Lesson:
-        return Lesson(*(getattr(self, field.name)[start:end] for field in fields(self)))
+        return self.each(lambda rows: rows[start:end])
+
+    def to(self, device: torch.device) -> Lesson:
+        """On the device; to a card it travels on its own, and nobody waits until it is there."""
+        if device.type != "cuda":
+            return self.each(lambda rows: rows.to(device))
+        return self.each(lambda rows: rows.pin_memory().to(device, non_blocking=True))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Lesson:
+        """With every tensor changed."""
+        words = {name: change(rows) for name, rows in self.words.items()}
+        return Lesson(
+            change(self.noisy_latents_BCHW), change(self.timesteps_B), words, change(self.target_BCHW),
+            change(self.weight_B),
+        )  # fmt: skip
+
+    def tensors(self) -> Tensors:
+        """All of them, by name."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "words"}
+        return {**own, **self.words}
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,10 @@ class Lanes:
             return [function(part) for part in parts]
         return list(self._threads.map(function, parts))
 
+    def answers(self, function: Callable[[Lesson], Tensor], parts: Sequence[Lesson]) -> list[Tensor]:
+        """What the model answers to each part, where no gradients are asked for."""
+        return self.each(function, parts)
+
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         """The same for every step, for new ones would take their first memory anew each time; they end with the lanes."""
@@ -87,17 +111,36 @@ class Lanes:
         if self.count == 1:
             return torch.cat([_backward(loss_of(lesson), scaler) for lesson in lessons])
 
-        def gradients(part: Lesson) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-            loss_B = loss_of(part)
-            return loss_B.detach(), torch.autograd.grad(scaler.scale(loss_B.sum()), trained, allow_unused=True)
+        def gradients(part: Lesson) -> Answers:
+            return gradients_of(loss_of(part), trained, scaler.scale(torch.ones(())))
 
         losses = []
-        for loss_B, found in self.each(gradients, self.parts(lessons)):
+        for loss_B, *found in self.each(gradients, self.parts(lessons)):
+            assert loss_B is not None
             losses.append(loss_B)
-            for parameter, gradient in zip(trained, found, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            add_gradients(trained, found)
         return torch.cat(losses)
+
+    def rest(self) -> None:
+        """Give back what is kept for the next step: other work comes first."""
+
+
+def gradients_of(loss_B: Tensor, trained: Sequence[torch.nn.Parameter], scale: Tensor) -> Answers:
+    """The losses, then the gradient of their scaled sum by each of the trained; None by what it does not depend on."""
+    return [loss_B.detach(), *torch.autograd.grad(loss_B.sum() * scale, trained, allow_unused=True)]
+
+
+def add_gradients(trained: Sequence[torch.nn.Parameter], found: Answers) -> None:
+    """Add to the gradients of the trained, in few launches; `found` may be written over afterwards."""
+    pairs = [(parameter, each) for parameter, each in zip(trained, found, strict=True) if each is not None]
+    new = [pair for pair in pairs if pair[0].grad is None]
+    old = [(parameter.grad, each) for parameter, each in pairs if parameter.grad is not None]
+    if old:
+        torch._foreach_add_([gradient for gradient, _ in old], [each for _, each in old])
+    if new:
+        copies = torch._foreach_mul([each for _, each in new], 1.0)
+        for (parameter, _), copy in zip(new, copies, strict=True):
+            parameter.grad = copy
 
 
 @contextmanager
@@ -145,8 +188,9 @@ def _backward(loss_B: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
 
 
 def _joined(lessons: Sequence[Lesson]) -> Lesson:
-    def together(name: str) -> Any:
-        rows = [getattr(lesson, name) for lesson in lessons]
-        return torch.cat(rows) if isinstance(rows[0], Tensor) else tuple(row for part in rows for row in part)
-
-    return lessons[0] if len(lessons) == 1 else Lesson(*(together(field.name) for field in fields(Lesson)))
+    if len(lessons) == 1:
+        return lessons[0]
+    tables = [lesson.tensors() for lesson in lessons]
+    joined = {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
+    words = {name: joined[name] for name in lessons[0].words}
+    return Lesson(words=words, **{name: rows for name, rows in joined.items() if name not in words})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from lora_core import lean_unet
 from lora_core.config import TrainConfig
@@ -41,6 +43,14 @@ def attach(model: BaseModel, config: TrainConfig) -> None:
         lean_unet.cast_adapters(module, ADAPTER)
     if config.lean_activations:
         lean_unet.keep_less(model.unet)
+
+
+def checkpoint(model: BaseModel, config: TrainConfig) -> None:
+    """Let the UNet's blocks compute again on the way back what they would keep (Chen et al. 2016), if asked."""
+    if config.gradient_checkpointing:
+        # Only dropout draws numbers, and nobody asks a card for the state of its generator while a graph is captured.
+        again = partial(recompute, use_reentrant=False, preserve_rng_state=bool(config.lora_dropout))
+        model.unet.enable_gradient_checkpointing(again)
 
 
 def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) -> None:

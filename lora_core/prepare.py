@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lora_core import base_models, eight_bit, estimate_speed, lora, memory, optim, precision, recorded, spill
+from lora_core import base_models, eight_bit, estimate_speed, graphs, lora, memory, optim, precision, recorded, spill
 from lora_core.base_models import fingerprint
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
@@ -72,10 +72,12 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         fingerprint(model, "unet")
     prior = draw_prior(model, config, emit)
     lora.attach(model, config)
-    if config.gradient_checkpointing:
-        model.unet.enable_gradient_checkpointing()
+    lora.checkpoint(model, config)
     for module in model.adapted().values():
         module.train()
+    lanes = precision.lanes(model.unet, config, compute.device, team)
+    if graphs.can_capture(config, compute.device):
+        lanes = graphs.GraphLanes(model, emit)
     predict: Predict = model.predict
     if recorded.can_record(model.unet, config, compute.device):
         predict = recorded.predict(model, emit)
@@ -87,7 +89,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=_meter(model, config, plan, compute, emit), team=team,
-        lanes=precision.lanes(model.unet, config, compute.device, team), predict=predict,
+        lanes=lanes, predict=predict,
     )  # fmt: skip
 
 

@@ -71,21 +71,25 @@ def prior_lesson(session: Session, count: int, rng: torch.Generator) -> Lesson:
 
     As it comes every `prior_every` steps only, it weighs that much more.
     """
-    model, config, device = session.model, session.config, session.model.device
+    model, config, prompts = session.model, session.config, session.prompts
     chosen = [session.prior[i] for i in torch.randint(len(session.prior), (count,), generator=rng).tolist()]
-    latents_BCHW = torch.stack([p.latents_CHW for p in chosen]).to(device)
+    latents_BCHW = torch.stack([p.latents_CHW for p in chosen])
     timesteps_B = torch.randint(len(model.scheduler.alphas_cumprod), (count,), generator=rng)
-    abar_B = model.scheduler.alphas_cumprod[timesteps_B].to(device)
+    abar_B = model.scheduler.alphas_cumprod[timesteps_B]
     noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
-    captions, frames = tuple(p.prompt for p in chosen), tuple(p.frame for p in chosen)
-    weight_B = torch.full((count,), config.prior_every * config.prior_loss_weight / count, device=device)
-    question = Lesson(noisy_latents, timesteps_B.to(device), captions, frames, torch.empty_like(noisy_latents), weight_B)
+    captions, frames = [p.prompt for p in chosen], [p.frame for p in chosen]
+    weight_B = torch.full((count,), config.prior_every * config.prior_loss_weight / count)
+    asked = Lesson(
+        noisy_latents, timesteps_B, prompts.base(captions, frames), torch.empty_like(noisy_latents), weight_B
+    ).to(session.compute.device)
 
     @torch.no_grad()
     def answer(part: Lesson) -> Tensor:
-        conditioning = session.prompts.base(part.captions, part.frames)
-        return session.predict(part.noisy_latents_BCHW, part.timesteps_B, conditioning)
+        return session.predict(part.noisy_latents_BCHW, part.timesteps_B, part.words)
 
     with lora.disabled(model):
-        target = torch.cat(session.lanes.each(answer, session.lanes.parts([question])))
-    return replace(question, target_BCHW=target)
+        target = torch.cat(session.lanes.answers(answer, session.lanes.parts([asked])))
+    if not prompts.live:
+        return replace(asked, target_BCHW=target)
+    words = {name: rows.to(session.compute.device) for name, rows in prompts.words(captions, frames).items()}
+    return replace(asked, target_BCHW=target, words=words)

@@ -23,9 +23,8 @@ from torch.jit._trace import TracerWarning
 from lora_core import lora, precision
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
-from lora_core.families import BaseModel, Conditioning, Predict
+from lora_core.families import BaseModel, Conditioning, Predict, Tensors
 
-Tensors = dict[str, Tensor]
 Function = Callable[[Tensors], Tensors]
 
 

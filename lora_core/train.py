@@ -131,22 +131,22 @@ def optimizer_step(session: Session) -> Tensor:
 def denoising_lesson(session: Session, batch: Sequence[Example], rng: torch.Generator) -> Lesson:
     """Noise a batch of one size, to be told apart again by the model (Ho et al. 2020, alg. 1)."""
     config, model = session.config, session.model
-    latents = draw_latents(batch, rng).to(session.compute.device) * model.vae.config.scaling_factor
-    captions = tuple(caption_for_step(example.caption, config, rng) for example in batch)
+    latents = draw_latents(batch, rng) * model.vae.config.scaling_factor
+    captions = [caption_for_step(example.caption, config, rng) for example in batch]
     noise = diffusion.sample_noise(latents, rng, config.noise_offset)
     schedule = model.scheduler.alphas_cumprod
     weights = diffusion.min_snr_weight(model.prediction_type, diffusion.snr(schedule), config.snr_gamma)
     timesteps, weight = diffusion.sample_timesteps(len(batch), weights, config.timestep_sampling == "weighted", rng)
-    alphas_cumprod = schedule[timesteps].to(latents.device)
+    alphas_cumprod = schedule[timesteps]
     noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
     target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
-    weight = weight.to(latents.device) / len(batch)
-    return Lesson(noisy_latents, timesteps.to(latents.device), captions, tuple(e.frame for e in batch), target, weight)
+    words = session.prompts.words(captions, [example.frame for example in batch])
+    return Lesson(noisy_latents, timesteps, words, target, weight / len(batch)).to(session.compute.device)
 
 
 def loss_of(session: Session, lesson: Lesson) -> Tensor:
     """The diffusion loss (Ho et al. 2020, eq. 14) of each picture, weighted; they sum up to that of the step."""
-    conditioning = session.prompts(lesson.captions, lesson.frames)
+    conditioning = session.prompts.conditioning(lesson.words)
     prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
     loss_B = F.mse_loss(prediction, lesson.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
     return lesson.weight_B / session.config.gradient_accumulation_steps * loss_B

@@ -26,27 +26,28 @@ VALUES: dict[str, object] = {
 
 def lesson(first: int, count: int, side: int = 8) -> Lesson:
     """Pictures that are told apart by their captions and timesteps."""
-    numbers = range(first, first + count)
+    numbers = torch.arange(first, first + count)
     latents = torch.randn(count, 4, side, side, generator=torch.Generator().manual_seed(first))
-    captions, frames = tuple(str(n) for n in numbers), tuple((n, n, 0, 0, n, n) for n in numbers)
-    return Lesson(latents, torch.tensor(list(numbers)), captions, frames, -latents, torch.full((count,), 1 / count))
+    words = {"caption": numbers.clone(), "frames": numbers[:, None].expand(count, 6).clone()}
+    return Lesson(latents, numbers, words, -latents, torch.full((count,), 1 / count))
 
 
-def captions(parts: list[Lesson]) -> list[list[str]]:
-    return [list(part.captions) for part in parts]
+def captions(parts: list[Lesson]) -> list[list[int]]:
+    return [part.words["caption"].tolist() for part in parts]
 
 
 def test_alone_lessons_stay_apart() -> None:
-    assert captions(Lanes().parts([lesson(0, 9), lesson(9, 9)])) == [list("012345678"), [str(n) for n in range(9, 18)]]
+    assert captions(Lanes().parts([lesson(0, 9), lesson(9, 9)])) == [[*range(9)], [*range(9, 18)]]
 
 
 def test_side_by_side_lessons_of_one_size_are_joined_and_dealt_out() -> None:
     parts = Lanes(3).parts([lesson(0, 5), lesson(5, 8)])
     assert [len(part) for part in parts] == [4, 4, 5]
-    joined = [caption for part in parts for caption in part.captions]
-    assert joined == [str(n) for n in range(13)]
+    joined = [caption for part in captions(parts) for caption in part]
+    assert joined == [*range(13)]
     for part in parts:
-        assert part.timesteps_B.tolist() == [int(caption) for caption in part.captions] == [f[0] for f in part.frames]
+        assert torch.equal(part.timesteps_B, part.words["caption"])
+        assert torch.equal(part.timesteps_B, part.words["frames"][:, 0])
         assert torch.equal(part.target_BCHW, -part.noisy_latents_BCHW) and len(part.weight_B) == len(part)
 
 

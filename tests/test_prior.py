@@ -28,7 +28,7 @@ def model(tiny_sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
 def loss_of(session: Session, prior: list[Prior]) -> torch.Tensor:
     session.prior = prior
     lesson = prior_lesson(session, 2, diffusion.generator(0))
-    conditioning = session.prompts(lesson.captions, lesson.frames)
+    conditioning = session.prompts.conditioning(lesson.words)
     prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
     return torch.nn.functional.mse_loss(prediction, lesson.target_BCHW)
 

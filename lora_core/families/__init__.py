@@ -15,7 +15,9 @@ from torch import Tensor
 
 from lora_core.errors import UserError
 
-Conditioning = dict[str, Tensor]
+Tensors = dict[str, Tensor]
+
+Conditioning = Tensors
 """Named tensors the UNet is conditioned on, batch first: `encoder_hidden_states` [B, 77, width] and, in SDXL, `pooled`
 [B, 1280]; `frames` [B, 6] says how each picture was cut, which SDXL alone looks at."""
 
