@@ -199,8 +199,9 @@ def _sum(
     numbers = step.adapters.at(at[0])
     adapters = numbers * 4
     optimizer = (2 * numbers if config.optimizer == "adamw" else step.rows.at(at[0])) * 4
-    # The gradients of the batches before are there from the beginning.
-    added = adapters if config.gradient_accumulation_steps > 1 else 0.0
+    # The gradients of the batches before are there from the beginning, and graphs keep a place for theirs (graphs.py).
+    keeps_place = config.cuda_graphs and not config.lora_dropout
+    added = adapters if config.gradient_accumulation_steps > 1 or keeps_place else 0.0
     draws = bool(config.sample_count or config.prior_pictures)
     activations = max(worst(step.moments, where) for where in at) + added
     standing = unet + kept_texts + adapters + optimizer

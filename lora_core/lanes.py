@@ -118,7 +118,9 @@ class Lanes:
         for loss_B, *found in self.each(gradients, self.parts(lessons)):
             assert loss_B is not None
             losses.append(loss_B)
-            add_gradients(trained, found)
+            for parameter, gradient in zip(trained, found, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return torch.cat(losses)
 
     def rest(self) -> None:
@@ -130,17 +132,11 @@ def gradients_of(loss_B: Tensor, trained: Sequence[torch.nn.Parameter], scale: T
     return [loss_B.detach(), *torch.autograd.grad(loss_B.sum() * scale, trained, allow_unused=True)]
 
 
-def add_gradients(trained: Sequence[torch.nn.Parameter], found: Answers) -> None:
-    """Add to the gradients of the trained, in few launches; `found` may be written over afterwards."""
-    pairs = [(parameter, each) for parameter, each in zip(trained, found, strict=True) if each is not None]
-    new = [pair for pair in pairs if pair[0].grad is None]
-    old = [(parameter.grad, each) for parameter, each in pairs if parameter.grad is not None]
-    if old:
-        torch._foreach_add_([gradient for gradient, _ in old], [each for _, each in old])
-    if new:
-        copies = torch._foreach_mul([each for _, each in new], 1.0)
-        for (parameter, _), copy in zip(new, copies, strict=True):
-            parameter.grad = copy
+def add_to(sums: Sequence[Tensor], found: Answers) -> None:
+    """Add to each what was found for it, if anything, in few launches."""
+    pairs = [(total, each) for total, each in zip(sums, found, strict=True) if each is not None]
+    if pairs:
+        torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
 
 
 @contextmanager

@@ -6,8 +6,10 @@ what Python did, and reading a number while capturing is an error.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import pytest
 import torch
@@ -18,18 +20,35 @@ from torch.utils._pytree import tree_leaves
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
 
 
+@dataclass
+class Played:
+    """replays: of each graph that was made. free: bytes of the card, of which each graph takes `taken` while it lives.
+
+    most: graphs that lived at once.
+    """
+
+    replays: list[int] = field(default_factory=list)
+    alive: weakref.WeakSet[PlayedGraph] = field(default_factory=weakref.WeakSet)
+    free: int = 2**33
+    taken: int = 2**20
+    most: int = 0
+
+    def left(self) -> int:
+        return self.free - self.taken * len(self.alive)
+
+
 class PlayedGraph:
     """Stands for `torch.cuda.CUDAGraph`."""
 
-    made: ClassVar[list[PlayedGraph]] = []
-
-    def __init__(self) -> None:
+    def __init__(self, played: Played) -> None:
         self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
-        self.replays = 0
-        PlayedGraph.made.append(self)
+        self.played, self.number = played, len(played.replays)
+        played.replays.append(0)
+        played.alive.add(self)
+        played.most = max(played.most, len(played.alive))
 
     def replay(self) -> None:
-        self.replays += 1
+        self.played.replays[self.number] += 1
         with torch.no_grad():
             for operation, values, named, places in self.operations:
                 found = [each for each in tree_leaves(operation(*values, **named)) if isinstance(each, Tensor)]
@@ -41,14 +60,19 @@ class PlayedGraph:
 class _Capture(TorchDispatchMode):
     """Stands for `torch.cuda.graph`."""
 
-    def __init__(self, graph: PlayedGraph, pool: object, capture_error_mode: str):
+    def __init__(self, graph: PlayedGraph, pool: object, stream: object, capture_error_mode: str):
         super().__init__()
-        assert pool == "a pool" and capture_error_mode == "thread_local"
+        assert (pool, stream, capture_error_mode) == ("a pool", "a stream", "thread_local")
         self.graph = graph
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # what is written over, and what stood there
 
     def __torch_dispatch__(self, operation: Any, types: Any, values: Any = (), named: Any = None) -> Any:
         if operation._schema.name in READS:
             raise RuntimeError("operation not permitted when stream is capturing")
+        if operation._schema.is_mutable:
+            for each in tree_leaves(values):
+                if isinstance(each, Tensor):
+                    self.kept.setdefault(each.data_ptr(), (each, each.clone()))
         found = operation(*values, **(named or {}))
         places = [each for each in tree_leaves(found) if isinstance(each, Tensor)]
         self.graph.operations.append((operation, values, named or {}, places))
@@ -60,6 +84,9 @@ class _Capture(TorchDispatchMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        with torch.no_grad():
+            for place, value in self.kept.values():
+                place.copy_(value)
         for operation, _, _, places in self.graph.operations:
             if not operation.is_view and not operation._schema.is_mutable:
                 for place in places:
@@ -67,11 +94,12 @@ class _Capture(TorchDispatchMode):
                         place.detach().fill_(torch.nan)
 
 
-def play(monkeypatch: pytest.MonkeyPatch) -> list[PlayedGraph]:
-    """Let torch have graphs; returns those that are made from here on."""
-    made: ClassVar[list[PlayedGraph]] = []
-    monkeypatch.setattr(PlayedGraph, "made", made)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", PlayedGraph)
+def play(monkeypatch: pytest.MonkeyPatch) -> Played:
+    """Let torch have graphs from here on."""
+    played = Played()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: PlayedGraph(played))
     monkeypatch.setattr(torch.cuda, "graph", _Capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "a pool")
-    return made
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "a stream")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (played.left(), 2**33))
+    return played

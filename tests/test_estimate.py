@@ -168,9 +168,11 @@ def test_an_estimate_needs_no_torch() -> None:
 
 def test_more_of_anything_takes_more() -> None:
     shapes = shapes_of("starter")
-    base = estimate.memory(settings(resolution=128), shapes)
-    for more in ({"resolution": 256}, {"train_batch_size": 2}, {"lora_rank": 32}, {"gradient_accumulation_steps": 2}):
-        larger = estimate.memory(settings(**{"resolution": 128, **more}), shapes)
+    plain: dict[str, object] = {"resolution": 128, "cuda_graphs": False}
+    rest: tuple[dict[str, object], ...] = ({"gradient_accumulation_steps": 2}, {"cuda_graphs": True})
+    base = estimate.memory(settings(**plain), shapes)
+    for more in ({"resolution": 256}, {"train_batch_size": 2}, {"lora_rank": 32}, *rest):
+        larger = estimate.memory(settings(**{**plain, **more}), shapes)
         assert base and larger and larger.peak_step > base.peak_step, more
 
 

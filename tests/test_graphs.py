@@ -12,7 +12,7 @@ from lora_core import graphs, lanes, recorded
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Validation, Warned
 from lora_core.lanes import Lanes, Lesson
-from tests.played_graphs import PlayedGraph, play
+from tests.played_graphs import Played, play
 from tests.training import adapters_after, config_for, run
 from tests.twins import save_twin
 
@@ -23,7 +23,7 @@ VALUES: dict[str, object] = {
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[PlayedGraph]:
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     """Graphs for every training without dropout, also on a processor."""
     monkeypatch.setattr(graphs, "can_capture", lambda config, device: config.cuda_graphs and not config.lora_dropout)
     monkeypatch.setattr(recorded, "can_record", lambda *a: False)
@@ -47,7 +47,7 @@ def told(events: list[Event]) -> list[str]:
     ids=["sd1", "least memory", "dora", "text encoder", "sdxl"],
 )  # fmt: skip
 def test_a_training_ends_where_the_plain_one_does(
-    family: str, values: dict[str, object], tiny_sd1: Path, pictures: Path, tmp_path: Path, played: list[PlayedGraph]
+    family: str, values: dict[str, object], tiny_sd1: Path, pictures: Path, tmp_path: Path, played: Played
 ) -> None:
     base = tiny_sd1 if family == "sd1" else save_twin(family, tmp_path / "base")
     found = {}
@@ -56,8 +56,8 @@ def test_a_training_ends_where_the_plain_one_does(
         job, events = run(config)
         assert job.error is None and told(events) == []
         found[name] = losses(events)
-        assert bool(played) == cuda_graphs
-    assert sum(graph.replays for graph in played) > 2 * len(played), "each was tried once, and then used"
+        assert bool(played.replays) == cuda_graphs
+    assert sum(played.replays) > 2 * len(played.replays), "each was tried once, and then used"
     assert found["replayed"] == pytest.approx(found["plain"], rel=1e-5)
     plain, replayed = (adapters_after(tmp_path / name, 9) for name in ("plain", "replayed"))
     for name, tensor in plain.items():
@@ -65,14 +65,14 @@ def test_a_training_ends_where_the_plain_one_does(
 
 
 def test_memory_is_given_back_for_other_work_and_graphs_are_captured_anew(
-    tiny_sd1: Path, pictures: Path, tmp_path: Path, played: list[PlayedGraph], monkeypatch: pytest.MonkeyPatch
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[int] = []
+    alive: list[int] = []
     rest = graphs.GraphLanes.rest
 
     def counted(self: graphs.GraphLanes) -> None:
-        held.append(len(self._graphs))
         rest(self)
+        alive.append(len(played.alive))
 
     monkeypatch.setattr(graphs.GraphLanes, "rest", counted)
     values = {
@@ -85,8 +85,8 @@ def test_memory_is_given_back_for_other_work_and_graphs_are_captured_anew(
     }
     job, _ = run(config_for(tiny_sd1, pictures, tmp_path / "run", **values))
     assert job.error is None
-    assert len(played) == 3 and all(graph.replays == 1 + 2 * 3 - 1 for graph in played), "one after each save"
-    assert max(held) == 1
+    assert played.replays == [2 * 3] * 3, "one after each save, which answers all lessons of its steps"
+    assert set(alive) == {0}
 
 
 class Small(torch.nn.Module):
@@ -118,7 +118,7 @@ def learned(model: Small, lane: Lanes, lessons: list[Lesson], scaler: torch.amp.
     return [losses_B, *(p.grad for p in trained if p.grad is not None)]
 
 
-def test_gradients_add_up_over_lessons_of_one_size_and_follow_the_scale(played: list[PlayedGraph]) -> None:
+def test_gradients_add_up_over_lessons_of_one_size_and_follow_the_scale(played: Played) -> None:
     model: Any = Small()
     lane = graphs.GraphLanes(model, [].append)
     for turn, scale in enumerate((1.0, 1024.0, 512.0)):
@@ -126,10 +126,10 @@ def test_gradients_add_up_over_lessons_of_one_size_and_follow_the_scale(played: 
         given = [lesson(turn), lesson(turn + 10), lesson(turn, side=16), lesson(turn + 20)]
         for mine, plain in zip(learned(model, lane, given, scaler), learned(model, Lanes(), given, scaler), strict=True):
             torch.testing.assert_close(mine, plain)
-    assert [graph.replays for graph in played] == [1 + 3 * 3 - 1, 1 + 3 - 1]
+    assert played.replays == [3 * 3, 3]
 
 
-def test_weights_that_were_moved_are_captured_anew(played: list[PlayedGraph]) -> None:
+def test_weights_that_were_moved_are_captured_anew(played: Played) -> None:
     model: Any = Small()
     lane, scaler = graphs.GraphLanes(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
     for turn in range(4):
@@ -137,12 +137,12 @@ def test_weights_that_were_moved_are_captured_anew(played: list[PlayedGraph]) ->
             model.layer.weight.data = model.layer.weight.data * 2
         mine, plain = (learned(model, each, [lesson(turn)], scaler) for each in (lane, Lanes()))
         assert all(map(torch.equal, mine, plain))
-    assert [graph.replays for graph in played] == [2, 2]
+    assert played.replays == [2, 2]
 
 
 @pytest.mark.parametrize("how", ["refused", "reads a number", "another answer"])
 def test_where_it_fails_the_plain_way_goes_on_and_it_is_told_once(
-    how: str, played: list[PlayedGraph], monkeypatch: pytest.MonkeyPatch
+    how: str, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model: Any = Small()
     plain = Small.loss_of
@@ -163,28 +163,61 @@ def test_where_it_fails_the_plain_way_goes_on_and_it_is_told_once(
     for turn in range(3):
         found = learned(model, lane, [lesson(turn)], scaler)
         assert len(found) == 3 and all(torch.isfinite(each).all() for each in found)
-    assert [type(event) for event in warned] == [Warned] and len(played) == (how != "refused")
+    assert [type(event) for event in warned] == [Warned] and len(played.replays) == (how != "refused")
     if how != "another answer":
         assert all(map(torch.equal, found, learned(model, Lanes(), [lesson(2)], scaler)))
 
 
-def test_numbers_that_overflow_are_no_reason_to_leave_graphs(played: list[PlayedGraph]) -> None:
+def test_numbers_that_overflow_are_no_reason_to_leave_graphs(played: Played) -> None:
     model: Any = Small()
     model.layer.weight.data[:] = torch.inf
     warned: list[Event] = []
     lane, scaler = graphs.GraphLanes(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
     learned(model, lane, [lesson(0)], scaler)
-    assert warned == [] and len(played) == 1
+    assert warned == [] and played.replays == [1]
 
 
-def test_more_sizes_than_graphs_are_computed_plainly(played: list[PlayedGraph], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "MOST", 2)
+def learn_sides(sides: list[int]) -> list[str]:
+    """Learn squares of these sides, one after the other, as the plain way does; returns what was told."""
     model: Any = Small()
-    lane, scaler = graphs.GraphLanes(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
-    for side in (8, 16, 24, 8, 24):
-        mine, plain = (learned(model, each, [lesson(side, side=side)], scaler) for each in (lane, Lanes()))
+    told: list[Any] = []
+    lane, scaler = graphs.GraphLanes(model, told.append), torch.amp.GradScaler("cpu", enabled=False)
+    for turn, side in enumerate(sides):
+        mine, plain = (learned(model, each, [lesson(turn, side=side)], scaler) for each in (lane, Lanes()))
         assert all(map(torch.equal, mine, plain))
-    assert [graph.replays for graph in played] == [2, 1]
+    return [event.message for event in told]
+
+
+def test_of_more_sizes_than_graphs_the_last_used_are_kept(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 2)
+    assert learn_sides([8, 16, 8, 24, 8, 16, 24]) == []
+    assert played.replays == [3, 1, 1, 1, 1] and played.most == 2
+
+
+@pytest.mark.parametrize(("free", "most"), [(7, 3), (3, 3), (2, 2), (1, 1)], ids=str)
+def test_a_new_size_is_computed_where_the_card_has_room_for_it(
+    free: int, most: int, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain way wants as much as the graphs hold, or more, and those may have taken all there is."""
+    played.free = free * played.taken
+    beside: list[int] = []
+    prove = graphs.GraphLanes._prove
+
+    def counted(self: graphs.GraphLanes, *asked: Any) -> graphs.Found:
+        beside.append(len(played.alive))
+        return prove(self, *asked)
+
+    monkeypatch.setattr(graphs.GraphLanes, "_prove", counted)
+    assert learn_sides([8, 16, 24, 8, 16, 24]) == []
+    assert len(beside) == 3 and all(free - count >= 2 * count for count in beside)
+    assert played.most == most
+
+
+def test_sizes_that_seldom_come_again_are_not_worth_graphs(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 2)
+    monkeypatch.setattr(graphs, "TRIES", 5)
+    (told,) = learn_sides([8, 16, 24] * 4)
+    assert "too many sizes" in told and len(played.replays) == 5 and not played.alive
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ run step-sd1 step sd1 --rounds 9 --steps 20
 run step-sd1-batch8 step sd1 --batch 8 --rounds 7 --steps 10
 run step-sdxl step sdxl --rounds 7 --steps 8
 run step-starter step starter --rounds 9 --steps 20
+# What each level of memory costs in speed, and what steps as graphs gain.
+run step-levels-sd1 step sd1 --levels --rounds 7 --steps 20
+run step-levels-sdxl step sdxl --levels --rounds 5 --steps 8
 # Peaks on the card beside the computed ones; --cards is the README's table, which is computed everywhere.
 run memory memory --families sd1 sd2 sdxl
 run memory-batch4 memory --families sd1 sdxl --batch 4

@@ -5,7 +5,9 @@
 
 "computed" needs no graphics card: the training step runs on tensors without memory (lora_core/estimate_count.py).
 With a CUDA card the same step runs there too, on random weights built from the configs, and "measured" is
-torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither.
+torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither. "with graphs" is
+what the card's own count of free memory loses to steps that are replayed from a graph, with the weights, the graph's list
+of kernels, workspaces and gaps.
 --cards: the README's table, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
 textbook loop has them. --eight-bit: the frozen UNet in 8 bits. --write: count anew what comes with Treino
 (lora_core/families/assets/counts.json).
@@ -95,15 +97,9 @@ def half_bytes(shapes: Shapes, config: TrainConfig) -> int:
 
 def measured(shapes: Shapes, config: TrainConfig) -> tuple[int, int]:
     """Peak bytes allocated on the card in a second step, and those beside weights, adapters and optimizer."""
-    card, side = torch.device("cuda"), config.resolution // shapes.pixels_per_latent
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
-    model = estimate_graph.hollow_model(shapes, torch.float16)
-    model.unet.to_empty(device=card)
-    with torch.no_grad():
-        for parameter in model.unet.parameters():
-            parameter.normal_(std=0.02)
-    session = estimate_graph.session_of(model, shapes, config, torch.float16, (side, side), card)
+    session = on_card(shapes, config)
     train.optimizer_step(session)
     torch.cuda.synchronize()
     standing = torch.cuda.memory_allocated()
@@ -114,11 +110,35 @@ def measured(shapes: Shapes, config: TrainConfig) -> tuple[int, int]:
     return peak - before, peak - standing
 
 
+def measured_with_graphs(shapes: Shapes, config: TrainConfig) -> int:
+    """Bytes that the card has less after steps that were replayed."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.mem_get_info()[0]
+    session = on_card(shapes, config.replace(cuda_graphs=True))
+    for _ in range(3):
+        train.optimizer_step(session)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    return before - torch.cuda.mem_get_info()[0]
+
+
+def on_card(shapes: Shapes, config: TrainConfig) -> train.Session:
+    """A session of a model with random weights on the card."""
+    card, side = torch.device("cuda"), config.resolution // shapes.pixels_per_latent
+    model = estimate_graph.hollow_model(shapes, torch.float16)
+    model.unet.to_empty(device=card)
+    with torch.no_grad():
+        for parameter in model.unet.parameters():
+            parameter.normal_(std=0.02)
+    return estimate_graph.session_of(model, shapes, config, torch.float16, (side, side), card)
+
+
 def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) -> str:
     shapes = of_family(family)
     config = TrainConfig.of({
         "target_modules": MODULES[name], "gradient_checkpointing": checkpointing, "resolution": RESOLUTION[family],
         "lora_rank": asked.rank, "train_batch_size": asked.batch, "eight_bit_base": asked.eight_bit,
+        "cuda_graphs": False,
     })  # fmt: skip
     learn(shapes, config, 2)
     found = estimate.memory(config, shapes)
@@ -130,6 +150,7 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
     if torch.cuda.is_available():
         peak, step = measured(shapes, config)
         cells.append(f"{step / MIB:10,.0f} {peak / MIB:10,.0f} measured")
+        cells.append(f"{measured_with_graphs(shapes, config) / MIB:10,.0f} with graphs")
     return "  ".join(cells)
 
 

@@ -5,8 +5,9 @@
 The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, cached latents and embeddings, AdamW and
 `loss.item()` at every step. Both train the same modules of the same random weights on the same tensors, in turns
 (A B A B), so that what else the computer does meets both; a ratio is the median over the rounds, with its range.
-Memory: on a CUDA card the peak that was allocated beside what stands there between steps; else counted tensor by tensor
-on the same step without memory (lora_core/estimate_count.py), in 16 bit as on a card. The textbook's adapters then are in
+Memory: on a CUDA card the peak that was allocated beside what stands there between steps, in a step that is no replay of
+a graph, as a replay allocates nothing that torch counts; else counted tensor by tensor on the same step without memory
+(lora_core/estimate_count.py), in 16 bit as on a card. The textbook's adapters then are in
 16 bit too: that is the least it can take, for autocast keeps a copy of every adapter's input, which no count shows.
 --levels: instead, Treino's step with more or less memory beside its own as it is: what each setting costs in speed.
 """
@@ -37,6 +38,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
 LEVELS: dict[str, dict[str, bool]] = {
+    "without graphs": {"cuda_graphs": False},
     "all kept": {"lean_activations": False},
     "recomputed": {"gradient_checkpointing": True},
     "8 bits": {"eight_bit_base": True},
@@ -154,7 +156,7 @@ def _wait(device: torch.device) -> None:
 def kept_mib(make: Callable[[Case], Made], case: Case) -> float:
     """What a step takes at its worst moment, beside weights, adapters and optimizer."""
     if case.device.type == "cuda":
-        step, _ = make(case)
+        step, _ = make(replace(case, level={**case.level, "cuda_graphs": False}))
         step()
         _wait(case.device)
         standing = torch.cuda.memory_allocated()
@@ -177,7 +179,7 @@ def compare(name: str, mine: Side, theirs: Side, rounds: int, steps: int) -> str
     memory = [kept_mib(make, case) for make, case in (mine, theirs)]
     both = [make(case)[0] for make, case in (mine, theirs)]
     for step in both:
-        step()
+        step()  # of Treino's, the one that a graph is captured from
     times = [[seconds(step, steps, device) for step in both] for _ in range(rounds)]
     ratios = sorted(other / own for own, other in times)
     own, other = (statistics.median(column) for column in zip(*times, strict=True))
