@@ -49,6 +49,7 @@ class TrainConfig:
     eight_bit_base: bool = setting(False, "Model", "Hold the frozen UNet in 8 bits: half its memory, a little slower, nearly the same pictures.")
     lean_activations: bool = setting(True, "Model", "Keep only what the gradients need and recompute the rest: two fifths less for activations, a little slower.")
     gradient_checkpointing: bool = setting(False, "Model", "Recompute instead of remember: far less memory, about a third slower.")
+    checkpointed_quarters: int = setting(0, "Model", "Recompute only so many quarters of the UNet, each about a twelfth slower; 0: as many as the card's memory needs.", low=0, high=3)
     cuda_graphs: bool = setting(True, "Model", "On an NVIDIA or AMD card: start a step's thousands of operations with one call; a step that cannot be is computed as before.")
 
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)

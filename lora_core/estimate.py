@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lora_core import estimate_book
@@ -72,12 +72,18 @@ class Remedy:
 class Verdict:
     """Whether a training fits a device. `has`: its bytes, 0 when unknown. `remedies`: of least harm first; each holds
     the changes of those before it, and the last one fits unless nothing does.
+
+    changes: what makes it fit, costs nothing but time, and is made without asking; `needed` is with it, `whole` without.
+    longer: that time, as a share of the step's arithmetic; 0 where only what is cheap is computed again.
     """
 
     fits: bool
     needed: int
     has: int
     remedies: tuple[Remedy, ...] = ()
+    changes: Mapping[str, object] = field(default_factory=dict)
+    whole: int = 0
+    longer: float = 0.0
 
 
 def peak_for(config: TrainConfig, name: str = "", sizes: Collection[Size] = (), number_bytes: int = 0) -> Memory | None:
@@ -107,6 +113,15 @@ def memory(
     return _sum(config, shapes, step[0], parts, (sizes or [(config.resolution,) * 2], width, step[1] and parts_exact))
 
 
+def arithmetic(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0) -> float:
+    """FLOPs of a batch of the largest pictures, of what was counted (`memory`)."""
+    found = estimate_book.known().nearest(Graph.of(shapes, config, number_bytes or bytes_of(config)))
+    assert found, "its memory is known"
+    scale = shapes.pixels_per_latent
+    latents = [(w // scale, h // scale) for w, h in sizes or [(config.resolution,) * 2]]
+    return max(found[0].step.at(At.of(config.train_batch_size, latent, config.lora_rank)) for latent in latents)
+
+
 def learn(config: TrainConfig, name: str = "", number_bytes: int = 0) -> Memory:
     """As `peak_for`, counting first what is not known: seconds for SD 1.5, up to a minute for SDXL; kept for ever."""
     shapes = shapes_of(name or config.pretrained_model_name_or_path)
@@ -126,9 +141,10 @@ def fits(
 ) -> Verdict | None:
     """Whether a training fits a device, and what to change if not; None where its memory is not known.
 
-    The computer's own memory counts for a device without one. Least harm first: recompute (time only), smaller batches
-    added up (the same gradient), the base model in 8 bits (nearly the same), no samples, smaller pictures (detail),
-    smaller rank. `number_bytes`: of the frozen model; 0: as asked for, and 4 on the CPU.
+    The computer's own memory counts for a device without one. On a card, what costs nothing but time is changed first, no
+    more of it than needed: recompute. Then, least harm first: smaller batches added up (the same gradient), the base
+    model in 8 bits (nearly the same), no samples, smaller pictures (detail), smaller rank. `number_bytes`: of the frozen
+    model; 0: as asked for, and 4 on the CPU.
     """
     import psutil
 
@@ -138,6 +154,11 @@ def fits(
         return None
     has = device.bytes or int(psutil.virtual_memory().total)
     needed = now.total + RESERVE_BYTES
+    for change in quicker_first(config) if device.bytes and needed > has else ():
+        less = memory(config.replace(**change), shapes, sizes, width)
+        if less and less.total + RESERVE_BYTES <= has:
+            work = [arithmetic(asked, shapes, sizes, width) for asked in (config.replace(**change), config)]
+            return Verdict(True, less.total + RESERVE_BYTES, has, (), change, needed, max(0.0, work[0] / work[1] - 1))
     remedies: list[Remedy] = []
     changes: dict[str, object] = {}
     for change in steps_down(config) if needed > has else ():
@@ -149,7 +170,21 @@ def fits(
             remedies.append(Remedy(changes, less))
             if less.total + RESERVE_BYTES <= has:
                 break
-    return Verdict(needed <= has, needed, has, tuple(remedies))
+    return Verdict(needed <= has, needed, has, tuple(remedies), whole=needed)
+
+
+def quicker_first(config: TrainConfig) -> Iterator[dict[str, object]]:
+    """Changes after which a training is the same to the last digit, takes less memory, and more time."""
+    lean: dict[str, object] = {} if config.lean_activations else {"lean_activations": True}
+    if lean:
+        yield lean
+    if not config.gradient_checkpointing:
+        yield from ({**lean, "checkpointed_quarters": n} for n in range(config.checkpointed_quarters + 1, 4))
+    least: dict[str, object] = {**lean, "checkpointed_quarters": 0, "gradient_checkpointing": True}
+    if not config.gradient_checkpointing:
+        yield least
+    if config.cuda_graphs:  # little memory, and for few kernels on a fast card the longest time
+        yield {**least, "cuda_graphs": False}
 
 
 def steps_down(config: TrainConfig) -> Iterator[dict[str, object]]:

@@ -68,6 +68,7 @@ class Graph:
     dropout: bool = False
     dora: bool = False
     prior: bool = False
+    quarters: int = 0  # checkpointed, where not all are
 
     @classmethod
     def of(cls, shapes: Shapes, config: TrainConfig, number_bytes: int) -> Graph:
@@ -75,13 +76,14 @@ class Graph:
             shapes.unet_key(), shapes.text_key() if config.train_text_encoder else "",
             tuple(sorted(config.target_modules)), config.gradient_checkpointing, number_bytes,
             config.lean_activations, config.eight_bit_base, bool(config.lora_dropout), config.use_dora,
-            bool(config.prior_pictures),
+            bool(config.prior_pictures), 0 if config.gradient_checkpointing else config.checkpointed_quarters,
         )  # fmt: skip
 
     def is_within(self, other: Graph) -> bool:
         """Whether the other graph holds all tensors of this one, perhaps more, perhaps wider ones."""
         mine, theirs = asdict(self), asdict(other)
-        same = all(mine[name] == theirs[name] for name in ("unet", "checkpointing", "lean", "eight_bit", "dora"))
+        decisive = ("unet", "checkpointing", "quarters", "lean", "eight_bit", "dora")
+        same = all(mine[name] == theirs[name] for name in decisive)
         less = self.text in ("", other.text) and set(self.targets) <= set(other.targets)
         return same and less and self.dropout <= other.dropout and self.prior <= other.prior and self.bytes <= other.bytes
 

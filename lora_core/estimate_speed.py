@@ -102,9 +102,11 @@ def remember(session: Session) -> None:
     speed, laps = session.meter.speed(), len(session.meter.laps)
     if session.team.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.spill.is_told:
         return
+    from lora_core import memory
+
     shapes, sizes = of_model(session.model), session.plan.buckets
-    mine = _key(session.config, shapes, session.compute, sizes)
-    work = _work(session.config, shapes, session.compute, sizes)
+    config = memory.fitted(session.config, shapes, session.compute, sizes)
+    mine, work = _key(config, shapes, session.compute, sizes), _work(config, shapes, session.compute, sizes)
     row = {**mine, "steps_per_second": speed, "flops": work[0] if work else 0.0, "at": time.time()}
     table = _kept()
     others = [old for old in table["runs"] if any(old.get(name) != value for name, value in mine.items())]

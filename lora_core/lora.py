@@ -46,11 +46,20 @@ def attach(model: BaseModel, config: TrainConfig) -> None:
 
 
 def checkpoint(model: BaseModel, config: TrainConfig) -> None:
-    """Let the UNet's blocks compute again on the way back what they would keep (Chen et al. 2016), if asked."""
-    if config.gradient_checkpointing:
-        # Only dropout draws numbers, and nobody asks a card for the state of its generator while a graph is captured.
-        again = partial(recompute, use_reentrant=False, preserve_rng_state=bool(config.lora_dropout))
-        model.unet.enable_gradient_checkpointing(again)
+    """Let the UNet's blocks compute again on the way back what they would keep (Chen et al. 2016), as many as asked.
+
+    All of them free about as much memory for what they cost, so of each kind and size every so many are taken.
+    """
+    quarters = 4 if config.gradient_checkpointing else config.checkpointed_quarters
+    if not quarters:
+        return
+    # Only dropout draws numbers, and nobody asks a card for the state of its generator while a graph is captured.
+    again = partial(recompute, use_reentrant=False, preserve_rng_state=bool(config.lora_dropout))
+    model.unet.enable_gradient_checkpointing(again)
+    units = [module for module in model.unet.modules() if hasattr(module, "gradient_checkpointing")]
+    units.sort(key=lambda unit: (type(unit).__name__, sum(parameter.numel() for parameter in unit.parameters())))
+    for number, unit in enumerate(units):
+        unit.gradient_checkpointing = (number + 1) * quarters // 4 > number * quarters // 4
 
 
 def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) -> None:

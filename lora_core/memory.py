@@ -7,29 +7,53 @@ from collections.abc import Collection
 from lora_core import estimate, windows
 from lora_core.config import TrainConfig
 from lora_core.estimate import Remedy, Size, Verdict
-from lora_core.estimate_shapes import of_model
+from lora_core.estimate_shapes import Shapes, of_model
 from lora_core.families import BaseModel
 from lora_core.precision import Compute, devices, smallest_for
 
 
+def verdict(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size] = ()) -> Verdict | None:
+    """Whether a training fits the card it is to run on; None: it was never counted, or it runs on no card."""
+    chosen = [device for device in devices() if device.bytes and device.name == str(compute.device)]
+    return estimate.fits(config, shapes, chosen[0], sizes, compute.dtype.itemsize) if chosen else None
+
+
+def fitted(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size] = ()) -> TrainConfig:
+    """The settings with what makes the training fit its card and costs nothing but time."""
+    found = verdict(config, shapes, compute, sizes)
+    return config.replace(**found.changes) if found and found.changes else config
+
+
 def notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
-    """What to say when the chosen card is too small: the smallest one here that is not, or what to change; empty when it
-    is enough, or when what the training takes was never counted. `sizes`: the pictures', in pixels.
+    """What to say when the chosen card is too small: the smallest one here that is not, what is done about it, or what to
+    change; empty when it is enough, or when what the training takes was never counted. `sizes`: the pictures', in pixels.
     """
     here = devices()
-    chosen = [device for device in here if device.bytes and device.name == str(compute.device)]
-    found = estimate.fits(config, of_model(model), chosen[0], sizes, compute.dtype.itemsize) if chosen else None
-    if found is None or found.fits:
+    found = verdict(config, of_model(model), compute, sizes)
+    if found is None or (found.fits and not found.changes):
         return ""
-    other = smallest_for(found.needed, here)
-    advice = f"{other} can do it: --device {other.name}." if other else _advice(found)
-    return f"This training needs about {found.needed / 2**30:.1f} GB, more than {chosen[0]} has. {advice}"
+    card = next(device for device in here if device.name == str(compute.device))
+    other = smallest_for(found.whole, here)
+    advice = f" {other} can do it{' as it is' if found.fits else ''}: --device {other.name}." if other else ""
+    if found.fits:
+        advice = f" So {_recomputed(found)}.{advice}"
+    return f"This training needs about {found.whole / 2**30:.1f} GB, more than {card} has.{advice or ' ' + _advice(found)}"
 
 
 def page_file_notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
     """What to say before Windows' page file turns out too small; empty where it will do, or the need was never counted."""
     found = estimate.memory(config, of_model(model), sizes, compute.dtype.itemsize)
     return windows.page_file_notice(found.total + estimate.RESERVE_BYTES) if found else ""
+
+
+def _recomputed(found: Verdict) -> str:
+    quarters = found.changes.get("checkpointed_quarters", 0)
+    what = {0: "all blocks are", 1: "a quarter of the blocks is", 2: "half of the blocks are"}.get(quarters)  # type: ignore[call-overload]
+    what = what or "three quarters of the blocks are"
+    if found.changes.keys() == {"lean_activations"}:
+        what = "what is cheap is"
+    more = f"{found.longer:.0%} more arithmetic, " if found.longer else ""
+    return f"{what} computed again instead of kept: {found.needed / 2**30:.1f} GB, {more}the same LoRA"
 
 
 def flags(remedy: Remedy) -> str:

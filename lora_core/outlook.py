@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_core import estimate, estimate_speed
+from lora_core import estimate, estimate_speed, memory
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.estimate import Memory
@@ -26,6 +26,7 @@ def _needs(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
     except UserError:  # told when the model is loaded
         return []
     told = []
+    config = memory.fitted(config, shapes, compute, plan.buckets)
     found = estimate.memory(config, shapes, plan.buckets, compute.dtype.itemsize)
     if found:
         told.append(_memory(found, shapes, compute))

@@ -54,6 +54,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     for sentence in quality_sentences(model, dataset, config):
         emit(Warned(sentence))
     _check_size(model, plan)
+    fitted = memory.fitted(config, of_model(model), compute, plan.buckets)  # the run keeps the settings as they were asked
     for notice in (
         size_notice(model, config.resolution), memory.notice(model, config, compute, plan.buckets),
         memory.page_file_notice(model, config, compute, plan.buckets),
@@ -71,15 +72,15 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     if config.sample_count:  # the base model's pictures are kept under it, and with adapters on it would be another
         fingerprint(model, "unet")
     prior = draw_prior(model, config, emit)
-    lora.attach(model, config)
-    lora.checkpoint(model, config)
+    lora.attach(model, fitted)
+    lora.checkpoint(model, fitted)
     for module in model.adapted().values():
         module.train()
     lanes = precision.lanes(model.unet, config, compute.device, team)
     if graphs.can_capture(config, compute.device):
         lanes = graphs.GraphLanes(model, emit)
     predict: Predict = model.predict
-    if recorded.can_record(model.unet, config, compute.device):
+    if recorded.can_record(model.unet, fitted, compute.device):
         predict = recorded.predict(model, emit)
         if prompts.live:
             prompts.encode_text = recorded.encode_text(model, emit)
@@ -88,7 +89,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         prior=prior, parameters=lora.named_parameters(model),
         optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
-        meter=_meter(model, config, plan, compute, emit), team=team,
+        meter=_meter(model, fitted, plan, compute, emit), team=team,
         lanes=lanes, predict=predict,
     )  # fmt: skip
 

@@ -33,7 +33,8 @@ def can_record(unet: nn.Module, config: TrainConfig, device: torch.device) -> bo
 
     Dropout is left out, because its draws would not be those of the model as it is.
     """
-    keeps_all = not (config.lean_activations or config.gradient_checkpointing or config.eight_bit_base)
+    recomputes = config.gradient_checkpointing or config.checkpointed_quarters
+    keeps_all = not (config.lean_activations or recomputes or config.eight_bit_base)
     return device.type == "cpu" and precision.is_small(unet) and keeps_all and not config.lora_dropout
 
 

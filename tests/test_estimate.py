@@ -64,6 +64,7 @@ LESSONS = {"prior_pictures": 1, "prior_prompts": ("x",), "train_text_encoder": T
     [
         (3, 16, 16, {"lora_rank": 4}),
         (2, 24, 16, {"lora_rank": 8, "gradient_checkpointing": True, **QUICK, **LESSONS}),
+        (2, 24, 16, {"lora_rank": 4, "checkpointed_quarters": 2}),
     ],
 )
 def test_a_real_step_takes_what_was_counted(batch: int, width: int, height: int, values: dict[str, object]) -> None:
@@ -75,6 +76,7 @@ def test_a_real_step_takes_what_was_counted(batch: int, width: int, height: int,
     standing = measured_bytes(session)
     real = measured_peak(lambda: train.optimizer_step(session))
     scale = shapes.pixels_per_latent
+    estimate_book.learn(shapes, config, 4)
     found = estimate.memory(config, shapes, [(width * scale, height * scale)])
     assert found and found.exact
     assert found.activations == pytest.approx(real, rel=0.1)
@@ -220,16 +222,45 @@ def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
     config, shapes = TrainConfig.of({"target_modules": ATTENTION, "train_batch_size": 4}), of_family("sd1")
     card = Device("cuda:0", "small", 4 * GIB)
     found = estimate.fits(config, shapes, card)
-    assert found and not found.fits and found.has == 4 * GIB
+    assert found and found.fits and found.has == 4 * GIB, "by recomputing, which is not asked"
+    config = config.replace(train_batch_size=16)
+    found = estimate.fits(config, shapes, card)
+    assert found and not found.fits and not found.changes
     assert found.remedies[0].changes == {"gradient_checkpointing": True}
     totals = [remedy.memory.total for remedy in found.remedies]
     assert totals == sorted(totals, reverse=True) and totals[-1] + estimate.RESERVE_BYTES <= card.bytes
     last = config.replace(**found.remedies[-1].changes)
-    assert last.train_batch_size * last.gradient_accumulation_steps >= 4
+    assert last.train_batch_size * last.gradient_accumulation_steps >= 16
     enough = estimate.fits(config, shapes, Device("cuda:0", "large", 80 * GIB))
-    assert enough and enough.fits and not enough.remedies
+    assert enough and enough.fits and not enough.remedies and not enough.changes
     hopeless = estimate.fits(config, shapes, Device("cuda:0", "tiny", GIB))
     assert hopeless and not hopeless.fits and hopeless.remedies[-1].memory.total + estimate.RESERVE_BYTES > GIB
+
+
+@pytest.mark.parametrize("values", [{}, {"lean_activations": False}, {"checkpointed_quarters": 2}], ids=str)
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_card_gets_the_quickest_level_that_fits_it(family: str, values: dict[str, object]) -> None:
+    """From card to card as it is, or so much of it recomputed that the next quarter less would not fit."""
+    shapes = of_family(family)
+    config = TrainConfig.of({"target_modules": ATTENTION, "resolution": 1024, "train_batch_size": 2, **values})
+    chosen, is_fat = [], not config.lean_activations
+    for mib in range(2 * 1024, 32 * 1024, 256):
+        found = estimate.fits(config, shapes, Device("cuda:0", "a card", mib * MIB))
+        assert found
+        if not found.fits:
+            continue
+        if found.changes not in chosen:
+            chosen.append(found.changes)
+        now = estimate.memory(config.replace(**found.changes), shapes)
+        assert now and found.needed == now.total + estimate.RESERVE_BYTES <= mib * MIB
+        assert bool(found.changes) == (found.whole > mib * MIB) and (found.longer > 0) == (len(found.changes) > is_fat)
+        levels = [{}, *estimate.quicker_first(config)]
+        for change in levels[: levels.index(dict(found.changes))]:
+            more = estimate.memory(config.replace(**change), shapes)
+            assert more and more.total + estimate.RESERVE_BYTES > mib * MIB
+    assert len(chosen) > 2 and chosen[-1] == {} and chosen[0].get("gradient_checkpointing")
+    computer = estimate.fits(config, shapes, Device("cpu", "the CPU"))
+    assert not (computer and computer.changes), "its memory is for other programs too, and a disk stands behind it"
 
 
 def test_the_smallest_card_is_one_that_is_sold() -> None:

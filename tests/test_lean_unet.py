@@ -48,8 +48,7 @@ def test_prediction_and_gradients_do_not_move_a_digit(
     for is_lean in (True, False):
         model = adapted(tiny_sd1, target_modules=targets, lean_activations=is_lean)
         model.unet.train()
-        if checkpointing:
-            model.unet.enable_gradient_checkpointing()
+        lora.checkpoint(model, TrainConfig.of({"gradient_checkpointing": checkpointing}))
         found.append(step(model))
     (lean_prediction, lean_gradients), (prediction, gradients) = found
     assert torch.equal(lean_prediction, prediction)
@@ -57,6 +56,24 @@ def test_prediction_and_gradients_do_not_move_a_digit(
     for name, gradient in gradients.items():
         assert torch.equal(lean_gradients[name], gradient), name
         assert bool(gradient.any()), name
+
+
+def test_recomputing_a_part_moves_no_digit_and_keeps_less_the_larger_the_part(tiny_sd1: Path) -> None:
+    found, bytes_kept = [], []
+    for quarters in range(5):
+        model = adapted(tiny_sd1, target_modules=ATTENTION)
+        model.unet.train()
+        config = TrainConfig.of({"checkpointed_quarters": quarters % 4, "gradient_checkpointing": quarters == 4})
+        lora.checkpoint(model, config)
+        units = [unit.gradient_checkpointing for unit in model.unet.modules() if hasattr(unit, "gradient_checkpointing")]
+        assert sum(units) == len(units) * quarters // 4
+        with kept() as storages:
+            found.append(step(model))
+        bytes_kept.append(sum(storages.values()))
+    assert bytes_kept == sorted(bytes_kept, reverse=True) and bytes_kept[4] < bytes_kept[2] < bytes_kept[0]
+    for prediction, gradients in found[1:]:
+        assert torch.equal(prediction, found[0][0]) and gradients.keys() == found[0][1].keys()
+        assert all(torch.equal(gradient, found[0][1][name]) for name, gradient in gradients.items())
 
 
 @contextmanager

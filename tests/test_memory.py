@@ -42,13 +42,21 @@ def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypa
         return memory.notice(model, asked, Compute(torch.device(device), torch.float16, True))
 
     found = fits(config(), of_model(model), cards[2])
-    assert found and 12 * GIB < found.needed < 24 * GIB
-    about = f"This training needs about {found.needed / GIB:.1f} GB, more than small, 12 GB (cuda:2) has."
-    assert told("cuda:2", config()) == f"{about} fitting, 24 GB (cuda:1) can do it: --device cuda:1."
+    assert found and found.needed < 12 * GIB < found.whole < 24 * GIB
+    about = f"This training needs about {found.whole / GIB:.1f} GB, more than small, 12 GB (cuda:2) has."
+    done = (
+        f" So half of the blocks are computed again instead of kept: {found.needed / GIB:.1f} GB, {found.longer:.0%} more "
+        "arithmetic, the same LoRA."
+    )
+    assert told("cuda:2", config()) == f"{about}{done} fitting, 24 GB (cuda:1) can do it as it is: --device cuda:1."
     assert told("cuda:1", config()) == told("cuda:0", config()) == told("cpu", config()) == ""
     assert told("cuda:2", config(gradient_checkpointing=True)) == ""
+    many = config(train_batch_size=16, gradient_checkpointing=True)
+    assert told("cuda:2", many).endswith("has. fitting, 24 GB (cuda:1) can do it: --device cuda:1.")
     del cards[:2]
-    assert told("cuda:2", config()).startswith(f"{about} --gradient_checkpointing makes it fit, with ")
+    assert told("cuda:2", config()) == about + done
+    assert "--gradient_checkpointing --train_batch_size" not in told("cuda:2", many)
+    assert "has. --train_batch_size 8 --gradient_accumulation_steps 2 makes it fit, with " in told("cuda:2", many)
 
 
 def test_what_fits_nowhere_and_what_was_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:

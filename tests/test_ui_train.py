@@ -15,6 +15,7 @@ from PIL import Image
 
 from lora_core.config import TrainConfig, presets, read_preset
 from lora_core.errors import UserError
+from lora_core.estimate import Verdict
 from lora_core.events import Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned, to_line
 from lora_core.run import Run
 from lora_core.ui import form
@@ -22,6 +23,7 @@ from lora_core.ui.app import App
 from lora_core.ui.texts import Texts
 from lora_core.ui.train_buttons import actions, ran_out_of_memory, retry_label
 from lora_core.ui.train_cards import FIRST, REAL_WORK, Cards, beginning, cards_html
+from lora_core.ui.train_cost import memory_line
 from lora_core.ui.train_curve import MOST_POINTS
 from lora_core.ui.train_live import MOST_ROWS, View, end_html, plot_html, samples_html, status_html, told_html
 from lora_core.ui.train_plan import Pictures, new_folder, preset_values
@@ -347,3 +349,13 @@ def test_sentences_of_the_core_are_said_in_portuguese(pictures: Path) -> None:
     out_of_memory = explain(MemoryError(), config)
     assert translated(out_of_memory, PT).endswith("Recomece com --gradient_checkpointing.")
     assert translated("Something nobody translated.", PT) == "Something nobody translated."
+
+
+def test_a_card_that_is_too_small_is_told_what_is_computed_again() -> None:
+    gib = 2**30
+    found = Verdict(True, 7 * gib, 8 * gib, (), {"checkpointed_quarters": 2}, 9 * gib, 0.178)
+    assert memory_line(found, EN) == (
+        "about 7.0 GiB of 8.0 GiB: as it is it would need 9.0 GiB, so part of it is computed again, for 18 % more "
+        "arithmetic and the same LoRA"
+    )
+    assert memory_line(found, PT).startswith("cerca de 7,0 GiB de 8,0 GiB: inteiro precisaria de 9,0 GiB")

@@ -72,6 +72,9 @@ class CardCosts:
 def memory_line(found: Verdict, text: Texts) -> str:
     """Memory against what there is; where it does not fit, the settings that would make it."""
     need, have = text.size(found.needed), text.size(found.has)
+    if found.changes:
+        whole, longer = text.size(found.whole), text.number(round(100 * found.longer))
+        return text("train.plan_memory_recomputed", need=need, have=have, whole=whole, longer=longer)
     if found.fits:
         return text("train.plan_memory_of", need=need, have=have)
     if not found.remedies:

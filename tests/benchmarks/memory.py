@@ -8,7 +8,7 @@ With a CUDA card the same step runs there too, on random weights built from the 
 torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither. "with graphs" is
 what the card's own count of free memory loses to steps that are replayed from a graph, with the weights, the graph's list
 of kernels, workspaces and gaps.
---cards: the README's table, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
+--cards: the README's tables, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
 textbook loop has them. --eight-bit: the frozen UNet in 8 bits. --write: count anew what comes with Treino
 (lora_core/families/assets/counts.json).
 """
@@ -49,6 +49,12 @@ def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
             yield of_family("sd1"), TrainConfig.of(values), number_bytes
         yield of_family("sd1"), TrainConfig.of({**values, "gradient_checkpointing": True, "eight_bit_base": True}), 2
     for family in RESOLUTION:
+        for quarters in (1, 2, 3):
+            for targets in MODULES.values():
+                yield of_family(family), TrainConfig.of({"target_modules": targets, "checkpointed_quarters": quarters}), 2
+            for asked in ({"eight_bit_base": True}, {"train_text_encoder": True}):
+                most = {**asked, "target_modules": TARGETS, "checkpointed_quarters": quarters}
+                yield of_family(family), TrainConfig.of(most), 2
         for checkpointing in (True, False):
             for targets in MODULES.values():
                 asked = {"eight_bit_base": True, "gradient_checkpointing": checkpointing, "target_modules": targets}
@@ -169,6 +175,25 @@ def cards() -> None:
                 assert found, "it comes with Treino"
                 cells.append(f"{found.total / 2**30:.1f} GB: card of {found.smallest_card_gb} GB")
             print(f"| {' | '.join(cells)} |")
+    print("\n| recomputed | SD 1.5, 512 px | SD 2.1, 768 px | SDXL, 1024 px | arithmetic |")
+    print("|---|---|---|---|---|")
+    for quarters, title in enumerate(("nothing", "a quarter", "half", "three quarters", "all")):
+        found = [level(family, quarters) for family in RESOLUTION]
+        least, most = min(more for _, more in found), max(more for _, more in found)
+        print(f"| {title} | {' | '.join(f'{mib:,.0f} MiB' for mib, _ in found)} | +{least:.0%} to {most:.0%} |")
+
+
+def level(family: str, quarters: int) -> tuple[float, float]:
+    """MiB that a step adds with so many quarters recomputed, and how much more it computes."""
+    shapes = of_family(family)
+    config = TrainConfig.of({
+        "target_modules": MODULES["attention"], "resolution": RESOLUTION[family], "cuda_graphs": False,
+        "gradient_checkpointing": quarters == 4, "checkpointed_quarters": quarters % 4,
+    })  # fmt: skip
+    found = estimate.memory(config, shapes)
+    assert found, "it comes with Treino"
+    plain = config.replace(gradient_checkpointing=False, checkpointed_quarters=0)
+    return found.activations / MIB, estimate.arithmetic(config, shapes) / estimate.arithmetic(plain, shapes) - 1
 
 
 def main() -> None:

@@ -37,9 +37,11 @@ from lora_core.estimate_shapes import Shapes, of_family, shapes_of
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
-LEVELS: dict[str, dict[str, bool]] = {
+LEVELS: dict[str, dict[str, int | bool]] = {
     "without graphs": {"cuda_graphs": False},
     "all kept": {"lean_activations": False},
+    "a quarter recomputed": {"checkpointed_quarters": 1},
+    "half recomputed": {"checkpointed_quarters": 2},
     "recomputed": {"gradient_checkpointing": True},
     "8 bits": {"eight_bit_base": True},
     "both": {"gradient_checkpointing": True, "eight_bit_base": True},
@@ -57,7 +59,7 @@ class Case:
     batch: int
     device: torch.device
     dtype: torch.dtype  # of the frozen weights
-    level: Mapping[str, bool] = field(default_factory=dict)
+    level: Mapping[str, int | bool] = field(default_factory=dict)
 
     @property
     def config(self) -> TrainConfig:
@@ -184,7 +186,7 @@ def compare(name: str, mine: Side, theirs: Side, rounds: int, steps: int) -> str
     ratios = sorted(other / own for own, other in times)
     own, other = (statistics.median(column) for column in zip(*times, strict=True))
     return (
-        f"{name:16} {own:8.3f} s {other:8.3f} s   {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f"{name:26} {own:8.3f} s {other:8.3f} s   {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         f"   {memory[0]:7.0f} {memory[1]:7.0f} MiB   {memory[0] / memory[1]:.2f}x"
     )
 
