@@ -180,11 +180,11 @@ def cards() -> None:
     for quarters, title in enumerate(("nothing", "a quarter", "half", "three quarters", "all")):
         found = [level(family, quarters) for family in RESOLUTION]
         least, most = min(more for _, more in found), max(more for _, more in found)
-        print(f"| {title} | {' | '.join(f'{mib:,.0f} MiB' for mib, _ in found)} | +{least:.0%} to {most:.0%} |")
+        print(f"| {title} | {' | '.join(f'{kept / 2**30:.2f} GB' for kept, _ in found)} | +{least:.0%} to {most:.0%} |")
 
 
 def level(family: str, quarters: int) -> tuple[float, float]:
-    """MiB that a step adds with so many quarters recomputed, and how much more it computes."""
+    """Bytes that a step adds with so many quarters recomputed, and how much more it computes."""
     shapes = of_family(family)
     config = TrainConfig.of({
         "target_modules": MODULES["attention"], "resolution": RESOLUTION[family], "cuda_graphs": False,
@@ -193,7 +193,7 @@ def level(family: str, quarters: int) -> tuple[float, float]:
     found = estimate.memory(config, shapes)
     assert found, "it comes with Treino"
     plain = config.replace(gradient_checkpointing=False, checkpointed_quarters=0)
-    return found.activations / MIB, estimate.arithmetic(config, shapes) / estimate.arithmetic(plain, shapes) - 1
+    return found.activations, estimate.arithmetic(config, shapes) / estimate.arithmetic(plain, shapes) - 1
 
 
 def main() -> None:
