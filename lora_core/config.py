@@ -51,6 +51,7 @@ class TrainConfig:
     gradient_checkpointing: bool = setting(False, "Model", "Recompute instead of remember: far less memory, about a third slower.")
     checkpointed_quarters: int = setting(0, "Model", "Recompute only so many quarters of the UNet, each about a twelfth slower; 0: as many as the card's memory needs.", low=0, high=3)
     cuda_graphs: bool = setting(True, "Model", "On an NVIDIA or AMD card: start a step's thousands of operations with one call; a step that cannot be is computed as before.")
+    torch_compile: bool = setting(False, "Model", "Compile the UNet: faster steps after minutes at the first of each picture size. Needs Triton on a card, a C++ compiler on a CPU; not with 8 bits or dropout.")
 
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
     lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank.", low=0, high=4096)
@@ -118,6 +119,16 @@ class TrainConfig:
     def alpha(self) -> float:
         """LoRA alpha with 0 resolved to the rank."""
         return self.lora_alpha or float(self.lora_rank)
+
+    @property
+    def is_compiled(self) -> bool:
+        """8-bit layers are no program for a compiler (frozen.py), and dropout's draws would be others."""
+        return self.torch_compile and not self.eight_bit_base and not self.lora_dropout
+
+    @property
+    def is_lean(self) -> bool:
+        """A compiler chooses itself what is kept."""
+        return self.lean_activations and not self.is_compiled
 
     def to_toml(self) -> str:
         """The whole config as TOML, readable by `read_values`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """Work other than training steps: `name` is one of download, load, cache, prior, train, sample, save.
+    """Work other than training steps: `name` is one of download, load, cache, prior, compile, train, sample, save.
 
     `done` and `total` count pictures or steps, in a download bytes.
     """

@@ -41,7 +41,7 @@ def attach(model: BaseModel, config: TrainConfig) -> None:
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         lean_unet.cast_adapters(module, ADAPTER)
-    if config.lean_activations:
+    if config.is_lean:
         lean_unet.keep_less(model.unet)
 
 

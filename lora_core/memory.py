@@ -47,11 +47,10 @@ def page_file_notice(model: BaseModel, config: TrainConfig, compute: Compute, si
 
 
 def _recomputed(found: Verdict) -> str:
-    quarters = found.changes.get("checkpointed_quarters", 0)
-    what = {0: "all blocks are", 1: "a quarter of the blocks is", 2: "half of the blocks are"}.get(quarters)  # type: ignore[call-overload]
-    what = what or "three quarters of the blocks are"
-    if found.changes.keys() == {"lean_activations"}:
-        what = "what is cheap is"
+    parts = {1: "a quarter of the blocks is", 2: "half of the blocks are", 3: "three quarters of the blocks are"}
+    quarters = found.changes.get("checkpointed_quarters")
+    rest = "all blocks are" if found.changes.get("gradient_checkpointing") else "what is cheap is"
+    what = parts.get(quarters, rest) if isinstance(quarters, int) else rest
     more = f"{found.longer:.0%} more arithmetic, " if found.longer else ""
     return f"{what} computed again instead of kept: {found.needed / 2**30:.1f} GB, {more}the same LoRA"
 

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import torch
 
-from lora_core import base_models, eight_bit, estimate_speed, graphs, lora, memory, optim, precision, recorded, spill
+from lora_core import (  # fmt: skip
+    base_models,
+    compiled,
+    eight_bit,
+    estimate_speed,
+    graphs,
+    lora,
+    memory,
+    optim,
+    precision,
+    recorded,
+    spill,
+)
 from lora_core.base_models import fingerprint
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
@@ -16,6 +28,7 @@ from lora_core.errors import UserError
 from lora_core.estimate_shapes import of_model
 from lora_core.events import Emit, Warned
 from lora_core.families import BaseModel, Predict
+from lora_core.lanes import Lanes
 from lora_core.meter import Meter
 from lora_core.plan import Plan
 from lora_core.prior import draw_prior, prior_wishes
@@ -76,14 +89,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     lora.checkpoint(model, fitted)
     for module in model.adapted().values():
         module.train()
-    lanes = precision.lanes(model.unet, config, compute.device, team)
-    if graphs.can_capture(config, compute.device):
-        lanes = graphs.GraphLanes(model, emit)
-    predict: Predict = model.predict
-    if recorded.can_record(model.unet, fitted, compute.device):
-        predict = recorded.predict(model, emit)
-        if prompts.live:
-            prompts.encode_text = recorded.encode_text(model, emit)
+    lanes, predict = quickest(model, prompts, fitted, compute, team, emit)
     return Session(
         config=config, plan=plan, compute=compute, model=model, prompts=prompts, training=training, held_out=held_out,
         prior=prior, parameters=lora.named_parameters(model),
@@ -92,6 +98,22 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         meter=_meter(model, fitted, plan, compute, emit), team=team,
         lanes=lanes, predict=predict,
     )  # fmt: skip
+
+
+def quickest(
+    model: BaseModel, prompts: Prompts, config: TrainConfig, compute: precision.Compute, team: Team, emit: Emit
+) -> tuple[Lanes, Predict]:
+    """How steps are computed here: in which parts, and by what; `prompts` are told how to encode."""
+    lanes = precision.lanes(model.unet, config, compute.device, team)
+    if graphs.can_capture(config, compute.device):
+        lanes = graphs.GraphLanes(model, emit)
+    if config.is_compiled:
+        return lanes, compiled.predict(model, config, emit)
+    if not recorded.can_record(model.unet, config, compute.device):
+        return lanes, model.predict
+    if prompts.live:
+        prompts.encode_text = recorded.encode_text(model, emit)
+    return lanes, recorded.predict(model, emit)
 
 
 def _meter(model: BaseModel, config: TrainConfig, plan: Plan, compute: precision.Compute, emit: Emit) -> Meter:

@@ -34,7 +34,7 @@ def can_record(unet: nn.Module, config: TrainConfig, device: torch.device) -> bo
     Dropout is left out, because its draws would not be those of the model as it is.
     """
     recomputes = config.gradient_checkpointing or config.checkpointed_quarters
-    keeps_all = not (config.lean_activations or recomputes or config.eight_bit_base)
+    keeps_all = not (config.is_lean or recomputes or config.eight_bit_base or config.is_compiled)
     return device.type == "cpu" and precision.is_small(unet) and keeps_all and not config.lora_dropout
 
 

@@ -21,6 +21,7 @@ PHASES = {
     "load": "Loading the model",
     "cache": "Preparing the pictures",
     "prior": "Drawing prior pictures",
+    "compile": "Compiling, which takes minutes for each picture size",
     "train": "Training",
     "sample": "Drawing samples",
     "save": "Saving",

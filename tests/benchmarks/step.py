@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch.nn import functional as F
 
-from lora_core import estimate_graph, train
+from lora_core import estimate_graph, prepare, train
 from lora_core.bases import STARTER
 from lora_core.config import TrainConfig
 from lora_core.diffusion import add_noise
@@ -44,6 +44,7 @@ LEVELS: dict[str, dict[str, int | bool]] = {
     "half recomputed": {"checkpointed_quarters": 2},
     "recomputed": {"gradient_checkpointing": True},
     "8 bits": {"eight_bit_base": True},
+    "compiled": {"torch_compile": True},
     "both": {"gradient_checkpointing": True, "eight_bit_base": True},
 }
 MIB = 2**20
@@ -74,10 +75,13 @@ Side = tuple[Callable[[Case], Made], Case]
 
 
 def ours(case: Case) -> Made:
-    """`train.optimizer_step`, as every training calls it."""
+    """`train.optimizer_step`, as every training calls it on this device."""
     model = estimate_graph.hollow_model(case.shapes, case.dtype)
     _fill(model.unet, case.device)
     session = estimate_graph.session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
+    if case.device != META:
+        how = (model, session.prompts, case.config, session.compute, session.team, print)
+        session.lanes, session.predict = prepare.quickest(*how)
 
     def step() -> object:
         loss = train.optimizer_step(session)
@@ -209,11 +213,13 @@ def main() -> None:
         quarter = 4 if device.type == "cpu" and name != STARTER else 1
         resolution = asked.resolution or RESOLUTION[name] // quarter
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        case = Case(shapes, resolution // shapes.pixels_per_latent, asked.batch, device, dtype)
+        # The toy model's presets leave it out: there is no memory to save.
+        level = {"lean_activations": False} if name == STARTER else {}
+        case = Case(shapes, resolution // shapes.pixels_per_latent, asked.batch, device, dtype, level)
         if not asked.levels:
             print(compare(f"{name} {resolution}", (ours, case), (textbook, case), asked.rounds, asked.steps), flush=True)
         for title, level in LEVELS.items() if asked.levels else ():
-            sides = (ours, replace(case, level=level)), (ours, case)
+            sides = (ours, replace(case, level={**case.level, **level})), (ours, case)
             print(compare(f"{name} {title}", *sides, asked.rounds, asked.steps), flush=True)
 
 
