@@ -209,7 +209,7 @@ def _contours(shape: str) -> list[NDArray[np.float64]]:
         case "moon":
             return [_moon()]
         case "hourglass":
-            n = 0.13
+            n = 0.22  # a thinner waist is less than a latent pixel wide, and breaks where the dice fall badly
             right = np.array([[0.82, -1], [0.82, -0.8], [n, 0], [0.82, 0.8], [0.82, 1]])
             return [np.concatenate([right, right[::-1] * [-1, 1]])]
     raise ValueError(f"unknown shape {shape!r}; known: {', '.join((*SHAPES, NEW_SHAPE))}")
