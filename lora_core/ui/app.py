@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class App:
         self.training = Training()
         self.uploads = self.home / "uploads"  # emptied at each start
         self.shown = threading.Event()  # set once a page was shown in a browser
+        self.born = secrets.token_hex(8)  # another one after a restart
         self.troubles: list[Trouble] = []
         self._memory_file = self.home / "window.json"
         self._lock = threading.Lock()
@@ -63,6 +65,10 @@ class App:
         except (OSError, ValueError):
             memory = {}
         return {**(memory if isinstance(memory, dict) else {}), **getattr(self, "_unwritten", {})}
+
+    def newest_trouble(self) -> int:
+        """The serial number of the last error, 0 without one."""
+        return self.troubles[-1].serial if self.troubles else 0
 
     # --- the heavy part ---------------------------------------------------------------------------------------
 

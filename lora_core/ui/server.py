@@ -6,7 +6,6 @@ import json
 import locale
 import mimetypes
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Collection
 from html import escape
@@ -80,7 +79,10 @@ def _page_routes(server: FastAPI, app: App, language: str) -> None:
 
     @server.get("/start.js")
     def start() -> Response:
-        facts = {"appearance": app.recall("appearance", "system"), "version": __version__}
+        facts = {
+            "appearance": app.recall("appearance", "system"), "version": __version__,
+            "born": app.born, "trouble": app.newest_trouble(),
+        }  # fmt: skip
         words = "JSON.parse(document.getElementById('treino-words').content)"
         script = f"window.treino = {{...{json.dumps(facts)}, ...{words}}};"
         return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-store"})
@@ -134,15 +136,13 @@ def _file_routes(server: FastAPI, app: App) -> None:
 
 
 def _pulse_of(app: App) -> Callable[[], dict[str, Any]]:
-    """What a page hears each second, whatever its tab; `born` is another one after a restart."""
-    born = secrets.token_hex(8)
+    """What a page hears each second, whatever its tab."""
 
     def pulse() -> dict[str, Any]:
         app.shown.set()
         desk_of(app).bench.relieve()
         state = app.training.state() if app.training.busy() else "idle"
-        trouble = app.troubles[-1].serial if app.troubles else 0
-        return {"born": born, "training": state, "core": app.core_ready(), "trouble": trouble}
+        return {"born": app.born, "training": state, "core": app.core_ready(), "trouble": app.newest_trouble()}
 
     return pulse
 

@@ -30,13 +30,12 @@
   };
 
   /* Every second, unless the page is hidden: what the server is at. */
-  let training = false, leaving = false, born = "", trouble = -1, missed = 0, sparedAt = -Infinity;
+  let training = false, leaving = false, trouble = words.trouble, missed = 0, sparedAt = -Infinity;
   const hear = async (now) => {
     missed = 0;
     training = now.training !== "idle";
     set("core", now.core ? "" : words.loading_core);
-    if (!born) { born = now.born; trouble = now.trouble; }
-    if (born !== now.born) tellGone(words.restarted);
+    if (words.born !== now.born) tellGone(words.restarted);
     else { set("gone", ""); document.body.classList.remove("treino-gone"); }
     if (now.trouble > trouble) { trouble = now.trouble; await showTrouble(trouble); }
   };
