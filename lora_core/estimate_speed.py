@@ -38,9 +38,9 @@ TIMESTEPS, MOST_VALIDATED = 8, 16  # validate.py
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step. rough: from a trial of the CPU, not from a training; measured: with these very settings."""
+    """Seconds of a step or a run. rough: from a trial of the CPU, not a training; measured: with these very settings."""
 
-    step_seconds: float
+    seconds: float
     measured: bool = False
     rough: bool = False
 
@@ -53,9 +53,7 @@ class Machine:
     launch_s: float
 
 
-def step_seconds(
-    config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size] = ()
-) -> Pace | None:
+def step_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size] = ()) -> Pace | None:
     """How long a step will take; None where nothing like it was measured or counted.
 
     The first question on a CPU takes a third of a second, for the trial.
@@ -77,24 +75,30 @@ def step_seconds(
     return Pace(work[0] / machine.flops + work[1] * machine.launch_s, rough=True)
 
 
-def run_seconds(config: TrainConfig, plan: Plan, shapes: Shapes, compute: Compute) -> Pace | None:
+def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Plan | None = None) -> Pace | None:
     """As `step_seconds`, of the whole run: steps, validations and samples; what comes before the first step is not in.
 
-    Validation and samples count by their arithmetic, at the speed of the steps.
+    Validation and samples count by their arithmetic, at the speed of the steps. Without a plan pictures are square.
     """
-    pace = step_seconds(config, shapes, compute, plan.buckets)
-    work, found = _work(config, shapes, compute, plan.buckets), _count(config, shapes, compute)
+    sizes: Collection[Size] = plan.buckets if plan else ()
+    pace, work = step_seconds(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
+    found, steps = _count(config, shapes, compute), config.max_train_steps
     if pace is None or work is None or found is None:
-        return pace and Pace(pace.step_seconds * plan.steps, pace.measured, pace.rough)
+        return pace and Pace(pace.seconds * steps, pace.measured, pace.rough)
     side = config.resolution // shapes.pixels_per_latent
     forward = found.forward.at(At.of(1, (side, side), config.lora_rank))
-    saves = math.ceil(plan.steps / config.save_steps) + 1
+    saves = math.ceil(steps / config.save_steps) + 1
     guided = 2 if config.sample_guidance > 1 else 1
     drawn = config.sample_count * config.sample_inference_steps * guided
-    held = min(MOST_VALIDATED, len(plan.validation))
-    validated = TIMESTEPS * (held + min(len(plan.training), MOST_VALIDATED, max(held, 4)))
-    beside = saves * (drawn + validated) * forward / work[0]
-    return Pace(pace.step_seconds * (plan.steps + beside), pace.measured, pace.rough)
+    beside = saves * (drawn + _validated(plan)) * forward / work[0]
+    return Pace(pace.seconds * (steps + beside), pace.measured, pace.rough)
+
+
+def _validated(plan: Plan | None) -> int:
+    """Forward passes of one validation."""
+    held, trained = (len(plan.validation), len(plan.training)) if plan else (0, MOST_VALIDATED)
+    held = min(MOST_VALIDATED, held)
+    return TIMESTEPS * (held + min(trained, MOST_VALIDATED, max(held, 4)))
 
 
 def remember(session: Session) -> None:
@@ -159,9 +163,7 @@ def _key(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collectio
     }  # fmt: skip
 
 
-def _work(
-    config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]
-) -> tuple[float, float] | None:
+def _work(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]) -> tuple[float, float] | None:
     """FLOPs and operations of a step; None where it was never counted."""
     found = _count(config, shapes, compute)
     if found is None:

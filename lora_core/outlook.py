@@ -32,9 +32,9 @@ def _needs(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
         told.append(_memory(found, shapes, compute))
     if disk := estimate.disk(config, plan, shapes):
         told.append(f"disk up to {amount(disk.total)}")
-    pace = estimate_speed.run_seconds(config, plan, shapes, compute)
+    pace = estimate_speed.run_seconds(config, shapes, compute, plan)
     if pace:
-        told.append(f"about {duration(pace.step_seconds)}" + (" (rough: no run was timed here yet)" if pace.rough else ""))
+        told.append(f"about {duration(pace.seconds)}" + (" (rough: no run was timed here yet)" if pace.rough else ""))
     elif compute.device.type != "cpu":
         told.append("time known after the first steps")
     return [f"needs {', '.join(told)}"] if told else []

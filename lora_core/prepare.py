@@ -120,7 +120,7 @@ def _meter(model: BaseModel, config: TrainConfig, plan: Plan, compute: precision
     meter = Meter(emit, config.max_train_steps, config.save_steps, compute.device)
     if spill.card(compute.device):  # a card that may spill from the first step on: only earlier trainings know better
         pace = estimate_speed.step_seconds(config, of_model(model), compute, plan.buckets)
-        meter.spill.expected = pace.step_seconds if pace else 0.0
+        meter.spill.expected = pace.seconds if pace else 0.0
     return meter
 
 

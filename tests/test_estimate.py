@@ -319,14 +319,14 @@ def test_a_run_leaves_its_speed_and_others_follow_by_arithmetic(ran: Any, monkey
     same = estimate_speed.step_seconds(config, shapes, compute, plan.buckets)
     twice = estimate_speed.step_seconds(config.replace(train_batch_size=4), shapes, compute, plan.buckets)
     assert same and same.measured and twice and not twice.measured and not twice.rough
-    assert twice.step_seconds == pytest.approx(2 * same.step_seconds, rel=0.01)
-    whole = estimate_speed.run_seconds(config, plan, shapes, compute)
-    assert whole and whole.step_seconds > same.step_seconds * plan.steps
+    assert twice.seconds == pytest.approx(2 * same.seconds, rel=0.01)
+    whole = estimate_speed.run_seconds(config, shapes, compute, plan)
+    assert whole and whole.seconds > same.seconds * plan.steps
     card = precision.Compute(torch.device("cuda"), torch.float16, True, (), "a card")
     assert estimate_speed.step_seconds(config, shapes, card, plan.buckets) is None, "another device was never timed"
     estimate_speed.speeds_file().write_text("[]", encoding="utf-8")
     rough = estimate_speed.step_seconds(config, shapes, compute, plan.buckets)
-    assert rough and rough.rough and rough.step_seconds > 0
+    assert rough and rough.rough and rough.seconds > 0
     assert estimate_speed.cpu() == estimate_speed.cpu()
 
 

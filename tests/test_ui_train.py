@@ -16,6 +16,7 @@ from PIL import Image
 from lora_core.config import TrainConfig, presets, read_preset
 from lora_core.errors import UserError
 from lora_core.estimate import Verdict
+from lora_core.estimate_speed import Pace
 from lora_core.events import Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned, to_line
 from lora_core.run import Run
 from lora_core.ui import form
@@ -23,7 +24,7 @@ from lora_core.ui.app import App
 from lora_core.ui.texts import Texts
 from lora_core.ui.train_buttons import actions, ran_out_of_memory, retry_label
 from lora_core.ui.train_cards import FIRST, REAL_WORK, Cards, beginning, cards_html
-from lora_core.ui.train_cost import memory_line
+from lora_core.ui.train_cost import Cost, card_line, memory_line, span, time_line
 from lora_core.ui.train_curve import MOST_POINTS
 from lora_core.ui.train_live import MOST_ROWS, View, end_html, plot_html, samples_html, status_html, told_html
 from lora_core.ui.train_plan import Pictures, new_folder, preset_values
@@ -137,6 +138,27 @@ def test_a_new_window_begins_with_the_quick_start_ready_to_go(app: App) -> None:
     assert (found.problems, found.reason) == ({}, "") and found.config is not None
     assert "train-plan-memory" in found.plan and "MiB of" in found.plan, "the toy model's memory and disk are known"
     assert "11 to train on, 1 held out" in found.plan and "64×64 (12)" in found.plan
+    told = re.search(r'id="train-plan-time">(roughly|about) \d+ (seconds|minutes)', found.plan)
+    assert told, "a processor is measured before the first training, and known after it"
+
+
+def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
+    told = [span(seconds, EN) for seconds in (0.4, 37, 89, 91, 5000, 5500, 50_000, 200_000)]
+    assert told == [
+        "5 seconds", "35 seconds", "90 seconds", "2 minutes", "83 minutes", "1.5 hours", "14 hours", "2.5 days"
+    ]  # fmt: skip
+    assert span(5500, PT) == "1,5 horas"
+    assert time_line(Pace(600.0), EN) == "about 10 minutes from the first step on"
+    assert time_line(Pace(600.0, rough=True), EN).startswith("roughly 10 minutes; ")
+    assert "first steps" in time_line(None, EN)
+
+
+def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
+    fits, over = (Verdict(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
+    assert card_line(Cost(fits, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: fits · about 10 minutes"
+    assert card_line(Cost(fits, None, None), EN) == "About 2.0 GiB of memory: fits"
+    assert card_line(Cost(over, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: more than there is"
+    assert card_line(Cost(None, None, None), EN) == ""
 
 
 def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(

@@ -1,6 +1,6 @@
-"""What a training needs of this machine, in words: memory against what the device has, room on the disk.
+"""What a training needs of this machine, in words: memory against what the device has, room on the disk, time.
 
-Only what `estimate` has counted is told; where it has not, nothing is said.
+Only what was counted or measured is told; where it was not, nothing is said.
 """
 
 from __future__ import annotations
@@ -15,8 +15,18 @@ from lora_core.errors import UserError
 
 if TYPE_CHECKING:
     from lora_core.estimate import Verdict
+    from lora_core.estimate_speed import Pace
     from lora_core.plan import Plan
     from lora_core.ui.texts import Texts
+
+
+# Unit, its seconds, below how many seconds it is used, and how finely. More than one of each, so that all are plurals.
+_SPANS = (
+    ("seconds", 1, 90, 5),
+    ("minutes", 60, 5400, 1),
+    ("hours", 3600, 172_800, 0.5),
+    ("days", 86_400, float("inf"), 0.5),
+)
 
 
 @dataclass(frozen=True)
@@ -25,22 +35,26 @@ class Cost:
 
     memory: Verdict | None
     disk_bytes: int | None
+    time: Pace | None
 
 
 def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
     """The cost of a training; with its plan also of its pictures' sizes and the disk. Needs torch, for the device."""
-    from lora_core import estimate, precision
+    from lora_core import estimate, estimate_speed, precision
     from lora_core.estimate_shapes import shapes_of
+    from lora_core.memory import fitted
 
     try:
         shapes = shapes_of(config.pretrained_model_name_or_path)
-        chosen = precision.choose(config.device, config.mixed_precision).device
+        compute = precision.choose(config.device, config.mixed_precision)
     except UserError:  # told where the setting is
-        return Cost(None, None)
-    device = next(found for found in precision.devices() if found.kind == chosen.type)
-    memory = estimate.fits(config, shapes, device, list(plan.buckets) if plan else ())
+        return Cost(None, None, None)
+    device = next(found for found in precision.devices() if found.kind == compute.device.type)
+    sizes = list(plan.buckets) if plan else []
+    memory = estimate.fits(config, shapes, device, sizes)
     disk = estimate.disk(config, plan, shapes) if plan else None
-    return Cost(memory, disk.total if disk else None)
+    time = estimate_speed.run_seconds(fitted(config, shapes, compute, sizes), shapes, compute, plan)
+    return Cost(memory, disk.total if disk else None, time)
 
 
 class CardCosts:
@@ -83,8 +97,28 @@ def memory_line(found: Verdict, text: Texts) -> str:
     return text("train.plan_memory_remedy", need=need, have=have, changes=changes)
 
 
-def card_line(found: Verdict, text: Texts) -> str:
-    return text("train.card_fits" if found.fits else "train.card_over", need=text.size(found.needed))
+def time_line(found: Pace | None, text: Texts) -> str:
+    """How long it will take; where nothing was measured, when it will be known."""
+    if found is None:
+        return text("train.plan_time_unknown")
+    return text("train.plan_time_rough" if found.rough else "train.plan_time_about", time=span(found.seconds, text))
+
+
+def card_line(found: Cost, text: Texts) -> str:
+    """Memory and time of a preset, as far as they are known."""
+    told = []
+    if found.memory:
+        key = "train.card_fits" if found.memory.fits else "train.card_over"
+        told.append(text(key, need=text.size(found.memory.needed)))
+    if found.time and not (found.memory and not found.memory.fits):
+        told.append(text("train.card_time", time=span(found.time.seconds, text)))
+    return " · ".join(told)
+
+
+def span(seconds: float, text: Texts) -> str:
+    """A length of time in words, no finer than it can be known beforehand."""
+    unit, length, grain = next((unit, length, grain) for unit, length, until, grain in _SPANS if seconds < until)
+    return text(f"train.span_{unit}", n=text.number(f"{max(grain, round(seconds / length / grain) * grain):g}"))
 
 
 def changes_text(changes: Mapping[str, object], text: Texts) -> str:

@@ -16,7 +16,7 @@ from lora_core.run import Run
 from lora_core.ui import form
 from lora_core.ui.dataset_pick import browse, can_browse
 from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
-from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line
+from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line, time_line
 from lora_core.ui.train_models import Models
 from lora_core.ui.train_plan import Outlook, Pictures, new_folder, outlook, preset_values
 from lora_core.ui.train_words import translated
@@ -67,7 +67,7 @@ class Setup:
 
     def cards_html(self, chosen: str = "") -> str:
         known = self._costs.of(self.cards.all()) or {} if self.app.core_ready() else {}
-        lines = {name: card_line(cost.memory, self.text) for name, cost in known.items() if cost.memory}
+        lines = {name: card_line(cost, self.text) for name, cost in known.items()}
         return cards_html(self.cards, self.text, lines, chosen)
 
     def costs_are_known(self) -> bool:
@@ -192,11 +192,15 @@ class Setup:
         return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{notes}</section>'
 
     def _cost_lines(self, found: Outlook, config: TrainConfig, plan: Plan) -> list[tuple[str, str]]:
-        """Memory and disk, as far as they are known."""
+        """Time, memory and disk, as far as they are known."""
         free = self.text.size(found.free_bytes)
-        known = cost(config, plan) if self.app.core_ready() else None
-        lines = [("memory", memory_line(known.memory, self.text))] if known and known.memory else []
-        if known is None or known.disk_bytes is None:
+        if not self.app.core_ready():
+            return [("disk", self.text("train.plan_disk_free", have=free))]
+        known = cost(config, plan)
+        lines = [("time", time_line(known.time, self.text))]
+        if known.memory:
+            lines.append(("memory", memory_line(known.memory, self.text)))
+        if known.disk_bytes is None:
             return [*lines, ("disk", self.text("train.plan_disk_free", have=free))]
         return [*lines, ("disk", self.text("train.plan_disk_of", need=self.text.size(known.disk_bytes), have=free))]
 
