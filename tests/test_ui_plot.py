@@ -28,10 +28,10 @@ def test_a_plot_is_well_formed_and_speaks_to_screen_readers() -> None:
 
 
 def test_lines_lie_where_their_values_are() -> None:
-    frame = Frame("t", "d", "x", "y", width=772, height=354, last_step=200)
+    frame = Frame("t", "d", "x", "y", width=784, height=354, last_step=200)
     (path,) = drawn([Series("a", [(0, 1.0), (100, 3.0)])], frame).findall(".//g[@data-name]/path")
     first, second = (tuple(map(float, point.split(","))) for point in (path.get("d") or "")[1:].split("L"))
-    assert first[0] == 58 and second[0] == 58 + 350  # half of 200 steps, half of the way
+    assert first[0] == 70 and second[0] == 70 + 350  # half of 200 steps, half of the way
     assert second[1] < first[1]
 
 

@@ -16,7 +16,7 @@ from lora_core.ui.train_curve import MOST_POINTS, Point
 STYLES = ("smoothed", "raw", "held", "known", "rate", "1", "2", "3", "4", "5", "6", "7", "8")
 MOST_MARKS = 60
 MOST_DOTS = 40  # lines of fewer points show each of them
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 40  # margins in pixels
+LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 40  # margins in pixels; left of it stand the label and six digits
 
 
 @dataclass(frozen=True)
