@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # width, height in pixels
 RESERVE_BYTES = 2**30  # a round allowance for driver, desktop, workspaces and gaps; not measured
 CARDS_GB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141)  # as they are sold
-DRAWN_AT_ONCE, PIXELS_AT_ONCE = 16, 512 * 512  # sample.py
-TIMESTEPS, VALIDATED_AREA = 8, 8 * 64 * 64  # validate.py
+DRAWN_AT_ONCE, PIXELS_AT_ONCE, TILE = 16, 512 * 512, 64  # sample.py
+TIMESTEPS, VALIDATED_AREA = 8, 2 * 64 * 64  # validate.py
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,7 @@ def peak_for(config: TrainConfig, name: str = "", sizes: Collection[Size] = (), 
     return memory(config, shapes_of(name or config.pretrained_model_name_or_path), sizes, number_bytes)
 
 
-def memory(
-    config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0
-) -> Memory | None:
+def memory(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0) -> Memory | None:
     """As `peak_for`, of a model with these shapes. `number_bytes`: of the frozen model, where the device asks for
     another format than `config.mixed_precision` does; 0: as asked.
     """
@@ -246,7 +244,8 @@ def _sum(
     encode = max(worst(parts.encode, where) for where in at) * wider + vae + kept_texts
     caption = worst(parts.text, at[0]) + texts
     predicted, decoded = _drawing(config, shapes, step, parts)
-    # Prompts are encoded ahead unless the encoders stay, and the UNet steps aside for decoding where they do not fit.
+    # Prompts are encoded ahead unless the encoders stay; for decoding, where it does not fit, the UNet steps aside and
+    # the picture is made of tiles.
     drawing = max(caption - texts, predicted, vae + decoded - unet)
     return Memory(
         weights=int(unet + kept_texts), adapters=int(adapters), optimizer=int(optimizer), activations=int(activations),
@@ -262,14 +261,16 @@ def _validating(config: TrainConfig, step: StepCount, latents: Sequence[Size]) -
 
 
 def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsCount) -> tuple[float, float]:
-    """Of itself: predicting a batch of samples, twice for the guidance, and decoding it."""
+    """Of itself: predicting a batch of samples, twice for the guidance, and decoding it, in tiles where it is large."""
     side = config.resolution
     at_once = max(1, min(DRAWN_AT_ONCE, PIXELS_AT_ONCE // (side * side)))
     batch = min(at_once, max(config.sample_count, config.prior_pictures, 1))
     latent = (side // shapes.pixels_per_latent,) * 2
     guided = 2 if config.sample_guidance > 1 else 1
     predicted = worst(step.draw, At.of(batch * guided, latent, config.lora_rank))
-    return predicted, worst(parts.decode, At.of(batch, latent, config.lora_rank))
+    tile, finished = (min(TILE, latent[0]),) * 2, 5 * batch * 3 * side * side * 4
+    whole, tiled = (worst(parts.decode, At.of(batch, shape, config.lora_rank)) for shape in (latent, tile))
+    return predicted, min(whole, tiled + finished)
 
 
 def _vae_bytes(shapes: Shapes, width: int) -> int:
@@ -324,4 +325,3 @@ def _cache_bytes(config: TrainConfig, plan: Plan, shapes: Shapes) -> int:
     captions = len({item.caption for item in (*plan.training, *plan.validation)})
     states = 77 * int(shapes.unet["cross_attention_dim"]) * bytes_of(config)
     return pictures + (0 if config.train_text_encoder else captions * states)
-

@@ -19,7 +19,7 @@ from lora_core.sample import evaluating
 
 TIMESTEPS = 8  # evenly over the schedule, per picture
 MOST_PICTURES = 16
-LATENTS_AT_ONCE = TIMESTEPS * 64 * 64  # all timesteps of a picture of 512 pixels; larger ones in parts, for memory
+LATENTS_AT_ONCE = 2 * 64 * 64  # two timesteps of a picture of 512 pixels: no more memory than the leanest step takes
 
 
 @dataclass(frozen=True)

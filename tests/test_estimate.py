@@ -111,6 +111,17 @@ def test_the_real_sd15_takes_what_was_counted_by_hand(lean: bool, checkpointing:
     assert memory_benchmark.half_bytes(of_family("sd1"), config) / MIB == pytest.approx(mib, rel=0.1)
 
 
+@pytest.mark.parametrize(("family", "full", "eight_bit"), [("sd1", 1.9, 1.1), ("sdxl", 5.6, 3.2)])
+def test_a_whole_run_of_real_models_stays_below_the_goals(family: str, full: float, eight_bit: float) -> None:
+    """GiB at the leanest level, at batch 1: encoding, stepping, validating and drawing samples."""
+    for held_in_8, goal in ((False, full), (True, eight_bit)):
+        found = estimate.memory(TrainConfig.of({
+            "target_modules": ATTENTION, "resolution": 512 if family == "sd1" else 1024, "gradient_checkpointing": True,
+            "cuda_graphs": False, "eight_bit_base": held_in_8,
+        }), of_family(family))  # fmt: skip
+        assert found and found.exact and 0.9 * goal < found.total / 2**30 <= goal
+
+
 # --- the counts that come with Treino ---------------------------------------------------------------------------------
 
 

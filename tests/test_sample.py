@@ -92,11 +92,28 @@ def test_the_unet_steps_aside_where_there_is_no_room_to_decode(model: BaseModel,
     monkeypatch.setattr(model.unet, "to", lambda where: (moved.append(str(where)), move(where))[1])
     monkeypatch.setattr(sample, "free_bytes", lambda device: asked.append(device) or 64 * 48 * sample.DECODED_BYTES - 1)
     found = np.asarray(sample.draw(model, wishes(1))[0])
-    assert moved == ["cpu", "cpu"] and asked == [torch.device("cpu")]
+    assert moved == ["cpu", "cpu"] and set(asked) == {torch.device("cpu")}
     assert np.array_equal(found, wanted)
     monkeypatch.setattr(sample, "free_bytes", lambda device: 64 * 48 * sample.DECODED_BYTES)
     sample.draw(model, wishes(1))
     assert len(moved) == 2, "there is room"
+
+
+def test_where_even_the_decoder_alone_has_no_room_it_works_on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = base_models.load("starter", torch.float32, lambda event: None)
+    asked = [Wish("a red circle on a blue background", 7, 96, 64, steps=8, guidance=4.0)]
+    whole = np.asarray(sample.draw(model, asked)[0], float)
+    latents = []
+    decode = model.vae.decoder.forward
+    monkeypatch.setattr(model.vae.decoder, "forward", lambda z: (latents.append(tuple(z.shape[2:])), decode(z))[1])
+    before = model.vae.tile_latent_min_size, model.vae.tile_sample_min_size
+    monkeypatch.setattr(sample, "TILE", 8)
+    monkeypatch.setattr(sample, "free_bytes", lambda device: 0)
+    tiled = np.asarray(sample.draw(model, asked)[0], float)
+    assert len(latents) > 1 and max(map(max, latents)) <= 8
+    assert tiled.shape == whole.shape == (64, 96, 3)
+    assert 0 < np.abs(tiled - whole).mean() < 12, "of 255: the same picture"
+    assert not model.vae.use_tiling and (model.vae.tile_latent_min_size, model.vae.tile_sample_min_size) == before
 
 
 def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_path: Path) -> None:
