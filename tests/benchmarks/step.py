@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch.nn import functional as F
 
-from lora_core import estimate_graph, prepare, train
+from lora_core import estimate_graph, precision, prepare, train
 from lora_core.bases import STARTER
 from lora_core.config import TrainConfig
 from lora_core.diffusion import add_noise
@@ -36,6 +36,7 @@ from lora_core.estimate_shapes import Shapes, of_family, shapes_of
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
+CORES = torch.get_num_threads()
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
 LEVELS: dict[str, dict[str, int | bool]] = {
     "without graphs": {"cuda_graphs": False},
@@ -79,11 +80,13 @@ def ours(case: Case) -> Made:
     model = estimate_graph.hollow_model(case.shapes, case.dtype)
     _fill(model.unet, case.device)
     session = estimate_graph.session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
+    precision.use_cores(model.unet)
     if case.device != META:
         how = (model, session.prompts, case.config, session.compute, session.team, print)
         session.lanes, session.predict = prepare.quickest(*how)
 
     def step() -> object:
+        precision.use_cores(model.unet)
         loss = train.optimizer_step(session)
         session.step += 1
         return loss
@@ -109,6 +112,7 @@ def textbook(case: Case) -> Made:
     alphas_cumprod = torch.linspace(0.999, 0.005, 1000, device=case.device)
 
     def step() -> object:
+        torch.set_num_threads(CORES)
         noise = torch.randn_like(latents)
         timesteps = torch.randint(1000, (case.batch,), device=case.device)
         noisy_latents = add_noise(latents, noise, alphas_cumprod[timesteps])
@@ -219,6 +223,8 @@ def main() -> None:
         if not asked.levels:
             print(compare(f"{name} {resolution}", (ours, case), (textbook, case), asked.rounds, asked.steps), flush=True)
         for title, level in LEVELS.items() if asked.levels else ():
+            if device.type == "cpu" and "torch_compile" in level:
+                continue  # many minutes of compiling, for steps that are arithmetic alone
             sides = (ours, replace(case, level={**case.level, **level})), (ours, case)
             print(compare(f"{name} {title}", *sides, asked.rounds, asked.steps), flush=True)
 
