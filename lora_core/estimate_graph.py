@@ -193,10 +193,10 @@ def latent_shape(shapes: Shapes, batch: int, side: int) -> tuple[int, int, int, 
 
 def _plain_conditioning(model: BaseModel, batch: int, device: torch.device) -> Conditioning:
     dtype, width = model.unet.dtype, model.unet.config.cross_attention_dim
-    states = {"encoder_hidden_states": torch.empty(batch, TOKENS, width, dtype=dtype, device=device)}
+    states = {"encoder_hidden_states": torch.zeros(batch, TOKENS, width, dtype=dtype, device=device)}
     if "text_encoder_2" not in model.text_encoders:
         return states
-    return {**states, "pooled": torch.empty(batch, POOLED, dtype=dtype, device=device)}
+    return {**states, "pooled": torch.zeros(batch, POOLED, dtype=dtype, device=device)}
 
 
 def _tokens(model: BaseModel, captions: Any) -> dict[str, Tensor]:
