@@ -46,6 +46,7 @@ WELL: tuple[Event, ...] = (
     Step(1, 4, 0.8, 1e-4), Step(2, 4, 0.7, 1e-4), Validation(2, 0.3, 0.3, best=True), Saved(2, "checkpoints/step_0000002"),
     Sample(2, "samples/step_0000002_0.png", "a zebu", 1), Step(4, 4, 0.6, 1e-4), Validation(4, 0.4, 0.2, best=False),
     Saved(4, "checkpoints/step_0000004"), Sample(4, "samples/step_0000004_0.png", "a zebu", 1),
+    Sample(4, "samples/step_0000004_1.png", "a cat, to see what stays", 2),
     Finished(4, "zebu.safetensors", 2),
 )  # fmt: skip
 
@@ -183,7 +184,7 @@ def test_a_run_of_its_own_is_deleted_whole_and_brought_back(root: Path, shelf: S
     before = names(root)
     row = shelf.row("a")
     found = runs_actions.contents(row)
-    assert (found.files, found.checkpoints, found.samples, found.stays) == (len(before), 2, 3, ())
+    assert (found.files, found.checkpoints, found.samples, found.stays) == (len(before), 2, 4, ())
     assert found.size == sum((root / name).stat().st_size for name in before)
     removal = runs_actions.delete(row, root, system)
     assert (shelf.rows(), (root / "a").exists()) == ([], False)

@@ -155,7 +155,7 @@ def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
 
 def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
     fits, over = (Verdict(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
-    assert card_line(Cost(fits, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: fits · about 10 minutes"
+    assert card_line(Cost(fits, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: fits\nAbout 10 minutes"
     assert card_line(Cost(fits, None, None), EN) == "About 2.0 GiB of memory: fits"
     assert card_line(Cost(over, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: more than there is"
     assert card_line(Cost(None, None, None), EN) == ""

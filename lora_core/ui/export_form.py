@@ -61,11 +61,11 @@ class Form:
         gr.HTML(f"<h3>{escape(text('export.what'))}</h3>")
         with gr.Row():
             self.run = gr.Dropdown(
-                [], value=None, label=text("export.run"), info=text("export.run_help"), elem_id="export-run", scale=3
+                [], value=None, label=text("export.run"), info=text("export.run_help"), elem_id="export-run", scale=1
             )
             self.version = gr.Dropdown(
                 [], value=None, label=text("export.version"), info=text("export.version_help"), visible=False,
-                elem_id="export-version", scale=2, min_width=200,
+                elem_id="export-version", scale=1, min_width=240,
             )  # fmt: skip
         with gr.Accordion(text("export.elsewhere"), open=False, elem_id="export-elsewhere"):
             with gr.Row():

@@ -58,11 +58,13 @@ class Row:
 
     @property
     def picture(self) -> Path | None:
-        """The last sample picture, or the before/after sheet where there is none of it."""
+        """The newest picture of the first sample prompt; the first ones show the concept, later ones what must stay."""
         named = self.run.folder / self.summary.sample if self.summary.sample else None
         if named and named.is_file() and self.run.folder in named.parents and ".." not in named.parts:
             return named
-        return max(self.run.samples.glob("step_*.png"), default=None)
+        found = list(self.run.samples.glob("step_*.png"))
+        newest = max((path.stem.rpartition("_")[0] for path in found), default="")
+        return min((path for path in found if path.stem.startswith(f"{newest}_")), default=None)
 
 
 @dataclass

@@ -25,7 +25,8 @@ class Summary:
     end: str = ""
     failure: str = ""
     lora: str = ""  # file name of the finished LoRA
-    sample: str = ""  # the last sample picture with the LoRA, relative to the run folder
+    sample: str = ""  # the first prompt's picture of the last step that has some, relative to the run folder
+    sample_step: int = 0
     damaged: int = 0  # lines that are no events, but for a last one still being written
 
     def with_event(self, event: Event, at: float) -> Summary:
@@ -36,8 +37,8 @@ class Summary:
                 return replace(known, best_step=event.step, best_loss=event.loss)
             case Phase() if event.name == "cache" and not event.detail and event.total:
                 return replace(known, pictures=event.total)
-            case Sample() if event.step:
-                return replace(known, sample=event.path)
+            case Sample() if event.step and event.step != self.sample_step:
+                return replace(known, sample=event.path, sample_step=event.step)
             case State():
                 return replace(known, end="", failure="")
             case Failed():

@@ -105,14 +105,14 @@ def time_line(found: Pace | None, text: Texts) -> str:
 
 
 def card_line(found: Cost, text: Texts) -> str:
-    """Memory and time of a preset, as far as they are known."""
+    """Memory and time of a preset, each in a line, as far as they are known."""
     told = []
     if found.memory:
         key = "train.card_fits" if found.memory.fits else "train.card_over"
         told.append(text(key, need=text.size(found.memory.needed)))
     if found.time and not (found.memory and not found.memory.fits):
         told.append(text("train.card_time", time=span(found.time.seconds, text)))
-    return " · ".join(told)
+    return "\n".join(told)
 
 
 def span(seconds: float, text: Texts) -> str:
