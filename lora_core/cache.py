@@ -32,6 +32,7 @@ from lora_core.events import Emit, Phase, Warned
 from lora_core.families import BaseModel, Conditioning, Frame, Tensors
 from lora_core.plan import Plan, Size
 from lora_core.precision import free_bytes
+from lora_core.tiles import in_tiles
 from lora_core.weights import at_hand, free_device_memory
 
 AHEAD = 16  # pictures that are read, decoded and scaled before the VAE asks for them
@@ -199,11 +200,15 @@ def frame_of(item: Item, size: Size) -> Frame:
 
 @torch.no_grad()
 def _posteriors(model: BaseModel, pictures: Sequence[np.ndarray], emit: Emit) -> list[dict[str, Tensor]]:
-    """What the VAE makes of RGB pictures of one size; fewer at once, and in fp32, where the device cannot otherwise."""
+    """What the VAE makes of RGB pictures of one size; fewer at once, in tiles, and in fp32, where the device cannot
+    otherwise.
+    """
     vae = model.vae
     pixels_BHW3 = torch.from_numpy(np.stack(pictures)).to(vae.device)
+    has_room = free_bytes(vae.device) >= ENCODED_BYTES * pixels_BHW3[..., 0].numel()
     try:
-        posterior = vae.encode((pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)).latent_dist
+        with in_tiles(vae, wanted=not has_room):
+            posterior = vae.encode((pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)).latent_dist
     except torch.OutOfMemoryError:
         if len(pictures) == 1:
             raise

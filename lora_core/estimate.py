@@ -19,6 +19,7 @@ from lora_core.config import TrainConfig
 from lora_core.estimate_book import Book, Graph, Parts, PartsCount, StepCount
 from lora_core.estimate_poly import At, worst
 from lora_core.estimate_shapes import Shapes, shapes_of
+from lora_core.tiles import TILE
 
 if TYPE_CHECKING:
     from lora_core.plan import Plan
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # width, height in pixels
 RESERVE_BYTES = 2**30  # a round allowance for driver, desktop, workspaces and gaps; not measured
 CARDS_GB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141)  # as they are sold
-DRAWN_AT_ONCE, PIXELS_AT_ONCE, TILE = 16, 512 * 512, 64  # sample.py
+DRAWN_AT_ONCE, PIXELS_AT_ONCE = 16, 512 * 512  # sample.py
 TIMESTEPS, VALIDATED_AREA = 8, 2 * 64 * 64  # validate.py
 
 
@@ -241,11 +242,12 @@ def _sum(
     activations = max(worst(step.moments, where) for where in at) + added
     standing = unet + kept_texts + adapters + optimizer
     wider = _vae_bytes(shapes, width) / 4
-    encode = max(worst(parts.encode, where) for where in at) * wider + vae + kept_texts
+    tile = worst(parts.encode, At.of(1, (TILE, TILE), config.lora_rank))
+    encode = max(min(worst(parts.encode, where), tile) for where in at) * wider + vae + kept_texts
     caption = worst(parts.text, at[0]) + texts
     predicted, decoded = _drawing(config, shapes, step, parts)
-    # Prompts are encoded ahead unless the encoders stay; for decoding, where it does not fit, the UNet steps aside and
-    # the picture is made of tiles.
+    # Prompts are encoded ahead unless the encoders stay; for decoding, where it does not fit, the UNet steps aside. What
+    # is large for the VAE, it encodes and decodes in tiles.
     drawing = max(caption - texts, predicted, vae + decoded - unet)
     return Memory(
         weights=int(unet + kept_texts), adapters=int(adapters), optimizer=int(optimizer), activations=int(activations),

@@ -17,11 +17,11 @@ from lora_core.config import TrainConfig
 from lora_core.families import BaseModel
 from lora_core.lanes import divided
 from lora_core.precision import free_bytes, free_cores
+from lora_core.tiles import in_tiles
 from lora_core.weights import at_hand, free_device_memory
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
 DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (estimate_graph.parts_count)
-TILE = 64  # latent pixels; divisible by four, for a quarter of it overlaps
 _ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
@@ -59,10 +59,11 @@ def draw(
     device = model.device
     batches = list(draw_latents(model, wishes, on_step, pipeline))
     needed = DECODED_BYTES * max((w.width * w.height for w in wishes), default=0) * max(map(len, batches), default=0)
-    with torch.no_grad(), _aside(model, needed), at_hand([model.vae], device), _in_tiles(model, needed):
+    with torch.no_grad(), _aside(model, needed), at_hand([model.vae], device):
         for latents_BCHW in batches:
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
-            pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
+            with in_tiles(model.vae, wanted=free_bytes(device) < needed):
+                pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
             for pixels_HWC in pixels_BCHW.permute(0, 2, 3, 1).float().cpu().numpy():
                 pictures.append(Image.fromarray((pixels_HWC * 255).round().astype(np.uint8)))
     return pictures
@@ -153,26 +154,6 @@ def _aside(model: BaseModel, needed: int) -> Iterator[None]:
         yield
     finally:
         model.unet.to(device)
-
-
-@contextmanager
-def _in_tiles(model: BaseModel, needed: int) -> Iterator[None]:
-    """Within the block pictures are decoded in tiles that overlap, if even without the UNet there are no `needed` bytes.
-
-    Each tile has its own brightness, as the VAE normalises over what it sees; where tiles overlap they are blended.
-    """
-    vae, kept = model.vae, (model.vae.tile_latent_min_size, model.vae.tile_sample_min_size)
-    if free_bytes(model.device) >= needed:
-        yield
-        return
-    try:
-        pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
-        vae.tile_latent_min_size, vae.tile_sample_min_size = TILE, TILE * pixels_per_latent
-        vae.enable_tiling()
-        yield
-    finally:
-        vae.disable_tiling()
-        vae.tile_latent_min_size, vae.tile_sample_min_size = kept
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_core import base_models, cache
+from lora_core import base_models, cache, tiles
 from lora_core.cache import Prompts, encode_pictures
 from lora_core.dataset import Item, scan
 from lora_core.events import Event, Warned
@@ -187,6 +187,26 @@ def test_a_card_that_runs_out_of_memory_takes_fewer_at_once(
 
     monkeypatch.setattr(model.vae, "encode", small_card)
     assert len(encoded(model, pictures)) == len(encoded(model, pictures, random_flip=True))
+
+
+def test_a_picture_too_large_for_the_card_is_encoded_in_tiles(
+    pictures: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = base_models.load("starter", torch.float32, lambda event: None)
+    whole = encoded(model, pictures, resolution=128)
+    shutil.rmtree(own_cache)
+    sides = []
+    encode = model.vae.encoder.forward
+    monkeypatch.setattr(model.vae.encoder, "forward", lambda x: (sides.append(max(x.shape[2:])), encode(x))[1])
+    monkeypatch.setattr(tiles, "TILE", 8)
+    monkeypatch.setattr(cache, "free_bytes", lambda device: 0)
+    tiled = encoded(model, pictures, resolution=128)
+    ratio = 2 ** (len(model.vae.config.block_out_channels) - 1)
+    assert len(sides) > len(tiled) and max(sides) <= 8 * ratio
+    for one, other in zip(whole, tiled, strict=True):
+        (mean, _), (again, _) = one.views[0], other.views[0]
+        assert mean.shape == again.shape
+        assert 0 < (mean - again).abs().mean() < 0.15 * mean.std()
 
 
 def test_a_batch_fits_where_a_quarter_of_the_card_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

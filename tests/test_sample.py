@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_core import base_models, lora, sample
+from lora_core import base_models, lora, sample, tiles
 from lora_core.config import TrainConfig
 from lora_core.families import BaseModel
 from lora_core.sample import Wish
@@ -107,7 +107,7 @@ def test_where_even_the_decoder_alone_has_no_room_it_works_on_tiles(monkeypatch:
     decode = model.vae.decoder.forward
     monkeypatch.setattr(model.vae.decoder, "forward", lambda z: (latents.append(tuple(z.shape[2:])), decode(z))[1])
     before = model.vae.tile_latent_min_size, model.vae.tile_sample_min_size
-    monkeypatch.setattr(sample, "TILE", 8)
+    monkeypatch.setattr(tiles, "TILE", 8)
     monkeypatch.setattr(sample, "free_bytes", lambda device: 0)
     tiled = np.asarray(sample.draw(model, asked)[0], float)
     assert len(latents) > 1 and max(map(max, latents)) <= 8
