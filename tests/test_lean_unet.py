@@ -80,10 +80,12 @@ def test_recomputing_a_part_moves_no_digit_and_keeps_less_the_larger_the_part(ti
 def kept() -> Iterator[dict[int, int]]:
     """Bytes by storage that autograd keeps for the backward pass of what runs within."""
     found: dict[int, int] = {}
+    held = []  # so that no address is given to a second one
 
     def pack(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):
-            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            held.append(tensor.untyped_storage())
+            found[held[-1].data_ptr()] = held[-1].nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -113,8 +113,9 @@ class TrialTab:
         page.on(fields["weight"].change, self.paste_for, [fields["lora"], fields["weight"]], [self.paste])
         grid_fields = [fields[name] for name in ("mode", "kind", "weights", "checkpoints", "prompts", "lora")]
         shown = [self.draw, form.grid_group, fields["weights"], fields["checkpoints"], fields["prompts"], form.count]
+        in_turn: dict[str, Any] = {"concurrency_id": "grid", "concurrency_limit": 1}  # or an older answer could come last
         for field in grid_fields:
-            page.on(field.change, self.lay_out, form.inputs, shown, trigger_mode="always_last")
+            page.on(field.change, self.lay_out, form.inputs, shown, trigger_mode="always_last", **in_turn)
 
     # --- drawing ----------------------------------------------------------------------------------------------
 

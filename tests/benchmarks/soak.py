@@ -49,6 +49,9 @@ class Look:
     handles: int
 
 
+_NOTHING = Look(0, 0.0, 0, 0, 0)
+
+
 @dataclass
 class Soak:
     """What was seen."""
@@ -65,11 +68,15 @@ class Soak:
         return self.looks[-1].step if self.looks else 0
 
     def growth(self, of: str) -> tuple[float, float]:
-        """The median of an attribute over the tenth after the first fifth, and over the last tenth of the steps."""
+        """The median of an attribute over the tenth after the first fifth, and over the last tenth of the steps.
+
+        Of a training so short that none was looked at there, the nearest look. No looks: zeros.
+        """
         ends = []
         for low, high in ((0.2, 0.3), (0.9, 1.0)):
-            seen = [getattr(k, of) for k in self.looks if low * self.last_step <= k.step <= high * self.last_step]
-            ends.append(float(statistics.median(seen)) if seen else 0.0)
+            seen = [look for look in self.looks if low * self.last_step <= look.step <= high * self.last_step]
+            nearest = sorted(self.looks, key=lambda look: abs(look.step - (low + high) / 2 * self.last_step))[:1]
+            ends.append(float(statistics.median(getattr(look, of) for look in seen or nearest or [_NOTHING])))
         return ends[0], ends[1]
 
     def line(self) -> str:

@@ -30,6 +30,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+SLOW_MS = 240_000  # a machine that does much else meanwhile
 expect.set_options(timeout=60_000)  # a busy computer is slow, not wrong
 # Windows sends Ctrl-C to all programs of a console, the tests among them; Ctrl-Break goes to one group.
 CTRL_C = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT
@@ -171,6 +172,21 @@ def _is_error(told: ConsoleMessage) -> bool:
 
 def _is_here(url: str) -> bool:
     return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
+
+
+def points(page: Page) -> int:
+    """How many points the smoothed line has."""
+    line = page.locator("#train-plot .plot-smoothed[data-points]")
+    return int(line.get_attribute("data-points") or 0) if line.count() else 0
+
+
+def wait_points(page: Page, least: int) -> int:
+    """Wait until the smoothed line has so many points; how many it has then."""
+    page.wait_for_function(
+        "least => Number(document.querySelector('#train-plot .plot-smoothed[data-points]')?.dataset.points) >= least",
+        arg=least, timeout=SLOW_MS,
+    )  # fmt: skip
+    return points(page)
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from lora_core.run import Run
 from tests import webui_trees as trees
-from tests.e2e.conftest import ROOT, Window, start_window
+from tests.e2e.conftest import ROOT, SLOW_MS, Window, points, start_window, wait_points
 
-SLOW_MS = 240_000  # a machine that does much else meanwhile
 CAPTION = "a yellow ampulheta on a purple background, drawn"
 # A few dozen steps, each of them as quick as can be, and samples between.
 SETTINGS = {
@@ -52,20 +51,6 @@ def patience() -> Iterator[None]:
     expect.set_options(timeout=SLOW_MS)
     yield
     expect.set_options(timeout=60_000)
-
-
-def points(page: Page) -> int:
-    """How many points the smoothed line has."""
-    line = page.locator("#train-plot .plot-smoothed[data-points]")
-    return int(line.get_attribute("data-points") or 0) if line.count() else 0
-
-
-def wait_points(page: Page, least: int) -> int:
-    page.wait_for_function(
-        "least => Number(document.querySelector('#train-plot .plot-smoothed[data-points]')?.dataset.points) >= least",
-        arg=least, timeout=SLOW_MS,
-    )  # fmt: skip
-    return points(page)
 
 
 def wait_caption(home: Path, page: Page) -> None:

@@ -14,9 +14,7 @@ from lora_core.config import TrainConfig
 from lora_core.infotext import parameters_of
 from lora_core.metadata import TrainingFacts, build
 from lora_core.run import Run
-from tests.e2e.conftest import Window, settled
-
-SLOW_MS = 240_000  # a machine that does much else meanwhile
+from tests.e2e.conftest import SLOW_MS, Window, settled
 
 
 @pytest.fixture(autouse=True)

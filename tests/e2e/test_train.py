@@ -11,9 +11,8 @@ from playwright.sync_api import Page, expect
 from lora_core import lora_file
 from lora_core.config import read_values
 from lora_core.run import Run
-from tests.e2e.conftest import ROOT, Window
+from tests.e2e.conftest import ROOT, SLOW_MS, Window, points, wait_points
 
-SLOW_MS = 240_000  # a machine that does much else meanwhile
 # Steps enough to press every button between, each of them as quick as can be.
 QUICK = {
     "train_batch_size": "2", "prior_pictures": "0", "sample_inference_steps": "2", "sample_count": "2",
@@ -31,20 +30,6 @@ def set_box(page: Page, name: str, value: str) -> None:
     page.fill("#train-search", name)
     page.fill(f"#train-f-{name}", value)
     page.fill("#train-search", "")
-
-
-def points(page: Page) -> int:
-    """How many points the smoothed line has."""
-    line = page.locator("#train-plot .plot-smoothed[data-points]")
-    return int(line.get_attribute("data-points") or 0) if line.count() else 0
-
-
-def wait_points(page: Page, least: int) -> int:
-    page.wait_for_function(
-        "least => Number(document.querySelector('#train-plot .plot-smoothed[data-points]')?.dataset.points) >= least",
-        arg=least, timeout=SLOW_MS,
-    )  # fmt: skip
-    return points(page)
 
 
 @pytest.fixture(autouse=True)
