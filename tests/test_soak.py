@@ -17,6 +17,6 @@ def test_two_pages_beside_a_training_leave_nothing_behind(tmp_path: Path) -> Non
 
 
 def test_growth_of_a_training_too_short_to_be_looked_at_often() -> None:
-    looks = [Look(step, 0.0, 0, threads, 0) for step, threads in ((1, 7), (40, 8), (79, 9))]
+    looks = [Look(step, 0.0, 0, threads, 0) for step, threads in ((1, 7), (32, 8), (79, 9))]
     assert Soak(80, looks).growth("threads") == (8.0, 9.0)
     assert Soak(80).growth("threads") == (0.0, 0.0)
