@@ -101,6 +101,25 @@ def test_a_folder_begins_with_the_toy_model_only_for_its_own_concept(tmp_path: P
     assert beginning(cards, str(pictures)) == REAL_WORK
 
 
+def test_the_tab_takes_the_pictures_that_are_open_and_never_those_of_somebody_elses(
+    tmp_path: Path, pictures: Path
+) -> None:
+    app = App(tmp_path / "config", tmp_path / "runs")
+    setup = Setup(app, EN)
+    toy = form.boxes(setup.cards.values(FIRST, {}))
+    assert setup.arrive(toy) == {}, "nothing is open"
+    app.dataset.open(pictures)
+    order = setup.arrive(toy)
+    assert order["card"] == REAL_WORK
+    filled = order["fill"]
+    assert isinstance(filled, dict) and filled["train_data_dir"] == str(pictures)
+    assert setup.arrive(filled) == {}
+    assert setup.arrive({**toy, "train_data_dir": ""})["card"] == REAL_WORK
+    typed = tmp_path / "typed"
+    offered = setup.arrive({**filled, "train_data_dir": str(typed)})
+    assert offered == {"open": {"folder": str(pictures), "says": f"Train on the pictures open in Dataset: {pictures}"}}
+
+
 def test_runs_get_folders_of_their_own_with_names_every_system_takes(tmp_path: Path) -> None:
     def name(**values: object) -> str:
         return new_folder(tmp_path, TrainConfig.of(values)).name

@@ -178,13 +178,13 @@ class Bench:
     @contextmanager
     def _training_paused(self, wanted: bool) -> Iterator[None]:
         """The training stands still within the block, and goes on after it however the block ends."""
-        if not wanted or not self.training.busy() or self.training.state(_run(self.training)) == "paused":
+        if not wanted or not self.training.is_in_the_way():
             yield
             return
         self.training.pause()
         self._change(phase=WAITING, holds_training=True)
         try:
-            while self.training.busy() and self.training.state(_run(self.training)) != "paused":
+            while self.training.is_in_the_way():
                 if self._cancel.wait(_LOOK_EVERY_S):
                     raise _Cancelled
             yield
@@ -258,11 +258,6 @@ class Bench:
     def _change(self, **values: Any) -> None:
         with self._lock:
             self.view = dataclasses.replace(self.view, serial=self.view.serial + 1, **values)
-
-
-def _run(training: Training) -> Any:
-    """The run of the live job, whatever the window shows."""
-    return training.job.run if training.job else None
 
 
 def _explain(error: Exception) -> str:

@@ -122,7 +122,7 @@ class TrialTab:
     def press(self, seen: dict[str, Any], picked: list[str], *values: Any) -> Updates:
         """Draw, or ask first when a training is running."""
         self.form.read(values)  # what is wrong with it is told before anything is offered
-        if self._training_runs():
+        if self.training.is_in_the_way():
             return {self.offer: gr.update(visible=True)}
         return self._start(seen, values, False)
 
@@ -152,11 +152,6 @@ class TrialTab:
     def let_go(self, seen: dict[str, Any], picked: list[str]) -> Updates:
         self.bench.free()
         return self._live(seen, picked)
-
-    def _training_runs(self) -> bool:
-        """Whether a training takes steps: one that is paused is in nobody's way."""
-        job = self.training.job
-        return self.training.busy() and job is not None and self.training.state(job.run) != "paused"
 
     # --- what is shown ----------------------------------------------------------------------------------------
 

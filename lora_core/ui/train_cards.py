@@ -92,22 +92,23 @@ def cards_html(cards: Cards, text: Texts, costs: Mapping[str, str], chosen: str 
     """The cards as one group of radio buttons; `costs`: what a card needs on this machine, where that is known."""
     parts = []
     for name, preset in cards.all().items():
-        title, description = _words(name, preset, text)
+        title, short, description = _words(name, preset, text)
         price = f'<span class="card-cost">{escape(told)}</span>' if (told := costs.get(name, "")) else ""
         checked = " checked" if name == chosen else ""
         parts.append(
             f'<label class="card" data-card="{escape(name)}" title="{escape(description)}">'
             f'<input type="radio" name="train-card" value="{escape(name)}"{checked}>'
-            f'<strong>{escape(title)}</strong><span class="card-for">{escape(description)}</span>{price}</label>'
+            f'<strong>{escape(title)}</strong><span class="card-for">{escape(short)}</span>{price}</label>'
         )
     return f'<div class="cards" role="radiogroup" aria-label="{escape(text("train.cards"))}">{"".join(parts)}</div>'
 
 
-def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str]:
-    """Title and description; the shipped presets' in the language of the page."""
+def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str, str]:
+    """Title, a few words for the card, and the description; the shipped presets' in the language of the page."""
     if name.startswith(OWN_PREFIX):
-        return preset.title, preset.description or text("train.own_preset")
-    return text(f"train.preset_{name}"), text(f"train.preset_{name}_for")
+        description = preset.description or text("train.own_preset")
+        return preset.title, description, description
+    return text(f"train.preset_{name}"), text(f"train.preset_{name}_short"), text(f"train.preset_{name}_for")
 
 
 def _in_order(shipped: list[Preset]) -> list[Preset]:

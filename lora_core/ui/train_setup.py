@@ -15,6 +15,7 @@ from lora_core.errors import UserError
 from lora_core.run import Run
 from lora_core.ui import form
 from lora_core.ui.dataset_pick import browse, can_browse
+from lora_core.ui.files import display_name
 from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
 from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line, time_line
 from lora_core.ui.train_models import Models
@@ -112,6 +113,20 @@ class Setup:
         if is_toy == (card == FIRST) or (not is_toy and card != FIRST):
             return self._order(form.boxes({**now, "train_data_dir": folder}), None if boxed else card)
         return self._order(form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card)
+
+    def arrive(self, boxed: Mapping[str, object]) -> dict[str, object]:
+        """The order as the tab comes into view: the pictures that are open in the Dataset tab are taken where the form
+        still names a preset's own, and offered where it names others.
+        """
+        opened, given = self.app.dataset.folder, str(form.read(boxed).get("train_data_dir", ""))
+        if opened is None or (given and Path(given) == opened):
+            return {}
+        of_presets = [preset_values(preset.values).get("train_data_dir") for preset in self.cards.all().values()]
+        if not given or given in of_presets:
+            taken: dict[str, object] = json.loads(self.take_folder(str(opened), boxed))
+            return taken
+        says = self.text("train.use_open", folder=display_name(opened))
+        return {"open": {"folder": str(opened), "says": says}}
 
     def _order(self, boxed: Mapping[str, object], card: str | None, first: bool = False) -> str:
         """`card`: the one to choose, "" for none, None to leave the choice as it is.

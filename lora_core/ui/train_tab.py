@@ -120,8 +120,12 @@ class TrainTab:
             return {self.orders: self.setup.choose(said["card"], said["values"])}
         if said["kind"] == "browse":
             return {self.orders: self.setup.browse(said["values"])}
+        if said["kind"] == "folder":
+            return {self.orders: self.setup.take_folder(said["folder"], said["values"])}
         found = self.setup.look_at(said["values"])
-        order = {"problems": found.problems, "again": found.again, "n": said["n"]}
+        order = {"problems": found.problems, "again": found.again, "n": said["n"], "arrives": said.get("arrives", 0)}
+        if order["arrives"]:
+            order |= self.setup.arrive(said["values"])
         if not said.get("models"):
             order["models"] = self.setup.found_models()
         updates: Updates = {}

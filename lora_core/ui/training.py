@@ -41,6 +41,10 @@ class Training:
         """Whether a job has a live thread."""
         return self.job is not None and not self.job.wait(0)
 
+    def is_in_the_way(self) -> bool:
+        """Whether a training takes steps: one that is paused is in nobody's way."""
+        return self.job is not None and self.busy() and self.state(self.job.run) != "paused"
+
     def state(self, run: Run | None = None) -> str:
         """running, pausing, paused, stopping, finished, stopped, failed, cut (ended without a word), elsewhere (another
         program trains it) or idle (no run).

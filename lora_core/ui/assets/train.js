@@ -14,6 +14,8 @@ window.treinoTrain = (() => {
   let asked = 0; // how often for what the machine can tell of itself
   let waiting = 0;
   let waitsForEnd = false; // of the training that keeps Start shut: asking until then would cost that training its speed
+  let fills = 1; // how often the form was filled, so that an answer that comes too late is known
+  let arrives = false; // the tab has come into view: the pictures open in the Dataset tab may be others than the form's
   let basis = {}; // what the form was filled with, to count what was changed since
 
   const one = (selector, root = document) => root.querySelector(selector);
@@ -59,9 +61,11 @@ window.treinoTrain = (() => {
     waiting = 0;
     if (!form) return;
     const now = values();
+    const offered = one(".form-open", form);
+    if (offered.dataset.beside !== now.train_data_dir) offered.hidden = true;
     sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
     countChanges(now);
-    send({ kind: "typed", values: now, card, models: knowsModels, costs: knowsCosts });
+    send({ kind: "typed", values: now, card, models: knowsModels, costs: knowsCosts, arrives: arrives ? fills : 0 });
   }
 
   function soon(pause) {
@@ -105,7 +109,7 @@ window.treinoTrain = (() => {
 
   function tellPurpose(radio) {
     const purpose = document.getElementById("train-card-for");
-    if (purpose) purpose.textContent = radio ? one(".card-for", radio.parentElement).textContent : "";
+    if (purpose) purpose.textContent = radio ? radio.parentElement.title : "";
   }
 
   function obey(text) {
@@ -113,9 +117,13 @@ window.treinoTrain = (() => {
     const order = JSON.parse(text);
     if (order.models) suggest(order.models);
     if (order.costs) knowsCosts = true;
+    if (order.arrives) arrives = false;
+    if (order.arrives && order.arrives !== fills) delete order.fill; // something else has filled the form meanwhile
+    if (order.open) offer(order.open);
     if (order.fill && !Object.keys(order.fill).length) return;
     if (order.first && Object.keys(basis).length) return;
     if (order.fill) {
+      fills += 1;
       fill(order.fill);
       if (order.card === null) basis = { ...basis, train_data_dir: order.fill.train_data_dir };
       else { basis = order.fill; choose(order.card); }
@@ -127,6 +135,14 @@ window.treinoTrain = (() => {
       waitsForEnd = order.again === "end";
       if ((order.again === "soon" || isCurious) && !waiting) soon(AGAIN_MS);
     }
+  }
+
+  function offer({ folder, says }) {
+    const button = one(".form-open", form);
+    button.textContent = says;
+    button.dataset.folder = folder;
+    button.dataset.beside = values().train_data_dir;
+    button.hidden = false;
   }
 
   function suggest(models) {
@@ -366,7 +382,14 @@ window.treinoTrain = (() => {
       });
       element.addEventListener("click", (event) => {
         if (event.target.id === "train-browse") send({ kind: "browse", values: values() });
+        const { folder } = event.target.dataset;
+        if (folder) send({ kind: "folder", folder, values: values() });
       });
+      new IntersectionObserver((seen) => {
+        if (!seen.some((each) => each.isIntersecting)) return;
+        arrives = true;
+        if (Object.keys(basis).length) typed();
+      }).observe(element);
       greet();
     },
     cards(element) {
