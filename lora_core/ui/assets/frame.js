@@ -78,6 +78,14 @@
       if (said && !box.hasAttribute("aria-label")) box.setAttribute("aria-label", said.textContent.trim());
     }
   };
+  /* A list box that is left with the Tab key stays open, for Gradio opens it once more as it takes the line that is chosen. */
+  document.addEventListener("focusout", ({ target }) => {
+    if (target.getAttribute?.("role") !== "combobox") return;
+    setTimeout(() => {
+      const isOpen = target.getAttribute("aria-expanded") === "true";
+      if (isOpen && document.activeElement !== target) target.dispatchEvent(new FocusEvent("blur"));
+    }, 200);
+  });
   /* Not before the page stands: at the first word from it the server begins to load what is heavy. */
   const isThere = () => !document.hidden && document.getElementById("tabs");
   const begin = () => { if (isThere()) ping(); else setTimeout(begin, 50); };
