@@ -1,8 +1,9 @@
-"""Base models from the Hugging Face hub, or a mirror of it (HF_ENDPOINT), into the cache all its tools share.
+"""Models from the Hugging Face hub, or a mirror of it (HF_ENDPOINT), into the cache all its tools share.
 
-`fetch` returns a folder in the diffusers layout. What the cache holds complete is used without any network; what is
-missing is downloaded: the small settings and the weights of each component once (see hub_choice.py), resumed after a
-kill and verified (hub_transfer.py); what goes wrong is one sentence (hub_errors.py).
+`fetch` returns a base model's folder in the diffusers layout, `fetch_files` the folder with the named files of any
+model. What the cache holds complete is used without any network; what is missing is downloaded: of base models the
+small settings and the weights of each component once (see hub_choice.py), resumed after a kill and verified
+(hub_transfer.py); what goes wrong is one sentence (hub_errors.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,34 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
         return found
 
 
+def fetch_files(repo_id: str, names: Sequence[str], emit: Emit) -> Path:
+    """The folder that holds the files `names` of the model `repo_id`, downloaded as far as the cache lacks them.
+
+    Raises:
+        UserError: no such model or file, no access, no connection, or no space.
+    """
+    repo = _renamed().get(repo_id, repo_id)
+    if found := cached_files(repo, names):
+        return found
+    with _explaining(repo):
+        name, info = _present(repo, emit)
+        if name != repo and (found := cached_files(name, names)):
+            return found
+        siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        if missing := [path for path in names if path not in siblings]:
+            raise UserError(f"{name} is incomplete on {host()}: it has no {' and no '.join(missing)}. Try again later.")
+        target = _target(name, str(info.sha))
+        _download_all(name, [_remote(name, siblings[path], target) for path in names], target, emit)
+        _set_main(target)
+    return target.snapshot
+
+
+def cached_files(repo_id: str, names: Sequence[str]) -> Path | None:
+    """The folder of a model in the cache when all files `names` are in it, else None. No network."""
+    folder = cached_folder(_renamed().get(repo_id, repo_id))
+    return folder if folder and all((folder / name).is_file() for name in names) else None
+
+
 def cached_folder(repo_id: str) -> Path | None:
     """The folder of what the cache holds of a model, be it only its settings; None when it holds nothing. No network."""
     try:
@@ -140,32 +169,45 @@ def _good_enough(order: Sequence[Variant]) -> Sequence[Variant]:
 
 def _download(repo: str, order: Sequence[Variant], emit: Emit) -> Fetched:
     """What of the model is not in the cache. Raises UserError, whatever happens on the line and on the disk."""
-    emit(Phase("download", detail=f"asking {host()} for {repo}"))
+    with _explaining(repo):
+        name, info = _present(repo, emit)
+        if name != repo and (found := _cached(name, _good_enough(order))):
+            return found
+        siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        target = _target(name, str(info.sha))
+        choice = choose(name, siblings.keys(), _index(name, siblings, target, emit), order)
+        _download_all(name, [_remote(name, siblings[path], target) for path in choice.files], target, emit)
+        return _complete(choice, target)
+
+
+@contextlib.contextmanager
+def _explaining(repo: str) -> Iterator[None]:
+    """Whatever goes wrong on the line and on the disk within the block becomes a UserError."""
     try:
-        info = _ask(repo)
-        name = info.id if is_repo_id(info.id or "") else repo
-        if name != repo:
-            emit(Warned(f"{repo} is called {name} on {host()} now; write {name} from here on."))
-            _remember(repo, name)
-            if found := _cached(name, _good_enough(order)):
-                return found
-        return _download_files(name, info, order, emit)
+        yield
     except (httpx2.HTTPError, httpx2.InvalidURL, NotAHub, OSError) as error:
         raise explain(error, repo) from error
 
 
-def _download_files(repo: str, info: ModelInfo, order: Sequence[Variant], emit: Emit) -> Fetched:
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    target = _target(repo, str(info.sha))
-    choice = choose(repo, siblings.keys(), _index(repo, siblings, target, emit), order)
-    wanted = [_remote(repo, siblings[path], target) for path in choice.files]
+def _present(repo: str, emit: Emit) -> tuple[str, ModelInfo]:
+    """The name that a model has on the hub now, told and remembered where it is another, and what the hub says of it."""
+    emit(Phase("download", detail=f"asking {host()} for {repo}"))
+    info = _ask(repo)
+    name = info.id if is_repo_id(info.id or "") else repo
+    if name != repo:
+        emit(Warned(f"{repo} is called {name} on {host()} now; write {name} from here on."))
+        _remember(repo, name)
+    return name, info
+
+
+def _download_all(repo: str, wanted: Sequence[RemoteFile], target: Target, emit: Emit) -> None:
+    """Bring the wanted files into the snapshot. Raises UserError when the disk is too small, see `_explaining` too."""
     missing = [file for file in wanted if not (target.snapshot / file.path).is_file()]
     _announce(repo, wanted, target, emit)
     here = sum(target.bytes_there(file) for file in missing)
     meter = Meter(emit, here, sum(file.size for file in missing))
     for file in missing:
         hub_transfer.download(file, _url(repo, file.path, target), target, meter)
-    return _complete(choice, target)
 
 
 def _ask(repo: str) -> ModelInfo:
@@ -241,11 +283,16 @@ def _complete(choice: Choice, target: Target) -> Fetched:
     """Everything is there: make the aliases, and the commit the one that tools find as "main"."""
     for file, name in choice.aliases:
         hub_transfer.alias(target.snapshot, file, name)
+    _set_main(target)
+    return Fetched(target.snapshot, choice.variant)
+
+
+def _set_main(target: Target) -> None:
+    """Make the commit the one that tools find as "main"."""
     ref = target.repo / "refs" / "main"
     if not ref.is_file() or ref.read_text(encoding="utf-8") != target.snapshot.name:
         ref.parent.mkdir(parents=True, exist_ok=True)
         files.write_text_whole(ref, target.snapshot.name)
-    return Fetched(target.snapshot, choice.variant)
 
 
 def _cached(repo: str, order: Sequence[Variant]) -> Fetched | None:

@@ -2,7 +2,7 @@
 
 The shapes are those of huggingface.co as huggingface_hub reads them: /api/models/ID?blobs=true, 307 for renamed
 models, X-Error-Code for refusals, and for large files a redirect to another origin ("the CDN", on a port of its own)
-with X-Linked-Etag, X-Linked-Size and X-Repo-Commit.
+with X-Linked-Etag, X-Linked-Size and X-Repo-Commit. `in_use` makes it the hub of this process.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import close_session, constants
+
+from lora_core import hub_transfer
 
 LFS_FROM = 10_000  # bytes; the real hub decides by file type
 CHUNK = 16 * 1024
@@ -104,6 +112,30 @@ class HubServer:
         """Paths of the files whose content was asked for."""
         found = (re.search(r"/resolve/[0-9a-f]+/(.+)", r.path) for r in self.requests if r.method == "GET")
         return {match[1] for match in found if match}
+
+
+@contextmanager
+def in_use(repos: dict[str, Repo], home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub with these models that this process uses as its hub, with an empty cache in `home` and nobody logged in."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_transfer, "WAITS_S", (0.01,) * 3)
+    close_session()
+    with HubServer(repos) as running:
+        use_endpoint(running.endpoint, monkeypatch)
+        yield running
+    close_session()
+
+
+def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 class _Handler(BaseHTTPRequestHandler):

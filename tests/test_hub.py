@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from lora_core import files, hub, hub_transfer
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
-from tests.hub_server import HubServer, Repo
+from tests.hub_server import HubServer, Repo, in_use, use_endpoint
 
 ID = "painter/tiny-sd"
 INDEX = {
@@ -73,26 +73,8 @@ def crowded_repo(unet_kilobytes: int = 40) -> Repo:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub with one model that this process uses as its hub, with an empty cache and nobody logged in."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    home = tmp_path / "Früher 家" / "hf"
-    monkeypatch.setattr(constants, "HF_HOME", str(home))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_transfer, "WAITS_S", (0.01,) * 3)
-    close_session()
-    with HubServer({ID: crowded_repo()}) as running:
-        use_endpoint(running.endpoint, monkeypatch)
+    with in_use({ID: crowded_repo()}, tmp_path / "Früher 家" / "hf", monkeypatch) as running:
         yield running
-    close_session()
-
-
-def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def fetch(name: str = ID, precision: str = "fp16") -> tuple[hub.Fetched, list[Event]]:
@@ -488,6 +470,46 @@ def test_two_downloads_of_one_file_wait_for_each_other(server: HubServer) -> Non
         assert UNET_HALF not in server.fetched()
     thread.join(30)
     assert UNET_HALF in server.fetched()
+
+
+# ---- files of any model ---------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_named_and_nothing_else(server: HubServer) -> None:
+    server.repos[ID].files |= {"list.csv": b"a,b", "deep/er.json": b"{}"}
+    names = ("list.csv", "deep/er.json", UNET)
+    assert hub.cached_files(ID, names) is None
+    events: list[Event] = []
+    folder = hub.fetch_files(ID, names, events.append)
+    assert listing(folder) == set(names) == server.fetched()
+    assert (folder / UNET).read_bytes() == server.repos[ID].files[UNET]
+    last = [event for event in events if isinstance(event, Phase)][-1]
+    assert last.name == "download" and last.done == last.total > 0
+    server.requests.clear()
+    assert hub.fetch_files(ID, names, events.append) == hub.cached_files(ID, names[1:]) == folder
+    assert server.requests == []
+    assert hub.cached_files(ID, (*names, "README.md")) is None
+    assert listing(hub.fetch_files(ID, (*names, "README.md"), events.append)) == {*names, "README.md"}
+    assert server.fetched() == {"README.md"}
+
+
+def test_a_file_that_a_model_lacks(server: HubServer) -> None:
+    with pytest.raises(UserError, match=r"painter/tiny-sd is incomplete on .*: it has no a.csv and no b.csv\. Try"):
+        hub.fetch_files(ID, ("README.md", "a.csv", "b.csv"), lambda event: None)
+    assert server.fetched() == set()
+    with pytest.raises(UserError, match="There is no model painter/none"):
+        hub.fetch_files("painter/none", ("a.csv",), lambda event: None)
+
+
+def test_files_of_a_model_that_moved_are_found_again(server: HubServer) -> None:
+    server.renamed["Old-Painter/tiny"] = ID
+    events: list[Event] = []
+    folder = hub.fetch_files("Old-Painter/tiny", ("README.md",), events.append)
+    assert len(warnings(events)) == 1
+    server.requests.clear()
+    assert hub.cached_files("Old-Painter/tiny", ("README.md",)) == folder
+    assert hub.fetch_files("Old-Painter/tiny", ("README.md",), events.append) == folder
+    assert server.requests == []
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
