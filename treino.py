@@ -8,7 +8,7 @@ from lora_core import bootstrap
 
 # The answers to these need nothing installed, so nobody waits for an installation to read them.
 ANSWERS = {"-h", "--help", "--version", "--list_presets", "--list-presets"}
-COMMANDS = {"convert", "export", "info"}
+COMMANDS = {"caption", "convert", "export", "info"}
 
 
 def main(argv: list[str]) -> int:

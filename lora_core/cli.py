@@ -1,4 +1,5 @@
-"""The command line: `treino.py [settings]` trains, `convert` and `export` treat finished LoRAs, `info` looks at models.
+"""The command line: `treino.py [settings]` trains, `convert` and `export` treat finished LoRAs, `info` looks at models,
+`caption` describes pictures.
 
 Every flag is made from a line of `config.py`. Nothing heavy is imported before the input is known to be sound.
 """
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("convert", "export", "info")
+COMMANDS = ("caption", "convert", "export", "info")
 PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae")
 ONE_PRESS_S = 0.5  # a console and a launcher may both pass on one Ctrl-C
 
@@ -151,7 +152,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] and argv[0] in COMMANDS:
         from lora_core import commands
 
-        return {"convert": commands.convert, "export": commands.export, "info": commands.info}[argv[0]](argv[1:])
+        return int(getattr(commands, argv[0])(argv[1:]))
     found = flags.parse(argv)
     if found.help:
         flags.parser().print_help()

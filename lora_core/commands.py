@@ -1,20 +1,26 @@
-"""`treino.py convert`, `export` and `info`: what is done with finished LoRAs and base models from a terminal."""
+"""`treino.py caption`, `convert`, `export` and `info`: what is done with pictures, finished LoRAs and base models."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lora_core import webui_places, webuis
+from lora_core import captioners, files, webui_places, webuis
+from lora_core.cli import DONE, STOPPED, stop_signals
 from lora_core.convert import convert_lora
+from lora_core.dataset import CaptionBook, add_trigger
 from lora_core.errors import UserError
 from lora_core.export import KEEP_BOTH, ON_EXISTING, export_lora
 from lora_core.info import describe, quoted
 from lora_core.lora_file import DTYPES
 from lora_core.lora_shapes import FAMILIES
 from lora_core.proposal import propose
+from lora_core.terminal import Terminal
 from lora_core.webuis import WebUI
 
 
@@ -23,6 +29,31 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}; --help tells the rest.")
+
+
+def caption(argv: list[str]) -> int:
+    """`caption FOLDER`: describe pictures in captions, all of them one edit that the window can undo."""
+    asked = _caption_parser().parse_args(argv)
+    if asked.trigger is not None:
+        add_trigger({}, asked.trigger)  # an empty one is told now, not after the work
+    book = CaptionBook(asked.folder)
+    if not book.captions:
+        raise UserError(f"{asked.folder} holds no pictures: give the folder that holds them.")
+    pictures = captioners.to_describe(book.captions, asked.replace)
+    if not pictures:
+        print(f"Every picture in {asked.folder} has a caption; --replace describes them anew.")
+        return DONE
+    _prove_writable(asked.folder)
+    terminal = Terminal(sys.stdout)
+    captions, is_whole = _described(asked, pictures, terminal)
+    terminal.close()
+    with stop_signals():  # a second Ctrl-C waits for the edit
+        written = book.apply(captions, captioners.LABEL)
+    if not is_whole:
+        print(f"Stopped after {len(captions)} of {len(pictures)} pictures; their captions are written.")
+        return STOPPED
+    print(f"{written} captions were written in {asked.folder}; the window's Dataset tab can undo it.")
+    return DONE
 
 
 def convert(argv: list[str]) -> int:
@@ -73,6 +104,65 @@ def info(argv: list[str]) -> int:
     for line in describe(parser.parse_args(argv).path):
         print(line)
     return 0
+
+
+def _caption_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        "treino.py caption",
+        description="Describe the pictures of a folder in captions. The model is downloaded when it is first asked for.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder with the pictures")
+    sizes = " or ".join(f"{each.name} ({each.megabytes / 1000:.1f} GB once)" for each in captioners.CAPTIONERS.values())
+    parser.add_argument(
+        "--with", dest="captioner", choices=tuple(captioners.CAPTIONERS), default="sentences",
+        help=f"what a caption is made of: {sizes} [default: sentences]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threshold", type=_share, default=captioners.DEFAULT_THRESHOLD,
+        help=f"how sure a tag must be, 0 to 1 [default: {captioners.DEFAULT_THRESHOLD}]",
+    )  # fmt: skip
+    parser.add_argument("--trigger", metavar="WORD", help="put WORD before each caption that does not hold it")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only-missing", "--only_missing", action="store_true", help="pictures without a caption [default]")
+    which.add_argument("--replace", action="store_true", help="all pictures; their captions are replaced")
+    return parser
+
+
+def _described(asked: argparse.Namespace, pictures: Sequence[Path], terminal: Terminal) -> tuple[dict[Path, str], bool]:
+    """The new captions by picture, and whether that is all of them: Ctrl-C ends with those that are known."""
+    captions: dict[Path, str] = {}
+    try:
+        for picture, text in captioners.describe(asked.captioner, pictures, terminal, asked.threshold):
+            if not text:
+                terminal.say(f"{picture.name}: nothing was recognised, so it is left as it is.")
+                continue
+            named = {picture: text}
+            captions |= {**named, **(add_trigger(named, asked.trigger) if asked.trigger else {})}
+            terminal.say(f"{picture.name}: {captions[picture]}")
+    except KeyboardInterrupt:
+        if not captions:
+            raise
+        return captions, False
+    return captions, True
+
+
+def _prove_writable(folder: Path) -> None:
+    """Raises WriteError now, not after the work."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as cause:
+        raise files.WriteError(files.explain(cause, folder)) from cause
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
 
 
 _SIDECAR = ("activation_text", "preferred_weight", "negative_text", "description", "notes")

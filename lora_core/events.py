@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """Work other than training steps: `name` is one of download, load, cache, prior, compile, train, sample, save.
+    """Work other than training steps.
 
+    `name` is one of download, load, cache, prior, compile, train, sample, save, captioner, describe.
     `done` and `total` count pictures or steps, in a download bytes.
     """
 

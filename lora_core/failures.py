@@ -17,8 +17,7 @@ def explain(error: Exception, config: TrainConfig) -> str:
         return failure
     if isinstance(error, UserError):
         return str(error)
-    is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
-    if isinstance(error, torch.OutOfMemoryError) or is_apples:
+    if is_full_card(error):
         return f"The graphics card ran out of memory. {_smaller(config)} The last checkpoint is intact."
     if is_full_computer(error):
         return f"The computer ran out of memory. Close other programs. {_smaller(config)}"
@@ -35,6 +34,12 @@ def explain(error: Exception, config: TrainConfig) -> str:
         return f"{what}. Check that its disk and folder are there, then go on from the last checkpoint or start again."
     what = f"Something unforeseen went wrong: {type(error).__name__}: {error}".rstrip(".: ")
     return f"{what}. Go on from the last checkpoint or start again; if it comes again, report it with the details."
+
+
+def is_full_card(error: BaseException) -> bool:
+    """Whether a graphics card's memory was not enough."""
+    is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_apples
 
 
 def is_full_computer(error: BaseException) -> bool:

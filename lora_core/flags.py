@@ -17,6 +17,7 @@ A true|false setting is switched on by its name alone (--random_flip) and off by
 Lists of names are parted by ',', lists of prompts by ';'. Dashes may stand for underscores.
 
 commands:
+  caption FOLDER        describe pictures in captions, with a model that is downloaded once (caption --help)
   export RUN            put a finished LoRA into your webui, with picture and words (export --help)
   convert IN OUT        turn any program's LoRA into a file that every webui loads (convert --help)
   info PATH             tell what a model file is, and whether it can be trained on here

@@ -25,6 +25,8 @@ PHASES = {
     "train": "Training",
     "sample": "Drawing samples",
     "save": "Saving",
+    "captioner": "Loading the captioner",
+    "describe": "Describing the pictures",
 }
 
 

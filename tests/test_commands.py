@@ -1,22 +1,33 @@
-"""`convert` and `export` as a person types them, through the door."""
+"""`caption`, `convert` and `export` as a person types them, through the door."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 from PIL import Image
 
-from lora_core import cli, commands, export, webui_places
+from lora_core import captioners, cli, commands, export, webui_places
 from lora_core.config import TrainConfig
+from lora_core.dataset import CaptionBook
 from lora_core.events import Finished, Validation
 from lora_core.lora_file import read, write
 from lora_core.metadata import TrainingFacts, build
 from lora_core.run import Run
+from lora_core.ui.dataset_words import spoken
+from lora_core.ui.texts import Texts
 from lora_core.webuis import Places
+from tests import tiny_captioners
 from tests import webui_trees as trees
+from tests.hub_server import HubServer, in_use
 from tests.lora_values import random_lora, small_lora
 
 _LAYER = {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": (1280, 768)}
@@ -190,9 +201,153 @@ def test_missing_words(line: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert "--help" in err
 
 
-@pytest.mark.parametrize("command", ["convert", "export"])
+@pytest.mark.parametrize("command", ["caption", "convert", "export"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         getattr(commands, command)(["--help"])
     assert leaving.value.code == 0
     assert f"treino.py {command}" in capsys.readouterr().out
+
+
+# --- caption ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with in_use(tiny_captioners.repos(), tmp_path / "hf", monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four pictures: with a caption, with an empty one, without one, and one that cannot be read."""
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (48, 32), (number * 90, 9, 9)).save(folder / f"{number}.png")
+    (folder / "0.txt").write_bytes("um café".encode("cp1252"))
+    (folder / "1.txt").write_text("", encoding="utf-8")
+    (folder / "3.png").write_bytes(b"no picture")
+    return folder
+
+
+def _captions(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.txt"))}
+
+
+def test_caption_describes_what_has_no_caption(hub: HubServer, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _captions(dataset)
+    code, out, err = _told(["caption", str(dataset), "--with", "tags"], capsys)
+    assert (code, err) == (0, "")
+    said = tiny_captioners.ALWAYS
+    assert _captions(dataset) == {**before, "1.txt": said.encode(), "2.txt": said.encode()}
+    assert f"\n1.png: {said}\n" in out and f"\n2.png: {said}\n" in out and "\n0.png" not in out
+    assert "Warning: 3.png is a text file" in out
+    assert out.endswith(f"2 captions were written in {dataset}; the window's Dataset tab can undo it.\n")
+    book = CaptionBook(dataset)
+    assert book.undo_label == captioners.LABEL
+    assert spoken(book.undo_label, Texts("pt-BR")) == "legendas por um modelo"
+    book.undo()
+    assert _captions(dataset) == before
+
+
+def test_caption_replaces_all_as_one_edit(hub: HubServer, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _captions(dataset)
+    line = ["caption", str(dataset), "--with", "tags", "--replace", "--threshold", "0.25", "--trigger", "Solo"]
+    assert _told(line, capsys)[0] == 0
+    assert set(_captions(dataset).values()) == {f"{tiny_captioners.ALWAYS}, long hair".encode()}  # it holds the word
+    assert _told([*line[:-1], "rexdog"], capsys)[0] == 0
+    assert set(_captions(dataset).values()) == {f"rexdog, {tiny_captioners.ALWAYS}, long hair".encode()}
+    book = CaptionBook(dataset)
+    book.undo()
+    book.undo()
+    assert _captions(dataset) == before
+
+
+def test_caption_writes_sentences_unless_told_otherwise(
+    hub: HubServer, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _told(["caption", str(dataset), "--only-missing"], capsys)[0] == 0
+    assert all(_captions(dataset).values())
+    assert "pytorch_model.bin" not in hub.fetched()
+
+
+def test_caption_leaves_alone_what_it_does_not_recognise(
+    hub: HubServer, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _captions(dataset)
+    line = ["caption", str(dataset), "--with", "tags", "--replace", "--threshold", "0.95", "--trigger", "rexdog"]
+    code, out, _ = _told(line, capsys)
+    assert (code, _captions(dataset)) == (0, before)
+    assert "0.png: nothing was recognised" in out and "0 captions were written" in out
+
+
+def test_caption_has_nothing_to_do(hub: HubServer, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        (dataset / f"{number}.txt").write_text("a dog", encoding="utf-8")
+    code, out, _ = _told(["caption", str(dataset)], capsys)
+    assert (code, hub.requests) == (0, [])
+    assert "--replace describes them anew" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--with", "poems"], "invalid choice"), (["--threshold", "2"], "no number from 0 to 1"),
+        (["--threshold", "high"], "no number"), (["--trigger", " "], "no trigger word"),
+        (["--replace", "--only-missing"], "not allowed with"), (["--nonsense"], "--nonsense"),
+    ],
+)  # fmt: skip
+def test_caption_wrong_words(
+    more: list[str], words: str, hub: HubServer, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = _told(["caption", str(dataset), *more], capsys)
+    assert (code, out, hub.requests) == (2, "", [])
+    assert words in err and err.count("\n") == 1
+
+
+def test_caption_wrong_folders_and_no_hub(
+    hub: HubServer, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = _told(["caption", str(dataset / "no")], capsys)
+    assert code == 2 and "does not exist" in err
+    code, _, err = _told(["caption", str(tmp_path / "hf")], capsys)
+    assert code == 2 and ("does not exist" in err or "holds no pictures" in err)
+    (tmp_path / "empty").mkdir()
+    code, _, err = _told(["caption", str(tmp_path / "empty")], capsys)
+    assert code == 2 and "holds no pictures" in err
+    before = _captions(dataset)
+    hub.api_status = 503
+    code, _, err = _told(["caption", str(dataset)], capsys)
+    assert code == 2 and "has trouble of its own" in err
+    assert _captions(dataset) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to the tests as well")
+def test_ctrl_c_keeps_what_is_described_as_one_edit(hub: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    Image.new("RGB", (900, 900)).save(folder / "000.png")
+    for number in range(1, 200):
+        shutil.copy(folder / "000.png", folder / f"{number:03}.png")
+    kept = {key: value for key, value in os.environ.items() if "proxy" not in key.lower() and not key.startswith("HF_")}
+    own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "other"), "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    script = "import sys; from lora_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, "caption", str(folder), "--with", "tags"], env={**kept, **own},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("002.png: "):
+            break
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, "")
+    written = _captions(folder)
+    assert 3 <= len(written) < 200
+    assert list(written) == [f"{number:03}.txt" for number in range(len(written))]
+    assert set(written.values()) == {tiny_captioners.ALWAYS.encode()}
+    assert f"Stopped after {len(written)} of 200 pictures" in out
+    CaptionBook(folder).undo()
+    assert _captions(folder) == {}

@@ -109,8 +109,8 @@ def test_both_show_the_same_commands() -> None:
 @BOTH
 def test_every_flag_that_is_named_exists(text: str) -> None:
     known = {option for action in flags.parser()._actions for option in action.option_strings}
-    others = ("treino.py convert", "treino.py export", "gui.py ", "tests.benchmarks", "accelerate launch")
-    foreign = (*others, "pip ", "ruff ", "There is no flag")
+    others = ("treino.py caption", "treino.py convert", "treino.py export", "gui.py ", "tests.benchmarks")
+    foreign = (*others, "accelerate launch", "pip ", "ruff ", "There is no flag")
     own = [line for line in text.splitlines() if not any(word in line for word in foreign)]
     named = {flag for line in own for flag in re.findall(r"(?<![\w-])--[a-z_]+", line)}
     assert named - known == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lora_core import captioners
 from lora_core.dataset import Problem, caption_book, caption_history
 from lora_core.ui.train_words import translated
 
@@ -30,7 +31,11 @@ _VALUES = {
     "not a file": "problems.value_no_file",
     "it is only in the cloud": "problems.value_in_cloud",
 }
-_LABELS = {caption_book.OUTSIDE: "dataset.did_outside", caption_history.EARLIER: "dataset.did_earlier"}
+_LABELS = {
+    caption_book.OUTSIDE: "dataset.did_outside",
+    caption_history.EARLIER: "dataset.did_earlier",
+    captioners.LABEL: "dataset.did_described",
+}
 
 
 def said(problem: Problem, text: Texts) -> str:

@@ -1,0 +1,60 @@
+"""What all captioners begin with: settings from a JSON file, weights into a model, a picture as numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lora_core import precision
+from lora_core.errors import UserError
+from lora_core.ldm_names import Place
+from lora_core.weights import Source, bring, hollow, open_weights
+
+
+def settings(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError when it is missing or damaged."""
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as cause:
+        raise unusable(file, "it cannot be read") from cause
+    if not isinstance(table, dict):
+        raise unusable(file, "it holds no settings")
+    return table
+
+
+def loaded(
+    make: Callable[[], nn.Module], file: Path, device: torch.device, places: Callable[[str], Sequence[Place]]
+) -> Any:
+    """The frozen module that `make` makes, its weights from `file`, on `device`: in fp16 on a CUDA card, else in fp32.
+
+    Raises:
+        UserError: the weights are damaged, or those of another model.
+    """
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    try:
+        module = bring(hollow(make, Source(str(file), lambda: open_weights(file), places, dtype)), device)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, ArithmeticError) as cause:
+        raise unusable(file, (str(cause) or repr(cause)).splitlines()[0]) from cause
+    precision.use_cores(module)
+    return module
+
+
+def unusable(file: Path, why: str) -> UserError:
+    """The sentence for a file that is not what its captioner needs."""
+    return UserError(f"{file} is no file of this captioner ({why}): delete it and try again, it is downloaded anew.")
+
+
+def numbers(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """An RGB picture as 1 x 3 x height x width, each channel brought from 0...1 to the mean and deviation of training."""
+    values_HWC = np.asarray(image, np.float32) / 255
+    scaled_HWC = (values_HWC - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return torch.from_numpy(scaled_HWC).permute(2, 0, 1)[None].contiguous()
