@@ -12,6 +12,7 @@ from typing import Any
 from lora_core import webui_places
 from lora_core.files import WriteError, write_text_whole
 from lora_core.heavy import importing
+from lora_core.ui.dataset_describe import Describer
 from lora_core.ui.dataset_desk import Desk
 from lora_core.ui.files import Files
 from lora_core.ui.training import Training
@@ -38,6 +39,7 @@ class App:
         self._memory_file = self.home / "window.json"
         self._lock = threading.Lock()
         self.dataset = Desk(self.files.allow, self.recall, self.remember)
+        self.describer = Describer(self.dataset, self.training, self.note_trouble)
         self._core = threading.Thread(target=self._load_core, name="core", daemon=True)
         self._core_started = False
         self._core_error: BaseException | None = None

@@ -26,6 +26,7 @@ from lora_core.dataset.caption_history import Edit
 from lora_core.errors import UserError
 from lora_core.ui import dataset_pick
 from lora_core.ui.app import App
+from lora_core.ui.dataset_describe import Order
 from lora_core.ui.dataset_desk import LARGE
 from lora_core.ui.dataset_words import complaint, label
 from lora_core.ui.texts import LANGUAGES, Texts
@@ -62,12 +63,14 @@ class Clerk:
     """Answers one question at a time with what to show, or with a sentence under "error"."""
 
     def __init__(self, app: App) -> None:
-        self.app, self.desk = app, app.dataset
+        self.app, self.desk, self.describer = app, app.dataset, app.describer
         self.texts = {language: Texts(language) for language in LANGUAGES}
         self.acts: dict[str, Callable[[Asked, Texts], Told]] = {
             "state": self.state, "open": self.open, "browse": self.browse, "complete": self.complete, "look": self.look,
             "caption": self.caption, "preview": self.preview, "apply": self.apply, "undo": self.undo, "redo": self.redo,
             "fix": self.fix, "turn": self.turn, "resolution": self.resolution, "stage": self.stage, "add": self.add,
+            "captioners": self.captioners, "describe": self.describe, "describe_cancel": self.describe_cancel,
+            "describe_take": self.describe_take,
         }  # fmt: skip
 
     def answer(self, asked: Asked) -> Response:
@@ -89,7 +92,9 @@ class Clerk:
 
     def state(self, asked: Asked, text: Texts) -> Told:
         self.desk.notice(time.monotonic())
-        return self.desk.state(text, self.app.files.url, int(asked["version"]), int(asked["edits"]))
+        told = self.desk.state(text, self.app.files.url, int(asked["version"]), int(asked["edits"]))
+        proposed = self.describer.told(text, self.app.files.url, int(asked.get("job", -1)), int(asked.get("rows", 0)))
+        return {**told, "describer": proposed}
 
     def open(self, asked: Asked, text: Texts) -> Told:
         name = str(asked["folder"]).strip().strip('"')
@@ -169,6 +174,41 @@ class Clerk:
             case "remove_tag":
                 return remove_tag(before, find), before
         raise ValueError("no such edit")
+
+    # --- captions that are proposed ---------------------------------------------------------------------------
+
+    def captioners(self, asked: Asked, text: Texts) -> Told:
+        """How large each captioner's download is, and whether it is here."""
+        from lora_core import captioners
+
+        about = {
+            name: {"size": text.size(each.megabytes * 10**6), "here": captioners.is_here(name)}
+            for name, each in captioners.CAPTIONERS.items()
+        }
+        return {"captioners": about}
+
+    def describe(self, asked: Asked, text: Texts) -> Told:
+        """Let a captioner look at some pictures; what it says is told by `state` as it comes."""
+        pictures = tuple(self.desk.picture(str(name)) for name in asked["names"])
+        threshold = min(1.0, max(0.0, float(asked["threshold"])))
+        self.describer.start(Order(str(asked["captioner"]), pictures, threshold, str(asked["trigger"]).strip()))
+        return {}
+
+    def describe_cancel(self, asked: Asked, text: Texts) -> Told:
+        """Stop; with `forget`, what was proposed goes too."""
+        if asked.get("forget"):
+            self.describer.discard()
+        else:
+            self.describer.cancel()
+        return {}
+
+    def describe_take(self, asked: Asked, text: Texts) -> Told:
+        """Write the captions proposed for these pictures, as one edit."""
+        book, _ = self.desk.opened()
+        taken = self.describer.chosen({self.desk.picture(str(name)) for name in asked["names"]})
+        count = self.desk.edit(lambda: book.apply(taken, label("describe", str(len(taken)))))
+        self.describer.discard()
+        return {"count": count, **self.desk.undo(text)}
 
     # --- undo and fixes ---------------------------------------------------------------------------------------
 

@@ -24,7 +24,10 @@ _SPOKEN = (
     "many_word_help", "many_tag", "many_shown", "many_apply", "many_apply_one", "many_nothing", "many_done",
     "many_done_one", "many_more", "tags_none", "tag_remove", "check_good", "check_wait", "level_left_out",
     "level_warning", "level_note", "more", "fix_all", "fix_leave_out", "fix_upright", "fix_to_utf8", "fix_rename",
-    "fix_to_png", "fix_keep_caption", "fix_separate", "offline", "no_pictures", "none_found",
+    "fix_to_png", "fix_keep_caption", "fix_separate", "offline", "no_pictures", "none_found", "describe_bare",
+    "describe_shown", "describe_go", "describe_go_one", "describe_take", "describe_take_one", "describe_here",
+    "describe_download", "describe_loading", "describe_downloading", "describe_describing", "describe_left_min",
+    "describe_left_s", "describe_cancelled", "describe_nothing",
 )  # fmt: skip
 ASSETS = Path(__file__).parent / "assets"
 SAMPLE = ROOT / "Training"

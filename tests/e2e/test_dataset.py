@@ -26,6 +26,7 @@ def training(tmp_path: Path) -> Path:
 def open_folder(page: Page, folder: Path, count: int) -> None:
     page.fill("#dataset-folder", str(folder))
     page.press("#dataset-folder", "Enter")
+    expect(page.locator("#dataset-grid")).to_have_attribute("data-folder", str(folder))
     expect(page.locator("#dataset-grid [role=option]")).to_have_count(count)
     expect(page.locator("#dataset-folder")).to_have_value(str(folder))
 
@@ -217,6 +218,19 @@ def test_dropped_pictures_become_a_dataset_that_goes_to_training(
     made = window.home.parents[1] / "Treino" / "dropped"
     expect(page.locator("#dataset-folder")).to_have_value(str(made))
     assert [path.name for path in made.iterdir() if path.is_file()] == ["dot.png"]
+    # Whoever goes to the tab instead of pressing the button trains on these pictures as well; others are offered.
+    page.click("#tab-train-button")
+    expect(page.locator("#train-form [name=train_data_dir]")).to_have_value(str(made))
+    page.fill("#train-f-train_data_dir", str(training))
+    page.click("#tab-dataset-button")
+    expect(page.locator("#dataset-train")).to_be_visible()
+    page.click("#tab-train-button")
+    expect(page.locator(".form-open")).to_contain_text(made.name)
+    shot(page, "train-other-pictures-en")
+    page.click(".form-open")
+    expect(page.locator("#train-form [name=train_data_dir]")).to_have_value(str(made))
+    expect(page.locator(".form-open")).to_be_hidden()
+    page.click("#tab-dataset-button")
     page.click("#dataset-train")
     expect(page.locator("#tab-train-button, #tabs button[role=tab][aria-selected=true]").first).to_be_visible()
     expect(page.locator("#train-form [name=train_data_dir]")).to_have_value(str(made))
@@ -266,7 +280,7 @@ def test_it_works_by_keyboard_alone_and_every_control_has_a_name(open_page: Call
     page = open_page("en", dark=True, height=720)
     open_folder(page, training, 12)
     page.locator("#dataset-tab-one").focus()
-    for name in ("many", "tags", "check", "sizes", "one"):
+    for name in ("describe", "many", "tags", "check", "sizes", "one"):
         page.keyboard.press("ArrowRight")
         expect(page.locator(f"#dataset-tab-{name}")).to_be_focused()
         expect(page.locator(f"#dataset-view-{name}")).to_be_visible()

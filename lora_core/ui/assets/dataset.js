@@ -18,7 +18,7 @@ window.treinoDataset = (() => {
   let words = {}, language = "en", sample = "", toTrain = () => {};
   let items = [], captions = {}, problems = [], cells = new Map(), shown = [];
   let folder = "", seen = { version: -1, edits: -1 }, readOnly = false;
-  let chosen = "", looked = null, tag = "", isOffline = false, isFirst = true, isTyped = false;
+  let chosen = "", looked = null, tag = "", isOffline = false, isFirst = true, isTyped = false, describe = null;
   const say = (name, values = {}) => words[name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 
   // --- asking the server ----------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ window.treinoDataset = (() => {
     if (!root || !root.offsetParent || isAsking) return; // another tab is open, or the last answer is on its way
     isAsking = true;
     try {
-      const told = await post({ act: "state", ...seen });
+      const told = await post({ act: "state", ...seen, ...describe.seen() });
       offline(false);
       if (!told.error) show(told);
     } catch {
@@ -109,6 +109,7 @@ window.treinoDataset = (() => {
     }
     if (isNew) drawReport(told.reading);
     showUndo(told);
+    describe.show(told.describer);
     isFirst = false;
   }
 
@@ -119,6 +120,7 @@ window.treinoDataset = (() => {
     readOnly = told.read_only;
     id("hello").hidden = folder !== "";
     id("desk").hidden = folder === "";
+    id("grid").dataset.folder = folder;
     id("train").disabled = !items.length || told.gone;
     id("read-only").hidden = !readOnly;
     complain(told.gone ? say("gone", { folder }) : "");
@@ -211,6 +213,7 @@ window.treinoDataset = (() => {
     id("shown-label").textContent = say("many_shown", { n: shown.length });
     for (const button of all("[data-tag]", id("tags"))) button.setAttribute("aria-pressed", String(button.dataset.tag === tag));
     place();
+    describe.count();
   }
 
   function place() {
@@ -675,6 +678,7 @@ window.treinoDataset = (() => {
       id(`view-${button.dataset.view}`).hidden = !isThis;
     }
     if (name === "many") previewSoon();
+    if (name === "describe") describe.opened();
   }
 
   function tabKeys(event) {
@@ -789,6 +793,10 @@ window.treinoDataset = (() => {
     on("many", "submit", applyMany);
     for (const button of all("[role=tab]", element)) button.addEventListener("keydown", tabKeys);
     dropping(element);
+    const state = {
+      items: () => items.map((item) => item.name), shown: () => shown, chosen: () => chosen, caption, readOnly: () => readOnly,
+    };
+    describe = treinoDescribe({ id, made, say, words, ask, act, tell, state });
     addEventListener("pagehide", saveOnLeave);
     document.addEventListener("visibilitychange", () => { if (document.hidden) flush(); });
     view("one");
