@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lora_core.captioners import to_describe
 from lora_core.dataset import add_trigger
-from lora_core.dataset.captions import caption_path
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
 from lora_core.ui.dataset_desk import THUMBNAIL, Desk
@@ -81,8 +81,7 @@ class Describer:
             UserError: there is none, it goes on already, or a training is in the way.
         """
         _, folder = self.desk.opened()
-        first = {caption_path(picture): picture for picture in reversed(order.pictures)}
-        order = dataclasses.replace(order, pictures=tuple(reversed(first.values())))
+        order = dataclasses.replace(order, pictures=tuple(to_describe(dict.fromkeys(order.pictures, ""), replace=True)))
         with self._lock:
             if self.view.is_busy:
                 raise UserError("Captions are being proposed already; cancel it first, or wait for its end.")

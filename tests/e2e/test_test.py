@@ -160,3 +160,16 @@ def test_cancel_in_the_middle_reload_and_a_grid(
     shot(page, "test_grid_pt_dark")
     grids = list((run.folder / "tests").glob("*_grid.png"))
     assert len(grids) == 1 and 'X Values: "0, 1"' in parameters_of(grids[0])
+
+
+def test_a_list_that_is_left_with_tab_closes(open_page: Callable[..., Page], run: Run) -> None:
+    page = open_page("en", width=1280, height=720)
+    page.click("#tab-test-button")
+    box = settled(page.locator("#test-lora input"))
+    for key in ("Tab", "Shift+Tab"):
+        box.focus()
+        expect(box).to_have_attribute("aria-expanded", "true")
+        page.wait_for_timeout(500)
+        page.keyboard.press(key)
+        expect(box).not_to_be_focused()
+        expect(box).to_have_attribute("aria-expanded", "false", timeout=5_000)
