@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from lora_core import precision
 from lora_core.ui import dataset_desk, dataset_routes
 from lora_core.ui.app import App
 from tests import tiny_captioners
@@ -73,6 +74,9 @@ def test_captions_are_proposed_and_written_only_when_taken(page: Page, folder: P
     assert rows["000.png"] == ("a red ampulheta on a cyan background", f"ampulheta, {ALWAYS}")
     assert not (folder / "001.txt").exists() and "red" in read(folder, "000.png")
     assert page.ask("captioners")["captioners"]["tags"]["here"] is True
+    assert page.ask("captioners")["no_card"] is False, "nothing is said before the core can tell"
+    page.app.wait_for_core()
+    assert page.ask("captioners")["no_card"] is (precision.devices()[0].name == "cpu")
 
     taken = page.ask("describe_take", names=["001.jpg", "002.png"])
     assert (taken["count"], taken["undo"]) == (2, "2 captions proposed by a model")

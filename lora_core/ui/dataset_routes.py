@@ -185,7 +185,7 @@ class Clerk:
             name: {"size": text.size(each.megabytes * 10**6), "here": captioners.is_here(name)}
             for name, each in captioners.CAPTIONERS.items()
         }
-        return {"captioners": about}
+        return {"captioners": about, "no_card": self.app.core_ready() and not _has_card()}
 
     def describe(self, asked: Asked, text: Texts) -> Told:
         """Let a captioner look at some pictures; what it says is told by `state` as it comes."""
@@ -291,3 +291,9 @@ class Clerk:
     def _target(self, asked: Asked) -> Path:
         place = str(asked.get("place", ""))
         return dataset_pick.new_folder(place) if place else self.desk.opened()[1]
+
+
+def _has_card() -> bool:
+    from lora_core.precision import devices  # brings torch
+
+    return any(device.name != "cpu" for device in devices())

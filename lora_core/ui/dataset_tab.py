@@ -27,7 +27,7 @@ _SPOKEN = (
     "fix_to_png", "fix_keep_caption", "fix_separate", "offline", "no_pictures", "none_found", "describe_bare",
     "describe_shown", "describe_go", "describe_go_one", "describe_take", "describe_take_one", "describe_here",
     "describe_download", "describe_loading", "describe_downloading", "describe_describing", "describe_left_min",
-    "describe_left_s", "describe_cancelled", "describe_nothing",
+    "describe_left_s", "describe_cancelled", "describe_nothing", "describe_slow",
 )  # fmt: skip
 ASSETS = Path(__file__).parent / "assets"
 SAMPLE = ROOT / "Training"

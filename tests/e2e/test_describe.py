@@ -62,7 +62,7 @@ def test_captions_are_proposed_looked_at_and_taken(page_en: Page, training: Path
     expect(rows).to_have_count(3)
     expect(rows.first).to_contain_text(f"ampulheta, {ALWAYS}")
     expect(rows.first.locator("img")).to_have_js_property("complete", True)
-    expect(page.locator("#dataset-captioner-note")).to_be_visible()
+    expect(page.locator("#dataset-captioner-note")).to_have_text("Its model is on this computer.")
     page.get_by_role("checkbox", name="007.png").uncheck()
     expect(page.locator("#dataset-take")).to_have_text("Use these 2 captions")
     assert not (training / "003.txt").exists(), "nothing is written before"

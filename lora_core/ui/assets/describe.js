@@ -3,7 +3,7 @@ window.treinoDescribe = (tools) => {
   "use strict";
   const { id, made, say, words, ask, act, tell, state } = tools;
   const list = id("proposed").querySelector("ul");
-  let seen = { job: -1, rows: 0 }, isBusy = false, known = {};
+  let seen = { job: -1, rows: 0 }, isBusy = false, known = {}, isSlow = false;
 
   const bare = () => state.items().filter((name) => !state.caption(name).trim());
   const wanted = () => {
@@ -26,13 +26,15 @@ window.treinoDescribe = (tools) => {
     for (const each of document.querySelectorAll("#dataset .ds-sure")) each.hidden = id("captioner").value !== "tags";
     id("sure").parentElement.querySelector("output").textContent = `${Math.round(id("sure").value * 100)} %`;
     const about = known[id("captioner").value];
-    id("captioner-note").textContent = !about ? "" : about.here ? words.describe_here : say("describe_download", { size: about.size });
+    const notes = !about ? [] : [about.here ? words.describe_here : say("describe_download", { size: about.size })];
+    if (isSlow && id("captioner").value === "sentences") notes.push(words.describe_slow);
+    id("captioner-note").textContent = notes.join(" ");
   }
 
   async function opened() {
     count();
     const told = await ask("captioners");
-    if (told) known = told.captioners;
+    if (told) [known, isSlow] = [told.captioners, told.no_card];
     count();
   }
 
@@ -64,7 +66,9 @@ window.treinoDescribe = (tools) => {
     if (told.job !== seen.job) list.replaceChildren();
     seen = { job: told.job, rows: (told.job === seen.job ? seen.rows : 0) + told.rows.length };
     list.append(...told.rows.map(row));
+    const wasBusy = isBusy;
     isBusy = ["loading", "downloading", "describing"].includes(told.phase);
+    if (wasBusy && !isBusy) opened(); // its model is here now
     id("describing").hidden = !isBusy;
     if (isBusy) progress(told);
     const said = [told.error, ...told.notes, told.phase === "cancelled" ? words.describe_cancelled : ""].filter(Boolean);
