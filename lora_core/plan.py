@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,6 +89,20 @@ def _notices(config: TrainConfig, dataset: Dataset, validation: Sequence[Item]) 
         notices.append(f"With {count} pictures none is held out; the validation loss is measured on training pictures.")
     if config.save_steps > config.max_train_steps:
         notices.append("save_steps is more than max_train_steps: the only save is the one at the end.")
-    if config.trigger_word and not any(config.trigger_word.lower() in i.caption.lower() for i in dataset.items):
+    lacking = sum(config.trigger_word.lower() not in item.caption.lower() for item in dataset.items)
+    if lacking == count:
         notices.append(f"No caption holds the trigger word {config.trigger_word!r}; the LoRA will not answer to it.")
+    elif lacking:
+        notices.append(f"{lacking} of {count} captions lack the trigger word {config.trigger_word!r}.")
+    if not config.trigger_word and not _shared_words(dataset.items):
+        notices.append(
+            "There is no trigger word, and no word stands in every caption: no prompt will call what is learned. Set "
+            "trigger_word, unless it is a style that should always show."
+        )
     return notices
+
+
+def _shared_words(items: Sequence[Item]) -> set[str]:
+    """The words of three letters and more that stand in every caption."""
+    words = [set(re.findall(r"\w{3,}", item.caption.lower())) for item in items]
+    return set.intersection(*words)

@@ -50,6 +50,19 @@ def test_what_will_not_work_as_expected_is_told_before_the_start() -> None:
     assert "'gnu'" in told and "save_steps" in told and "none is held out" in told
 
 
+def told_of(trigger: str, *captions: str) -> str:
+    items = tuple(Item(Path(f"{n:03}.png"), caption, 64, 64) for n, caption in enumerate(captions))
+    return " ".join(Plan.of(CONFIG.replace(trigger_word=trigger, validation_split=0), Dataset(Path("data"), items, ())).notices)
+
+
+def test_what_no_prompt_will_call_is_told() -> None:
+    assert "1 of 3 captions lack the trigger word 'Zbu'" in told_of("Zbu", "zbu asleep", "a ZBU", "a cat")
+    assert told_of("zbu", "zbu asleep", "a zbu, at sea") == ""
+    assert "No caption holds the trigger word" in told_of("zbu", "a cat", "a dog")
+    assert "no word stands in every caption" in told_of("", "a cat at sea", "my dog on it")
+    assert told_of("", "a zbu at sea", "my Zbu, asleep") == ""
+
+
 def test_the_digest_notices_a_changed_caption() -> None:
     changed = (*ITEMS[:-1], Item(ITEMS[-1].path, "another", 96, 64))
     assert digest(DATA) != digest(Dataset(Path("data"), changed, ()))
