@@ -68,7 +68,7 @@ class TrainConfig:
     text_encoder_lr: float = setting(0.0, "Training", "Learning rate of the text encoder's adapters; 0 means the same.", low=0, high=10)
     lr_scheduler: str = setting("constant", "Training", "How the learning rate moves over the run.", choices=("constant", "linear", "cosine"))
     lr_warmup_steps: int = setting(0, "Training", "Steps over which the rate rises from zero.", low=0, high=1_000_000, unit="steps")
-    optimizer: str = setting("adamw", "Training", "What turns gradients into steps.", choices=("adamw", "adafactor"))
+    optimizer: str = setting("adamw", "Training", "What turns gradients into steps. prodigy finds the learning rate by itself and wants learning_rate 1.", choices=("adamw", "adafactor", "prodigy"))
     weight_decay: float = setting(1e-2, "Training", "Pull of the adapters towards zero.", low=0, high=1)
     max_grad_norm: float = setting(1.0, "Training", "Longer gradients are shortened to this; 0 turns it off.", low=0, high=1000)
     seed: int = setting(42, "Training", "Same seed, same data, same settings: same LoRA.", low=0, high=2**31 - 1)
@@ -225,6 +225,9 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         problems.append(Problem("prior_prompts", "prior_pictures is set, so name at least one prompt to keep"))
     if not config.target_modules and not config.train_text_encoder:
         problems.append(Problem("target_modules", "there is nothing to train; name at least one kind of layer"))
+    if config.optimizer == "prodigy" and config.learning_rate < 0.1:
+        what = f"prodigy finds the rate by itself and multiplies it by this, so {config.learning_rate:.10g} would hold it back; take 1"
+        problems.append(Problem("learning_rate", what))
     if holds_secret(config.pretrained_model_name_or_path):
         what = "the address holds a password or token, which would be kept; give owner/name, and log in with `hf auth login`"
         problems.append(Problem("pretrained_model_name_or_path", what))

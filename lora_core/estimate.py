@@ -29,6 +29,7 @@ Size = tuple[int, int]  # width, height in pixels
 RESERVE_BYTES = 2**30  # a round allowance for driver, desktop, workspaces and gaps; not measured
 CARDS_GB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141)  # as they are sold
 DRAWN_AT_ONCE, PIXELS_AT_ONCE = 16, 512 * 512  # sample.py
+MOMENTS = {"adamw": 2, "prodigy": 4}  # numbers that an optimizer keeps for each trained one; Adafactor keeps rows
 TIMESTEPS, VALIDATED_AREA = 8, 2 * 64 * 64  # validate.py
 
 
@@ -234,7 +235,7 @@ def _sum(
     kept_texts = texts if config.train_text_encoder or config.shuffle_tags else 0
     numbers = step.adapters.at(at[0])
     adapters = numbers * 4
-    optimizer = (2 * numbers if config.optimizer == "adamw" else step.rows.at(at[0])) * 4
+    optimizer = (step.rows.at(at[0]) if config.optimizer == "adafactor" else MOMENTS[config.optimizer] * numbers) * 4
     # The gradients of the batches before are there from the beginning, and graphs keep a place for theirs (graphs.py).
     keeps_place = config.cuda_graphs and not config.lora_dropout
     added = adapters if config.gradient_accumulation_steps > 1 or keeps_place else 0.0
@@ -314,7 +315,8 @@ def disk(config: TrainConfig, plan: Plan, shapes: Shapes) -> Disk | None:
 def run_bytes(config: TrainConfig, numbers: int) -> int:
     """Of a run folder with adapters of so many numbers: checkpoints and what resuming needs, samples, the LoRA."""
     saves = math.ceil(config.max_train_steps / config.save_steps)
-    states = min(saves, config.keep_states + 1) * numbers * 4 * 3  # weights and two moments in fp32
+    kept = 1 + MOMENTS.get(config.optimizer, 2)  # weights and the optimizer's numbers, in fp32
+    states = min(saves, config.keep_states + 1) * numbers * 4 * kept
     pictures = (saves + 1) * config.sample_count * config.resolution**2 * 3
     return states + (saves + 1) * numbers * 4 + pictures + 20_000_000
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lora_core.config import TrainConfig
+from lora_core.prodigy import Prodigy
 
 ParameterGroups = list[dict[str, Any]]  # each with "params" and "lr"
 
@@ -29,9 +30,15 @@ def adafactor(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optim
     return optimizer
 
 
+def prodigy(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:
+    """Prodigy (Mishchenko & Defazio 2023): finds the rate, which the groups' are factors of."""
+    return Prodigy(groups, weight_decay=config.weight_decay)
+
+
 OPTIMIZERS: dict[str, Callable[[ParameterGroups, TrainConfig], torch.optim.Optimizer]] = {
     "adamw": adamw,
     "adafactor": adafactor,
+    "prodigy": prodigy,
 }
 
 # Share of the learning rate at a progress of 0..1 through the steps after warm-up.

@@ -38,11 +38,11 @@ BRIEF = {
 FROZEN = """
     train_data_dir trigger_word resolution enable_bucket bucket_step random_flip shuffle_tags keep_tags
     caption_dropout transparent_color pretrained_model_name_or_path vae prediction_type mixed_precision device
-    eight_bit_base lean_activations gradient_checkpointing checkpointed_quarters cuda_graphs torch_compile lora_rank
-    lora_alpha target_modules train_text_encoder lora_dropout use_rslora use_dora
+    eight_bit_base lean_activations gradient_checkpointing checkpointed_quarters cuda_graphs
+    torch_compile lora_rank lora_alpha target_modules train_text_encoder lora_dropout use_rslora use_dora
     max_train_steps train_batch_size gradient_accumulation_steps learning_rate text_encoder_lr lr_scheduler
-    lr_warmup_steps optimizer weight_decay max_grad_norm seed snr_gamma timestep_sampling noise_offset prior_prompts
-    prior_pictures prior_loss_weight prior_every output_dir output_name save_steps keep_states save_precision
+    lr_warmup_steps optimizer weight_decay max_grad_norm seed snr_gamma timestep_sampling noise_offset
+    prior_prompts prior_pictures prior_loss_weight prior_every output_dir output_name save_steps keep_states save_precision
     private_metadata validation_split sample_prompts sample_count sample_inference_steps sample_guidance
     sample_negative_prompt
 """
@@ -175,6 +175,10 @@ def test_zero_of_what_must_be_there_is_refused(name: str) -> None:
         ({"output_name": "ampulheta v1.2 画像"}, None),
         ({"target_modules": [], "train_text_encoder": True}, None),
         ({"resolution": 32, "enable_bucket": False}, None),
+        ({"optimizer": "prodigy"}, "learning_rate"),
+        ({"optimizer": "prodigy", "learning_rate": 0.09}, "learning_rate"),
+        ({"optimizer": "prodigy", "learning_rate": 1}, None),
+        ({"optimizer": "prodigy", "learning_rate": 0.5, "text_encoder_lr": 0.05}, None),
     ],
 )
 def test_settings_that_clash_are_refused(values: dict[str, object], field: str | None) -> None:

@@ -90,10 +90,10 @@ def measured_bytes(session: train.Session) -> int:
     return sum(t.numel() * t.element_size() for t in [*(p for m in modules.values() for p in m.parameters()), *state])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "prodigy"])
 def test_what_the_optimizer_keeps_is_what_it_keeps(optimizer: str) -> None:
     shapes = shapes_of("starter")
-    config = settings(optimizer=optimizer, lora_rank=8, **QUICK, **LESSONS)
+    config = settings(optimizer=optimizer, learning_rate=1, lora_rank=8, **QUICK, **LESSONS)
     model = base_models.load("starter", torch.float32, lambda event: None)
     session = estimate_graph.session_of(model, shapes, config, torch.float32, (8, 8), CPU)
     train.optimizer_step(session)

@@ -19,7 +19,7 @@ CODE = CORE + DOORS
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 7
 
 # Optional packages: used where a person has installed them, and told where not.
-OPTIONAL = {"bitsandbytes", "prodigyopt"}
+OPTIONAL = {"bitsandbytes"}
 IMPORTED_AS = {"PIL": "pillow", "cv2": "opencv-python", "huggingface_hub": "huggingface-hub", "yaml": "pyyaml"}
 
 # In pieces, so that this file does not name them itself.

@@ -21,6 +21,7 @@ SUGGESTED = "pretrained_model_name_or_path"
 _BROWSE = "<!--browse-->"
 CLASHING = (
     "bucket_step", "prior_prompts", "target_modules", "pretrained_model_name_or_path", "transparent_color", "output_name",
+    "learning_rate",
 )  # fmt: skip
 
 
