@@ -46,6 +46,7 @@ class TrainConfig:
     prediction_type: str = setting("auto", "Model", "What the base model predicts, where its file does not say it or says it wrongly: noise (epsilon) or velocity.", choices=("auto", "epsilon", "v_prediction"))
     mixed_precision: str = setting("fp16", "Model", "Number format of the frozen model; a CPU without bf16 units computes in fp32.", choices=("no", "fp16", "bf16"))
     device: str = setting("auto", "Model", "Where to compute: auto, cpu, cuda, cuda:1, mps, xpu.")
+    optimizer_on_host: bool = setting(False, "Model", "On a card: keep the optimizer's state, and let it step, in the computer's memory: the same LoRA but for rounding, two transfers more a step. Pays at high ranks.")
     eight_bit_base: bool = setting(False, "Model", "Hold the frozen UNet in 8 bits: half its memory, a little slower, nearly the same pictures.")
     lean_activations: bool = setting(True, "Model", "Keep only what the gradients need and recompute the rest: two fifths less for activations, a little slower.")
     gradient_checkpointing: bool = setting(False, "Model", "Recompute instead of remember: far less memory, about a third slower.")

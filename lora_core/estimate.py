@@ -40,6 +40,7 @@ class Memory:
     weights, adapters, optimizer: what stands there while stepping; activations: what a step adds at its worst moment.
     peak_cache, peak_step, peak_draw: the most while pictures and captions are encoded, while stepping, while samples
     are drawn and the loss is validated. exact: this very graph was counted; else one that holds it, so at most this.
+    host: bytes of the computer's memory that the training holds beside a card, whatever the device.
     """
 
     weights: int
@@ -50,6 +51,7 @@ class Memory:
     peak_step: int
     peak_draw: int
     exact: bool = True
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -142,33 +144,38 @@ def fits(
     """Whether a training fits a device, and what to change if not; None where its memory is not known.
 
     The computer's own memory counts for a device without one. On a card, what costs nothing but time is changed first, no
-    more of it than needed: recompute. Then, least harm first: smaller batches added up (the same gradient), the base
-    model in 8 bits (nearly the same), no samples, smaller pictures (detail), smaller rank. `number_bytes`: of the frozen
-    model; 0: as asked for, and 4 on the CPU.
+    more of it than needed: recompute. Then, least harm first: smaller batches added up (the same gradient), the optimizer
+    in the computer's memory (the same steps, slower by two transfers), the base model in 8 bits (nearly the same), no
+    samples, smaller pictures (detail), smaller rank. `number_bytes`: of the frozen model; 0: as asked for, 4 on the CPU.
     """
     import psutil
+
+    def taken(found: Memory) -> int:
+        return found.total + RESERVE_BYTES + (0 if device.bytes else found.host)
 
     width = number_bytes or (4 if device.kind == "cpu" else 0)
     now = memory(config, shapes, sizes, width)
     if now is None:
         return None
     has = device.bytes or int(psutil.virtual_memory().total)
-    needed = now.total + RESERVE_BYTES
+    needed = taken(now)
     for change in quicker_first(config) if device.bytes and needed > has else ():
         less = memory(config.replace(**change), shapes, sizes, width)
-        if less and less.total + RESERVE_BYTES <= has:
+        if less and taken(less) <= has:
             work = [arithmetic(asked, shapes, sizes, width) for asked in (config.replace(**change), config)]
-            return Verdict(True, less.total + RESERVE_BYTES, has, (), change, needed, max(0.0, work[0] / work[1] - 1))
+            return Verdict(True, taken(less), has, (), change, needed, max(0.0, work[0] / work[1] - 1))
     remedies: list[Remedy] = []
     changes: dict[str, object] = {}
     for change in steps_down(config) if needed > has else ():
+        if "optimizer_on_host" in change and not device.bytes:
+            continue  # it is there already
         more = {**changes, **change}
         if (less := memory(config.replace(**more), shapes, _scaled(sizes, config, more), width)) is None:
             continue  # what was never counted is not advised, and what comes after it does without
         changes = more
         if less.total < (remedies[-1].memory if remedies else now).total:
             remedies.append(Remedy(changes, less))
-            if less.total + RESERVE_BYTES <= has:
+            if taken(less) <= has:
                 break
     return Verdict(needed <= has, needed, has, tuple(remedies), whole=needed)
 
@@ -199,6 +206,8 @@ def steps_down(config: TrainConfig) -> Iterator[dict[str, object]]:
         smaller = math.ceil(batch / 2)
         added, batch = added * math.ceil(batch / smaller), smaller
         yield {"train_batch_size": batch, "gradient_accumulation_steps": added}
+    if not config.optimizer_on_host:
+        yield {"optimizer_on_host": True}
     if not config.eight_bit_base:
         yield {"eight_bit_base": True}
     # Samples cost the LoRA nothing: they can be drawn later, from the finished file.
@@ -235,7 +244,8 @@ def _sum(
     kept_texts = texts if config.train_text_encoder or config.shuffle_tags else 0
     numbers = step.adapters.at(at[0])
     adapters = numbers * 4
-    optimizer = (step.rows.at(at[0]) if config.optimizer == "adafactor" else MOMENTS[config.optimizer] * numbers) * 4
+    state = (step.rows.at(at[0]) if config.optimizer == "adafactor" else MOMENTS[config.optimizer] * numbers) * 4
+    optimizer, host = (0.0, state + 2 * adapters) if config.optimizer_on_host else (state, 0.0)
     # The gradients of the batches before are there from the beginning, and graphs keep a place for theirs (graphs.py).
     keeps_place = config.cuda_graphs and not config.lora_dropout
     added = adapters if config.gradient_accumulation_steps > 1 or keeps_place else 0.0
@@ -254,6 +264,7 @@ def _sum(
         weights=int(unet + kept_texts), adapters=int(adapters), optimizer=int(optimizer), activations=int(activations),
         peak_cache=int(max(encode, caption)), peak_step=int(standing + activations),
         peak_draw=int(standing + max(_validating(config, step, latents), drawing if draws else 0.0)), exact=exact,
+        host=int(host),
     )  # fmt: skip
 
 

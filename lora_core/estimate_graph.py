@@ -180,7 +180,7 @@ def session_of(
 def _optimizer(model: BaseModel, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     """The training's own; on the meta device one that takes a single step per tensor, as a fused one does."""
     groups = lora.parameter_groups(model, config)
-    return torch.optim.SGD(groups, lr=0.0) if device == META else optim.OPTIMIZERS[config.optimizer](groups, config)
+    return torch.optim.SGD(groups, lr=0.0) if device == META else optim.build(groups, config)
 
 
 def conditioning_of(model: BaseModel, batch: int) -> Conditioning:

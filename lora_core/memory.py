@@ -43,7 +43,7 @@ def notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Colle
 def page_file_notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
     """What to say before Windows' page file turns out too small; empty where it will do, or the need was never counted."""
     found = estimate.memory(config, of_model(model), sizes, compute.dtype.itemsize)
-    return windows.page_file_notice(found.total + estimate.RESERVE_BYTES) if found else ""
+    return windows.page_file_notice(found.total + found.host + estimate.RESERVE_BYTES) if found else ""
 
 
 def _recomputed(found: Verdict) -> str:

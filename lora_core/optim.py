@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lora_core.config import TrainConfig
+from lora_core.on_host import HostOptimizer
 from lora_core.prodigy import Prodigy
 
 ParameterGroups = list[dict[str, Any]]  # each with "params" and "lr"
@@ -47,6 +48,15 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
+
+
+def build(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer that is asked for, where its state is asked to be."""
+
+    def chosen(groups: ParameterGroups) -> torch.optim.Optimizer:
+        return OPTIMIZERS[config.optimizer](groups, config)
+
+    return HostOptimizer(groups, chosen) if config.optimizer_on_host else chosen(groups)
 
 
 def rate_factor(config: TrainConfig, step: int) -> float:

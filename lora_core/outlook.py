@@ -43,7 +43,7 @@ def _needs(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
 def _memory(found: Memory, shapes: Shapes, compute: Compute) -> str:
     bound = "" if found.exact and shapes.certain else "at most " if shapes.certain else "probably "
     if compute.device.type == "cpu":
-        return f"{bound}{amount(found.total)} of memory beside the program's own"
+        return f"{bound}{amount(found.total + found.host)} of memory beside the program's own"
     card = found.smallest_card_gb
     return f"{bound}{amount(found.total)} of memory" + (f" (fits cards from {card} GB)" if card else "")
 

@@ -93,7 +93,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     return Session(
         config=config, plan=plan, compute=compute, model=model, prompts=prompts, training=training, held_out=held_out,
         prior=prior, parameters=lora.named_parameters(model),
-        optimizer=optim.OPTIMIZERS[config.optimizer](lora.parameter_groups(model, config), config),
+        optimizer=optim.build(lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=_meter(model, fitted, plan, compute, emit), team=team,
         lanes=lanes, predict=predict,

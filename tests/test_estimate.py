@@ -90,17 +90,23 @@ def measured_bytes(session: train.Session) -> int:
     return sum(t.numel() * t.element_size() for t in [*(p for m in modules.values() for p in m.parameters()), *state])
 
 
+@pytest.mark.parametrize("on_host", [False, True])
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "prodigy"])
-def test_what_the_optimizer_keeps_is_what_it_keeps(optimizer: str) -> None:
+def test_what_the_optimizer_keeps_is_what_it_keeps(optimizer: str, on_host: bool) -> None:
     shapes = shapes_of("starter")
-    config = settings(optimizer=optimizer, learning_rate=1, lora_rank=8, **QUICK, **LESSONS)
+    asked: dict[str, object] = {"optimizer": optimizer, "learning_rate": 1, "optimizer_on_host": on_host}
+    config = settings(lora_rank=8, **asked, **QUICK, **LESSONS)
     model = base_models.load("starter", torch.float32, lambda event: None)
     session = estimate_graph.session_of(model, shapes, config, torch.float32, (8, 8), CPU)
     train.optimizer_step(session)
     states = session.optimizer.state.values()
     kept = sum(t.numel() * 4 for s in states for t in s.values() if isinstance(t, torch.Tensor) and t.dim())
     found = estimate.memory(config, shapes)
-    assert found and found.optimizer == pytest.approx(kept, rel=0.01)
+    assert found
+    if on_host:  # with copies of the adapters and their gradients
+        assert found.optimizer == 0 and found.host - 2 * found.adapters == pytest.approx(kept, rel=0.01)
+    else:
+        assert found.host == 0 and found.optimizer == pytest.approx(kept, rel=0.01)
 
 
 @pytest.mark.parametrize(("lean", "checkpointing", "mib"), [(False, False, 790), (False, True, 221), (True, False, 540)])
@@ -246,6 +252,20 @@ def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
     assert enough and enough.fits and not enough.remedies and not enough.changes
     hopeless = estimate.fits(config, shapes, Device("cuda:0", "tiny", GIB))
     assert hopeless and not hopeless.fits and hopeless.remedies[-1].memory.total + estimate.RESERVE_BYTES > GIB
+
+
+def test_at_a_high_rank_the_optimizer_goes_to_the_computer_before_the_model_is_held_in_8_bits() -> None:
+    values = {"target_modules": ATTENTION, "resolution": 1024, "lora_rank": 128, "gradient_checkpointing": True}
+    config, shapes = TrainConfig.of({**values, "cuda_graphs": False}), of_family("sdxl")
+    found = estimate.fits(config, shapes, Device("cuda:0", "a card", 8 * GIB))
+    assert found and [remedy.changes for remedy in found.remedies] == [{"optimizer_on_host": True}]
+    now = estimate.memory(config, shapes)
+    assert now and now.total - found.remedies[0].memory.total == now.optimizer
+    cpu = Device("cpu", "the CPU")
+    computer = estimate.fits(config.replace(train_batch_size=512), shapes, cpu)
+    assert computer and computer.remedies and all("optimizer_on_host" not in r.changes for r in computer.remedies)
+    there, here = (estimate.fits(config.replace(optimizer_on_host=on), shapes, cpu) for on in (True, False))
+    assert there and here and there.needed - here.needed == 2 * now.adapters, "the copies of adapters and gradients"
 
 
 @pytest.mark.parametrize("values", [{}, {"lean_activations": False}, {"checkpointed_quarters": 2}], ids=str)

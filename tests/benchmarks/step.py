@@ -44,6 +44,7 @@ LEVELS: dict[str, dict[str, int | bool]] = {
     "a quarter recomputed": {"checkpointed_quarters": 1},
     "half recomputed": {"checkpointed_quarters": 2},
     "recomputed": {"gradient_checkpointing": True},
+    "optimizer on host": {"optimizer_on_host": True},
     "8 bits": {"eight_bit_base": True},
     "compiled": {"torch_compile": True},
     "both": {"gradient_checkpointing": True, "eight_bit_base": True},
