@@ -1,7 +1,7 @@
 """Checkpoints: a folder per save, whole or absent, from which training goes on exactly.
 
     checkpoints/step_0000500/lora.safetensors   the LoRA, as a webui loads it
-    checkpoints/step_0000500/state.pt           fp32 adapters, optimizer, scaler, step (newest `keep_states` only)
+    checkpoints/step_0000500/state.pt           fp32 adapters, average, optimizer, scaler, step (newest `keep_states` only)
 
 Noise, timesteps and data order are functions of (seed, step), so there is no random state to keep.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class State:
     best_step: int
     best_loss: float
     calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
+    averages: dict[str, torch.Tensor] = field(default_factory=dict)  # of the adapters; empty where none is kept
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:

@@ -72,6 +72,7 @@ class TrainConfig:
     optimizer: str = setting("adamw", "Training", "What turns gradients into steps. prodigy finds the learning rate by itself and wants learning_rate 1.", choices=("adamw", "adafactor", "prodigy"))
     weight_decay: float = setting(1e-2, "Training", "Pull of the adapters towards zero.", low=0, high=1)
     max_grad_norm: float = setting(1.0, "Training", "Longer gradients are shortened to this; 0 turns it off.", low=0, high=1000)
+    ema_decay: float = setting(0.0, "Training", "Save, validate and draw a moving average of the adapters, which keeps so much of itself at each step: 0.99 is about the last hundred steps, 0 turns it off.", low=0, high=0.9999)
     seed: int = setting(42, "Training", "Same seed, same data, same settings: same LoRA.", low=0, high=2**31 - 1)
 
     snr_gamma: float = setting(0.0, "Objective", "Min-SNR weighting of the timesteps, 5 is usual; 0 turns it off.", low=0, high=100)

@@ -246,6 +246,7 @@ def _sum(
     adapters = numbers * 4
     state = (step.rows.at(at[0]) if config.optimizer == "adafactor" else MOMENTS[config.optimizer] * numbers) * 4
     optimizer, host = (0.0, state + 2 * adapters) if config.optimizer_on_host else (state, 0.0)
+    host += (2 if config.ema_decay else 0) * adapters
     # The gradients of the batches before are there from the beginning, and graphs keep a place for theirs (graphs.py).
     keeps_place = config.cuda_graphs and not config.lora_dropout
     added = adapters if config.gradient_accumulation_steps > 1 or keeps_place else 0.0
@@ -326,7 +327,7 @@ def disk(config: TrainConfig, plan: Plan, shapes: Shapes) -> Disk | None:
 def run_bytes(config: TrainConfig, numbers: int) -> int:
     """Of a run folder with adapters of so many numbers: checkpoints and what resuming needs, samples, the LoRA."""
     saves = math.ceil(config.max_train_steps / config.save_steps)
-    kept = 1 + MOMENTS.get(config.optimizer, 2)  # weights and the optimizer's numbers, in fp32
+    kept = 1 + MOMENTS.get(config.optimizer, 2) + bool(config.ema_decay)  # weights, the optimizer's, their average: in fp32
     states = min(saves, config.keep_states + 1) * numbers * 4 * kept
     pictures = (saves + 1) * config.sample_count * config.resolution**2 * 3
     return states + (saves + 1) * numbers * 4 + pictures + 20_000_000

@@ -295,7 +295,7 @@ class Job:
             return
         if session.step == 0 and session.calm < 1:  # told before it was gone back to
             return
-        with self._pause(session):
+        with self._pause(session), session.averages.applied():
             score = validate(session.model, session.prompts, session.held_out, session.training)
             if best := score.loss < session.best_loss:
                 session.best_step, session.best_loss = session.step, score.loss
@@ -304,7 +304,7 @@ class Job:
     def sample(self, session: Session) -> None:
         if session.step == 0 and session.calm < 1:
             return
-        with self._pause(session, counts=session.step > 0):
+        with self._pause(session, counts=session.step > 0), session.averages.applied():
             try:
                 for path, wish in results.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
                     name = path.relative_to(self.run.folder).as_posix()

@@ -19,6 +19,7 @@ from lora_core import (  # fmt: skip
     recorded,
     spill,
 )
+from lora_core.averages import Averages
 from lora_core.base_models import fingerprint
 from lora_core.cache import Example, Prompts, encode_pictures
 from lora_core.captioning import captions_to_prepare
@@ -90,13 +91,13 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     for module in model.adapted().values():
         module.train()
     lanes, predict = quickest(model, prompts, fitted, compute, team, emit)
+    parameters = lora.named_parameters(model)
     return Session(
         config=config, plan=plan, compute=compute, model=model, prompts=prompts, training=training, held_out=held_out,
-        prior=prior, parameters=lora.named_parameters(model),
-        optimizer=optim.build(lora.parameter_groups(model, config), config),
+        prior=prior, parameters=parameters, optimizer=optim.build(lora.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
         meter=_meter(model, fitted, plan, compute, emit), team=team,
-        lanes=lanes, predict=predict,
+        lanes=lanes, predict=predict, averages=Averages(parameters, config.ema_decay if team.is_first else 0.0),
     )  # fmt: skip
 
 

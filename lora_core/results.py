@@ -65,6 +65,7 @@ def restore(session: Session, state: checkpoint.State) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state.adapters[name])
+    session.averages.restore(state.averages)
     rates = [group["base_lr"] / session.calm for group in session.optimizer.param_groups]
     session.optimizer.load_state_dict(state.optimizer)
     for group, rate in zip(session.optimizer.param_groups, rates, strict=True):
@@ -94,13 +95,13 @@ def check_space(session: Session, run: Run) -> None:
 
 
 def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> Path:
-    """Write the session's state and its LoRA as a checkpoint folder.
+    """Write the session's state and its LoRA (that of the average, where one is kept) as a checkpoint folder.
 
     Raises:
-        Diverged: a weight, or what the optimizer remembers, is not finite.
+        Diverged: a weight, its average, or what the optimizer remembers, is not finite.
     """
     remembered = [value for held in session.optimizer.state.values() for value in held.values()]
-    for tensor in (*session.parameters.values(), *remembered):
+    for tensor in (*session.parameters.values(), *session.averages.tensors().values(), *remembered):
         if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
             raise Diverged(session.step)
     return checkpoint.save(
@@ -116,6 +117,7 @@ def state_of(session: Session, belongs_to: dict[str, str]) -> checkpoint.State:
         adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
         best_step=session.best_step, best_loss=session.best_loss, calm=session.calm,
+        averages={name: tensor.clone() for name, tensor in session.averages.tensors().items()},
     )  # fmt: skip
 
 
@@ -129,7 +131,8 @@ def write_final(session: Session, run: Run) -> Path:
 
 
 def _write_lora(session: Session, path: Path) -> None:
-    trained = lora.extract(session.model)
+    with session.averages.applied():
+        trained = lora.extract(session.model)
     for component, module in session.model.adapted().items():
         part = {name: adapter for name, adapter in trained.items() if name.startswith(f"{component}.")}
         check_fits(part, base_shapes(module, component))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_core import diffusion, optim
+from lora_core.averages import Averages
 from lora_core.cache import Example, Prompts
 from lora_core.captioning import caption_for_step
 from lora_core.config import TrainConfig
@@ -47,6 +48,7 @@ class Session:
     predict: Predict
     team: Team = field(default_factory=Team)
     lanes: Lanes = field(default_factory=Lanes)
+    averages: Averages = field(default_factory=Averages)
     started_at: float = field(default_factory=time.time)  # Unix seconds
     step: int = 0
     saved_step: int = -1
@@ -86,6 +88,7 @@ def train(session: Session, desk: Desk) -> None:
         learning_rate = optim.set_rates(session.optimizer, config, session.step)
         loss = optimizer_step(session)
         session.step += 1
+        session.averages.update(session.step)
         session.meter.add(session.step, loss, learning_rate)
         # --- once in a while ------------------------------------------------------------------------------------
         due = session.step % config.save_steps == 0 or session.step == config.max_train_steps

@@ -41,7 +41,7 @@ FROZEN = """
     optimizer_on_host eight_bit_base lean_activations gradient_checkpointing checkpointed_quarters cuda_graphs
     torch_compile lora_rank lora_alpha target_modules train_text_encoder lora_dropout use_rslora use_dora
     max_train_steps train_batch_size gradient_accumulation_steps learning_rate text_encoder_lr lr_scheduler
-    lr_warmup_steps optimizer weight_decay max_grad_norm seed snr_gamma timestep_sampling noise_offset
+    lr_warmup_steps optimizer weight_decay max_grad_norm ema_decay seed snr_gamma timestep_sampling noise_offset
     prior_prompts prior_pictures prior_loss_weight prior_every output_dir output_name save_steps keep_states save_precision
     private_metadata validation_split sample_prompts sample_count sample_inference_steps sample_guidance
     sample_negative_prompt

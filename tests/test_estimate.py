@@ -109,6 +109,15 @@ def test_what_the_optimizer_keeps_is_what_it_keeps(optimizer: str, on_host: bool
         assert found.host == 0 and found.optimizer == pytest.approx(kept, rel=0.01)
 
 
+def test_an_average_takes_nothing_of_a_card_and_its_share_of_the_disk() -> None:
+    shapes, plain = of_family("sdxl"), TrainConfig.of({"target_modules": ATTENTION, "max_train_steps": 100})
+    one, other = (estimate.memory(asked, shapes) for asked in (plain, plain.replace(ema_decay=0.99)))
+    assert one and other and one.total == other.total and other.host == 2 * other.adapters and one.host == 0
+    plain_disk = estimate.run_bytes(plain, 1000)
+    assert estimate.run_bytes(plain.replace(ema_decay=0.99), 1000) - plain_disk == 4 * 1000
+    assert estimate.run_bytes(plain.replace(optimizer="prodigy", learning_rate=1), 1000) - plain_disk == 2 * 4 * 1000
+
+
 @pytest.mark.parametrize(("lean", "checkpointing", "mib"), [(False, False, 790), (False, True, 221), (True, False, 540)])
 def test_the_real_sd15_takes_what_was_counted_by_hand(lean: bool, checkpointing: bool, mib: int) -> None:
     """Attention at 512 pixels, with adapters in 16 bit as they are in that table."""

@@ -23,7 +23,8 @@ from tests.training import adapters_after, config_for, run
 ROOT = Path(__file__).parent.parent
 LAUNCHED = pytest.mark.skipif(os.name == "nt", reason="PyTorch's launcher and NCCL are for Linux")
 VALUES: dict[str, object] = {
-    "max_train_steps": 8, "save_steps": 8, "lora_dropout": 0.1, "train_text_encoder": True, "optimizer_on_host": True,
+    "max_train_steps": 8, "save_steps": 8, "lora_dropout": 0.1, "train_text_encoder": True, "ema_decay": 0.9,
+    "optimizer_on_host": True,
 }  # fmt: skip
 
 
@@ -87,9 +88,10 @@ def test_two_processes_stop_together_go_on_and_end_where_one_with_twice_the_batc
     )
     run(alone)
     one, two = (checkpoint.load(checkpoint.folder_of(tmp_path / n / "checkpoints", steps)) for n in ("one", "two"))
-    assert one.adapters.keys() == two.adapters.keys()
+    assert one.adapters.keys() == two.adapters.keys() == one.averages.keys() == two.averages.keys()
     for name, tensor in one.adapters.items():
         torch.testing.assert_close(two.adapters[name], tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(two.averages[name], one.averages[name], atol=1e-5, rtol=0)
 
 
 @LAUNCHED
