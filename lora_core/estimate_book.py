@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_core.config import TrainConfig
+from lora_core.config import BLOCKS, TrainConfig
 from lora_core.estimate_poly import Poly
 from lora_core.estimate_shapes import ASSETS, Shapes
 from lora_core.files import WriteError, write_text_whole
@@ -69,6 +69,7 @@ class Graph:
     dora: bool = False
     prior: bool = False
     quarters: int = 0  # checkpointed, where not all are
+    blocks: tuple[str, ...] = BLOCKS
 
     @classmethod
     def of(cls, shapes: Shapes, config: TrainConfig, number_bytes: int) -> Graph:
@@ -77,6 +78,7 @@ class Graph:
             tuple(sorted(config.target_modules)), config.gradient_checkpointing, number_bytes,
             config.is_lean, config.eight_bit_base, bool(config.lora_dropout), config.use_dora,
             bool(config.prior_pictures), 0 if config.gradient_checkpointing else config.checkpointed_quarters,
+            tuple(sorted(config.target_blocks)),
         )  # fmt: skip
 
     def is_within(self, other: Graph) -> bool:
@@ -85,6 +87,7 @@ class Graph:
         decisive = ("unet", "checkpointing", "quarters", "lean", "eight_bit", "dora")
         same = all(mine[name] == theirs[name] for name in decisive)
         less = self.text in ("", other.text) and set(self.targets) <= set(other.targets)
+        less = less and set(self.blocks) <= set(other.blocks)
         return same and less and self.dropout <= other.dropout and self.prior <= other.prior and self.bytes <= other.bytes
 
 
@@ -192,7 +195,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def _graph(row: Mapping[str, Any]) -> Graph:
-    return Graph(**{**row, "targets": tuple(row["targets"])})
+    return Graph(**{**row, **{name: tuple(row[name]) for name in ("targets", "blocks") if name in row}})
 
 
 def _step_count(row: Mapping[str, Any]) -> StepCount:

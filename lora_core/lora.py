@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from lora_core import lean_unet
-from lora_core.config import TrainConfig
+from lora_core.config import BLOCKS, TrainConfig
 from lora_core.dora import normalise_over_inputs
 from lora_core.errors import UserError
 from lora_core.families import BaseModel
@@ -32,7 +33,8 @@ def attach(model: BaseModel, config: TrainConfig) -> None:
     """
     torch.manual_seed(config.seed)
     if config.target_modules:
-        _inject(model.unet, config, config.target_modules)
+        left_out = "|".join(block for block in BLOCKS if block not in config.target_blocks)
+        _inject(model.unet, config, config.target_modules, rf"(?:{left_out})_blocks?\..*" if left_out else "")
     if config.train_text_encoder:
         for encoder in model.text_encoders.values():
             _inject(encoder, config, model.family.text_targets)
@@ -62,13 +64,15 @@ def checkpoint(model: BaseModel, config: TrainConfig) -> None:
         unit.gradient_checkpointing = (number + 1) * quarters // 4 > number * quarters // 4
 
 
-def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...]) -> None:
-    if not any(name.endswith(f".{target}") for name, _ in module.named_modules() for target in targets):
+def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], left_out: str = "") -> None:
+    """`left_out`: a pattern of whole names."""
+    names = [name for name, _ in module.named_modules() if not (left_out and re.fullmatch(left_out, name))]
+    if not any(name.endswith(f".{target}") for name in names for target in targets):
         raise UserError(f"The base model has none of the layers {', '.join(targets)}; name others in target_modules.")
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,
-            use_rslora=config.use_rslora, use_dora=config.use_dora,
+            use_rslora=config.use_rslora, use_dora=config.use_dora, exclude_modules=left_out or None,
         ),
         module,
         ADAPTER,

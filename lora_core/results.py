@@ -28,7 +28,8 @@ from lora_core.train import Session
 
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
 _FIXED = (
-    "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "train_text_encoder", "use_rslora",
+    "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
+    "use_rslora",
     "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae", "prediction_type",
 )  # fmt: skip
 

@@ -35,6 +35,25 @@ def test_the_same_seed_gives_the_same_adapters(tiny_sd1: Path) -> None:
     assert torch.equal(first_weights(1), first_weights(1)) and not torch.equal(first_weights(1), first_weights(2))
 
 
+def test_parts_that_are_left_out_have_no_adapter_and_the_way_back_ends_before_them(tiny_sd1: Path) -> None:
+    model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
+    lora.attach(model, TrainConfig.of({"lora_rank": 4, "target_blocks": ["up", "mid"]}))
+    assert {name.split(".")[1] for name in lora.named_parameters(model)} == {"mid_block", "up_blocks"}
+    needs: dict[str, bool] = {}
+    for name in ("down_blocks", "up_blocks"):
+        block = getattr(model.unet, name)[-1]
+        block.register_forward_hook(lambda module, given, made, name=name: needs.update({name: _first(made).requires_grad}))
+    channels, width = model.unet.config.in_channels, model.unet.config.cross_attention_dim
+    model.unet(torch.randn(1, channels, 8, 8), torch.tensor([5]), torch.randn(1, 77, width))
+    assert needs == {"down_blocks": False, "up_blocks": True}
+
+
+def _first(made: object) -> torch.Tensor:
+    found = made[0] if isinstance(made, tuple) else made
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_names_layers_of_a_real_unet(target: str) -> None:
     from diffusers import UNet2DConditionModel

@@ -52,7 +52,8 @@ def test_what_will_not_work_as_expected_is_told_before_the_start() -> None:
 
 def told_of(trigger: str, *captions: str) -> str:
     items = tuple(Item(Path(f"{n:03}.png"), caption, 64, 64) for n, caption in enumerate(captions))
-    return " ".join(Plan.of(CONFIG.replace(trigger_word=trigger, validation_split=0), Dataset(Path("data"), items, ())).notices)
+    config = CONFIG.replace(trigger_word=trigger, validation_split=0)
+    return " ".join(Plan.of(config, Dataset(Path("data"), items, ())).notices)
 
 
 def test_what_no_prompt_will_call_is_told() -> None:

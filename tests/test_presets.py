@@ -21,7 +21,7 @@ def test_every_preset_loads_and_says_what_it_is_for(preset: Preset) -> None:
 
 
 def test_the_intents_are_the_promised_ones() -> None:
-    assert [p.name for p in ALL] == ["careful", "character", "low_memory", "object", "quickstart", "style"]
+    assert [p.name for p in ALL] == ["careful", "character", "fast", "low_memory", "object", "quickstart", "style"]
     assert len({tuple(sorted(TrainConfig.of(p.values).values().items())) for p in ALL}) == len(ALL)
 
 

@@ -20,8 +20,8 @@ LEFT_OUT = frozenset({"output_dir"})
 SUGGESTED = "pretrained_model_name_or_path"
 _BROWSE = "<!--browse-->"
 CLASHING = (
-    "bucket_step", "prior_prompts", "target_modules", "pretrained_model_name_or_path", "transparent_color", "output_name",
-    "learning_rate",
+    "bucket_step", "prior_prompts", "target_modules", "target_blocks", "pretrained_model_name_or_path", "transparent_color",
+    "output_name", "learning_rate",
 )  # fmt: skip
 
 

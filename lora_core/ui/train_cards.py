@@ -113,7 +113,7 @@ def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str, str]:
 
 def _in_order(shipped: list[Preset]) -> list[Preset]:
     """The one to begin with, those for real work, the others."""
-    order = [FIRST, REAL_WORK, "style", "object", "low_memory"]
+    order = [FIRST, REAL_WORK, "style", "object", "fast", "low_memory"]
     return sorted(shipped, key=lambda preset: order.index(preset.name) if preset.name in order else len(order))
 
 

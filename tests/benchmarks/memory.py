@@ -42,7 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
     """The graphs whose counts come with Treino: the presets', the usual modules, and all, which holds every other."""
-    names = ("careful", "character", "low_memory", "object", "style")
+    names = ("careful", "character", "fast", "low_memory", "object", "style")
     for preset in names:
         values = find_preset(preset).values
         for number_bytes in (2, 4):

@@ -38,13 +38,14 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
 CORES = torch.get_num_threads()
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
-LEVELS: dict[str, dict[str, int | bool]] = {
+LEVELS: dict[str, dict[str, object]] = {
     "without graphs": {"cuda_graphs": False},
     "all kept": {"lean_activations": False},
     "a quarter recomputed": {"checkpointed_quarters": 1},
     "half recomputed": {"checkpointed_quarters": 2},
     "recomputed": {"gradient_checkpointing": True},
     "optimizer on host": {"optimizer_on_host": True},
+    "mid and up alone": {"target_blocks": ("mid", "up")},
     "8 bits": {"eight_bit_base": True},
     "compiled": {"torch_compile": True},
     "both": {"gradient_checkpointing": True, "eight_bit_base": True},
@@ -62,7 +63,7 @@ class Case:
     batch: int
     device: torch.device
     dtype: torch.dtype  # of the frozen weights
-    level: Mapping[str, int | bool] = field(default_factory=dict)
+    level: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def config(self) -> TrainConfig:
