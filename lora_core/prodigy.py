@@ -1,7 +1,7 @@
 """Prodigy (Mishchenko & Defazio 2023, arXiv 2306.06101): Adam that finds its own learning rate.
 
 What a rate has to know is how far the solution is from where the training began. Prodigy holds a lower bound of that
-distance, d, and raises it as the steps show that it is too low: from 1e-6 it takes some dozens of steps to a useful rate.
+distance, d, and raises it as the steps show that it is too low.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class Prodigy(torch.optim.Optimizer):
 
     r and s are divided by (1 - sqrt(beta2)) and by d_0 squared, which both fall out of their ratio: they would be too
     small for fp32. As in the authors' `safeguard_warmup`, s is summed without gamma, so that a warm-up of the rate makes
-    the estimate smaller, not larger. No number leaves the device in a step; d is a tensor in the first parameter's state.
+    the estimate smaller, not larger; as in their `use_bias_correction`, gamma is corrected as Adam's rate is (Kingma & Ba
+    2015), which forgets less of the base model (tests/benchmarks/LOG.md). No number leaves the device in a step: d is a
+    tensor, in the first parameter's state.
     """
 
     def __init__(
@@ -41,14 +43,16 @@ class Prodigy(torch.optim.Optimizer):
         shared = self._of(self.param_groups[0]["params"][0])
         if "d" not in shared:
             shared["d"], shared["r"] = (parts[0][1][0].new_full((), value) for value in (FIRST_D, 0.0))
-        d = shared["d"].clone()
-        shared["r"].mul_(math.sqrt(self.param_groups[0]["betas"][1]))
-        lengths = [self._learn(group, parameters, d, shared["r"]) for group, parameters in parts]
+        shared["steps"] = shared.get("steps", 0) + 1
+        beta1, beta2 = self.param_groups[0]["betas"]
+        d, gamma = shared["d"].clone(), math.sqrt(1 - beta2 ** shared["steps"]) / (1 - beta1 ** shared["steps"])
+        shared["r"].mul_(math.sqrt(beta2))
+        lengths = [self._learn(group, parameters, d, gamma * group["lr"], shared["r"]) for group, parameters in parts]
         estimate = shared["r"] / torch.stack(lengths).sum()
         # Where no gradient was ever more than zero, the estimate is 0/0; what is no number otherwise is told by the loss.
         shared["d"].copy_(torch.where(shared["r"] == 0, d, torch.maximum(d, estimate)))
         for group, parameters in parts:
-            self._move(group, parameters, d)
+            self._move(group, parameters, d, gamma * group["lr"])
 
     def _parts(self) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
         for group in self.param_groups:
@@ -63,7 +67,7 @@ class Prodigy(torch.optim.Optimizer):
             held["x_0"] = parameter.detach().clone()
         return held
 
-    def _learn(self, group: dict[str, Any], parameters: list[Tensor], d: Tensor, r: Tensor) -> Tensor:
+    def _learn(self, group: dict[str, Any], parameters: list[Tensor], d: Tensor, gamma: float, r: Tensor) -> Tensor:
         """Moments and r with the new gradients; returns the length of s, the sum of its magnitudes."""
         beta1, beta2 = group["betas"]
         m, v, s, x_0 = ([self._of(p)[name] for p in parameters] for name in ("m", "v", "s", "x_0"))
@@ -71,7 +75,7 @@ class Prodigy(torch.optim.Optimizer):
         ways = torch._foreach_sub(x_0, parameters)
         products = [torch.dot(g.flatten(), way.flatten()) for g, way in zip(gradients, ways, strict=True)]
         weight = d.div(FIRST_D).square()
-        r.add_(torch.stack(products).sum() * weight * group["lr"])
+        r.add_(torch.stack(products).sum() * weight * gamma)
         torch._foreach_mul_(s, math.sqrt(beta2))
         torch._foreach_add_(s, list(torch._foreach_mul(gradients, weight)))
         scaled = torch._foreach_mul(gradients, d)
@@ -80,9 +84,9 @@ class Prodigy(torch.optim.Optimizer):
         torch._foreach_addcmul_(v, scaled, scaled, 1 - beta2)
         return torch.stack(torch._foreach_norm(s, 1)).sum()
 
-    def _move(self, group: dict[str, Any], parameters: list[Tensor], d: Tensor) -> None:
+    def _move(self, group: dict[str, Any], parameters: list[Tensor], d: Tensor, gamma: float) -> None:
         m, v = ([self._of(p)[name] for p in parameters] for name in ("m", "v"))
-        rate = d * group["lr"]
+        rate = d * gamma
         steps = torch._foreach_sqrt(v)
         torch._foreach_add_(steps, d * group["eps"])
         steps = torch._foreach_div(m, steps)
