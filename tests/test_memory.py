@@ -59,6 +59,13 @@ def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypa
     assert "has. --train_batch_size 8 --gradient_accumulation_steps 2 makes it fit, with " in told("cuda:2", many)
 
 
+def test_at_a_high_rank_the_optimizer_is_told_to_go_before_anything_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "devices", lambda: [Device("cuda:0", "small", 8 * GIB)])
+    asked = config(lora_rank=128, train_batch_size=1, gradient_checkpointing=True, cuda_graphs=False)
+    told = memory.notice(sdxl_model(), asked, Compute(torch.device("cuda:0"), torch.float16, True))
+    assert "has. --optimizer_on_host makes it fit, with " in told
+
+
 def test_what_fits_nowhere_and_what_was_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Device("cuda:0", "old", 2 * GIB)
     monkeypatch.setattr(memory, "devices", lambda: [card])

@@ -107,6 +107,13 @@ def test_what_is_wrong_is_told_at_its_field_in_both_languages(
     assert set(told) == {name} and portuguese in told[name]
 
 
+def test_prodigy_asks_for_its_rate_in_both_languages() -> None:
+    boxed = {**form.boxes({}), "optimizer": "prodigy"}
+    told = {text.language: form.problems(boxed, text) for text in (EN, PT)}
+    assert told["en"].keys() == told["pt-BR"].keys() == {"learning_rate"}
+    assert "take 1" in told["en"]["learning_rate"] and "use 1" in told["pt-BR"]["learning_rate"]
+
+
 def test_all_problems_come_at_once_and_the_rest_stays_usable() -> None:
     boxed = {**form.boxes({}), "train_batch_size": "x", "seed": "-1", "lora_rank": "8"}
     assert set(form.problems(boxed, EN)) == {"train_batch_size", "seed"}
