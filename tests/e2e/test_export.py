@@ -56,6 +56,7 @@ def place(page: Page, scene: Scene) -> Locator:
 def test_by_mouse(page_en: Page, scene: Scene, shot: Callable[[Page, str], Path]) -> None:
     page = page_en
     opened(page)
+    expect(page.locator("#export-go")).to_be_in_viewport(ratio=1)  # though it stands below all else
     expect(page.locator("#export-facts")).to_contain_text("a toy model that no webui has")
     expect(page.locator("#export-facts")).to_contain_text("lowest at step 100")
     place(page, scene).click()

@@ -78,6 +78,12 @@ def test_a_wrong_value_is_told_at_its_field(open_page: Callable[..., Page], shot
     expect(page.locator("#train-f-optimizer")).to_be_hidden()
     page.fill("#train-search", "xyz")
     expect(page.locator(".form-none")).to_be_visible()
+    page.fill("#train-search", "")
+    page.locator("#train-topic-output summary").click()
+    page.locator("#train-f-output_name").scroll_into_view_if_needed()
+    page.mouse.wheel(0, 400)
+    expect(page.locator("#train-f-lora_rank")).not_to_be_in_viewport()
+    expect(start).to_be_in_viewport(ratio=1)  # plan and Start stay beside what is changed
 
 
 def test_a_run_is_watched_paused_seen_twice_and_stopped(
