@@ -158,17 +158,16 @@ class Describer:
             began = began or time.monotonic()  # the first one warms up
             a_picture = (time.monotonic() - began) / max(1, len(rows) - 1)
             left = a_picture * (total - len(rows)) if len(rows) > 1 else -1.0
-            self._change(cancel, phase=DESCRIBING, done=len(rows), total=total, seconds_left=left, rows=rows)
+            self._change(cancel, seconds_left=left, rows=rows)
 
     def _tell(self, cancel: threading.Event, event: Event) -> None:
         if cancel.is_set():
             raise _Cancelled
         if isinstance(event, Warned):
             self._change(cancel, notes=(*self.view.notes, event.message))
-        elif isinstance(event, Phase) and event.name == "download":
-            self._change(cancel, phase=DOWNLOADING, done=event.done, total=event.total)
-        elif isinstance(event, Phase) and self.view.phase == DOWNLOADING:
-            self._change(cancel, phase=LOADING, done=0, total=0)
+        elif isinstance(event, Phase):
+            phase = {"download": DOWNLOADING, "describe": DESCRIBING}.get(event.name, LOADING)
+            self._change(cancel, phase=phase, done=event.done, total=event.total)
 
     def _change(self, cancel: threading.Event, **values: Any) -> None:
         """Unless it was discarded meanwhile, or another one began."""

@@ -68,6 +68,7 @@ window.treinoDescribe = (tools) => {
     list.append(...told.rows.map(row));
     const wasBusy = isBusy;
     isBusy = ["loading", "downloading", "describing"].includes(told.phase);
+    if (!isBusy) id("describe-stop").disabled = false;
     if (wasBusy && !isBusy) opened(); // its model is here now
     id("describing").hidden = !isBusy;
     if (isBusy) progress(told);
@@ -94,7 +95,10 @@ window.treinoDescribe = (tools) => {
 
   for (const name of ["captioner", "which", "sure"]) id(name).addEventListener("input", count);
   id("describe").addEventListener("submit", go);
-  id("describe-stop").addEventListener("click", () => act("describe_cancel"));
+  id("describe-stop").addEventListener("click", () => {
+    id("describe-stop").disabled = true; // it stops after the picture at hand
+    act("describe_cancel");
+  });
   id("forget").addEventListener("click", () => act("describe_cancel", { forget: true }));
   id("take").addEventListener("click", take);
   list.addEventListener("change", count);
