@@ -5,9 +5,11 @@ Only what was counted or measured is told; where it was not, nothing is said.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 from lora_core.config import Preset, TrainConfig
@@ -15,6 +17,7 @@ from lora_core.errors import UserError
 
 if TYPE_CHECKING:
     from lora_core.estimate import Verdict
+    from lora_core.estimate_levels import Level
     from lora_core.estimate_speed import Pace
     from lora_core.plan import Plan
     from lora_core.ui.texts import Texts
@@ -29,6 +32,9 @@ _SPANS = (
 )
 
 
+MATTERS = 0.05  # of the memory: what less is gained by is not worth a choice
+
+
 @dataclass(frozen=True)
 class Cost:
     """A training's needs on the device it would run on; None: not known."""
@@ -36,11 +42,12 @@ class Cost:
     memory: Verdict | None
     disk_bytes: int | None
     time: Pace | None
+    levels: tuple[Level, ...] = ()
 
 
 def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
     """The cost of a training; with its plan also of its pictures' sizes and the disk. Needs torch, for the device."""
-    from lora_core import estimate, estimate_speed, precision
+    from lora_core import estimate, estimate_levels, estimate_speed, precision
     from lora_core.estimate_shapes import shapes_of
     from lora_core.memory import fitted
 
@@ -54,7 +61,8 @@ def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
     memory = estimate.fits(config, shapes, device, sizes)
     disk = estimate.disk(config, plan, shapes) if plan else None
     time = estimate_speed.run_seconds(fitted(config, shapes, compute, sizes), shapes, compute, plan)
-    return Cost(memory, disk.total if disk else None, time)
+    levels = estimate_levels.levels(config, shapes, device, sizes) if plan else []
+    return Cost(memory, disk.total if disk else None, time, tuple(levels))
 
 
 class CardCosts:
@@ -102,6 +110,30 @@ def time_line(found: Pace | None, text: Texts) -> str:
     if found is None:
         return text("train.plan_time_unknown")
     return text("train.plan_time_rough" if found.rough else "train.plan_time_about", time=span(found.seconds, text))
+
+
+def levels_html(found: Sequence[Level], text: Texts) -> str:
+    """A table to choose how much is kept in memory, the page takes a choice; "" where it is not known or hardly differs."""
+    needs = [level.needed for level in found]
+    if not found or max(needs) - min(needs) < MATTERS * max(needs):
+        return ""
+    rows = "".join(_level_row(level, text) for level in found)
+    return (
+        f'<details class="plan-levels"><summary>{escape(text("train.levels"))}</summary>'
+        f'<p>{escape(text("train.levels_help"))}</p><table>{rows}</table></details>'
+    )
+
+
+def _level_row(level: Level, text: Texts) -> str:
+    boxes = {name: value if isinstance(value, bool) else str(value) for name, value in level.changes.items()}
+    button = (
+        f'<button type="button" data-level="{escape(json.dumps(boxes))}" aria-pressed="{str(level.is_now).lower()}">'
+        f"{escape(text(f'train.level_{level.name}'))}</button>"
+    )
+    over = "" if level.fits else f' class="plan-over" title="{escape(text("train.level_over"))}"'
+    work = text("train.level_work", n=text.number(round(100 * level.longer))) if level.longer >= 0.005 else "–"
+    needed = f"<td{over}>{escape(text.size(level.needed))}</td>"
+    return f'<tr><th scope="row">{button}</th>{needed}<td>{escape(work)}</td></tr>'
 
 
 def card_line(found: Cost, text: Texts) -> str:

@@ -17,7 +17,7 @@ from lora_core.ui import form
 from lora_core.ui.dataset_pick import browse, can_browse
 from lora_core.ui.files import display_name
 from lora_core.ui.train_cards import FIRST, Cards, beginning, cards_html
-from lora_core.ui.train_cost import CardCosts, card_line, cost, memory_line, time_line
+from lora_core.ui.train_cost import CardCosts, Cost, card_line, cost, levels_html, memory_line, time_line
 from lora_core.ui.train_models import Models
 from lora_core.ui.train_plan import Outlook, Pictures, new_folder, outlook, preset_values
 from lora_core.ui.train_words import translated
@@ -188,11 +188,12 @@ class Setup:
         held = len(plan.validation)
         key = "train.plan_pictures_held" if held else "train.plan_pictures_all"
         epochs = f"{plan.epochs:.0f}" if plan.epochs >= 10 else f"{plan.epochs:.1f}"
+        known = cost(config, plan) if self.app.core_ready() else None
         lines = [
             ("pictures", text(key, n=len(plan.training), held=held)),
             ("steps", text("train.plan_steps_epochs", steps=plan.steps, epochs=epochs)),
             ("buckets", self._sizes(plan)),
-            *self._cost_lines(found, config, plan),
+            *self._cost_lines(found, known),
             ("folder", str(new_folder(self.app.runs_folder, config))),
         ]
         rows = "".join(
@@ -204,14 +205,14 @@ class Setup:
             notices.insert(0, text("train.plan_left_out", n=found.left_out))
         notes = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
         notes = f'<ul class="plan-notes">{notes}</ul>' if notes else ""
-        return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{notes}</section>'
+        levels = levels_html(known.levels, text) if known else ""
+        return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{levels}{notes}</section>'
 
-    def _cost_lines(self, found: Outlook, config: TrainConfig, plan: Plan) -> list[tuple[str, str]]:
+    def _cost_lines(self, found: Outlook, known: Cost | None) -> list[tuple[str, str]]:
         """Time, memory and disk, as far as they are known."""
         free = self.text.size(found.free_bytes)
-        if not self.app.core_ready():
+        if known is None:
             return [("disk", self.text("train.plan_disk_free", have=free))]
-        known = cost(config, plan)
         lines = [("time", time_line(known.time, self.text))]
         if known.memory:
             lines.append(("memory", memory_line(known.memory, self.text)))

@@ -25,6 +25,7 @@ from lora_core.bases import STARTER
 from lora_core.config import TARGETS, TrainConfig, find_preset
 from lora_core.estimate_book import SHIPPED, Book, Graph, Parts, learn
 from lora_core.estimate_count import Ledger, counting, tensors_of
+from lora_core.estimate_levels import LEVELS
 from lora_core.estimate_shapes import Shapes, of_family, shapes_of
 from lora_core.files import write_text_whole
 
@@ -47,7 +48,8 @@ def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
         values = find_preset(preset).values
         for number_bytes in (2, 4):
             yield of_family("sd1"), TrainConfig.of(values), number_bytes
-        yield of_family("sd1"), TrainConfig.of({**values, "gradient_checkpointing": True, "eight_bit_base": True}), 2
+        for changes in LEVELS.values():
+            yield of_family("sd1"), TrainConfig.of({**values, **changes}), 2
     for family in RESOLUTION:
         for quarters in (1, 2, 3):
             for targets in MODULES.values():

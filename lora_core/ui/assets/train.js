@@ -145,6 +145,20 @@ window.treinoTrain = (() => {
     button.hidden = false;
   }
 
+  // How much is kept in memory: a choice fills in its settings, and the list stays as open as it was.
+  let showsLevels = false;
+  document.addEventListener("toggle", (event) => {
+    if (event.target.classList?.contains("plan-levels")) showsLevels = event.target.open;
+  }, true);
+  function takeLevel(button) {
+    fill(JSON.parse(button.dataset.level));
+    typed();
+  }
+  function keepLevels() {
+    const list = one("#train-plan .plan-levels");
+    if (list && list.open !== showsLevels) list.open = showsLevels;
+  }
+
   function suggest(models) {
     knowsModels = true;
     const list = document.getElementById("train-models");
@@ -326,6 +340,8 @@ window.treinoTrain = (() => {
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button.zoom[data-full]");
     if (button) enlarge(button);
+    const level = event.target.closest?.("button[data-level]");
+    if (level) takeLevel(level);
     // Asked for with a click, as browsers want it; the answer is for when the training has ended.
     const starts = event.target.closest?.("#train-start, #train-resume, #train-retry");
     if (starts && window.Notification?.permission === "default") Notification.requestPermission();
@@ -385,6 +401,7 @@ window.treinoTrain = (() => {
         const { folder } = event.target.dataset;
         if (folder) send({ kind: "folder", folder, values: values() });
       });
+      new MutationObserver(keepLevels).observe(document.getElementById("train-plan"), { childList: true, subtree: true });
       new IntersectionObserver((seen) => {
         if (!seen.some((each) => each.isIntersecting)) return;
         arrives = true;

@@ -1,0 +1,73 @@
+"""Levels of memory: what a training can keep or compute again, from the most memory to the least, each with its price.
+
+All but the last lead to the same LoRA. Memory and arithmetic are counted (estimate.py); a level that was never counted is
+left out, for what is known of it is only that it takes less than another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lora_core import estimate
+from lora_core.config import TrainConfig
+from lora_core.estimate import RESERVE_BYTES, Size
+from lora_core.estimate_shapes import Shapes
+
+if TYPE_CHECKING:
+    from lora_core.precision import Device
+
+PLAIN: dict[str, object] = {
+    "lean_activations": True, "checkpointed_quarters": 0, "gradient_checkpointing": False, "eight_bit_base": False,
+}  # fmt: skip
+LEVELS: dict[str, dict[str, object]] = {
+    "all": {**PLAIN, "lean_activations": False},
+    "lean": PLAIN,
+    "quarter": {**PLAIN, "checkpointed_quarters": 1},
+    "half": {**PLAIN, "checkpointed_quarters": 2},
+    "most": {**PLAIN, "checkpointed_quarters": 3},
+    "again": {**PLAIN, "gradient_checkpointing": True},
+    "eight_bit": {**PLAIN, "gradient_checkpointing": True, "eight_bit_base": True},
+}
+
+
+@dataclass(frozen=True)
+class Level:
+    """`needed`: bytes of the device, reserve included. `longer`: a step's arithmetic beside that of "lean", as a share.
+
+    fits: the device has so much. is_now: what the training would run with, be it asked for or chosen to fit.
+    """
+
+    name: str
+    changes: dict[str, object]
+    needed: int
+    longer: float
+    fits: bool
+    is_now: bool
+
+
+def levels(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collection[Size] = ()) -> list[Level]:
+    """The levels of a training on a device; none where its memory is not known."""
+    width = 4 if device.kind == "cpu" else 0
+    found = estimate.fits(config, shapes, device, sizes)
+    return list(_levels(config, shapes, (sizes, width), (found.has, dict(found.changes)))) if found else []
+
+
+def _levels(
+    config: TrainConfig, shapes: Shapes, asked: tuple[Collection[Size], int], device: tuple[int, dict[str, object]]
+) -> Iterator[Level]:
+    has, chosen = device
+    now = config.replace(**chosen)
+    plain = config.replace(**PLAIN)
+    known = estimate.memory(plain, shapes, *asked)
+    if known is None or not known.exact:
+        return
+    work = estimate.arithmetic(plain, shapes, *asked)
+    for name, changes in LEVELS.items():
+        level = config.replace(**changes)
+        memory = estimate.memory(level, shapes, *asked)
+        if memory and memory.exact:
+            needed = memory.total + RESERVE_BYTES
+            longer = max(0.0, estimate.arithmetic(level, shapes, *asked) / work - 1)
+            yield Level(name, changes, needed, longer, needed <= has, all(getattr(now, n) == v for n, v in changes.items()))
