@@ -52,7 +52,7 @@ def test_what_will_not_work_as_expected_is_told_before_the_start() -> None:
 
 def told_of(trigger: str, *captions: str) -> str:
     items = tuple(Item(Path(f"{n:03}.png"), caption, 64, 64) for n, caption in enumerate(captions))
-    config = CONFIG.replace(trigger_word=trigger, validation_split=0)
+    config = CONFIG.replace(trigger_word=trigger, validation_split=0, save_steps=10)
     return " ".join(Plan.of(config, Dataset(Path("data"), items, ())).notices)
 
 

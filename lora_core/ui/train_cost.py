@@ -117,7 +117,8 @@ def levels_html(found: Sequence[Level], text: Texts) -> str:
     needs = [level.needed for level in found]
     if not found or max(needs) - min(needs) < MATTERS * max(needs):
         return ""
-    rows = "".join(_level_row(level, text) for level in found)
+    heads = "".join(f'<th scope="col">{escape(text(key))}</th>' for key in ("train.plan_memory", "train.level_work"))
+    rows = f"<tr><td></td>{heads}</tr>{''.join(_level_row(level, text) for level in found)}"
     return (
         f'<details class="plan-levels"><summary>{escape(text("train.levels"))}</summary>'
         f'<p>{escape(text("train.levels_help"))}</p><table>{rows}</table></details>'
@@ -131,7 +132,7 @@ def _level_row(level: Level, text: Texts) -> str:
         f"{escape(text(f'train.level_{level.name}'))}</button>"
     )
     over = "" if level.fits else f' class="plan-over" title="{escape(text("train.level_over"))}"'
-    work = text("train.level_work", n=text.number(round(100 * level.longer))) if level.longer >= 0.005 else "–"
+    work = f"+{round(100 * level.longer)} %" if level.longer >= 0.005 else "–"
     needed = f"<td{over}>{escape(text.size(level.needed))}</td>"
     return f'<tr><th scope="row">{button}</th>{needed}<td>{escape(work)}</td></tr>'
 

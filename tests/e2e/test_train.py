@@ -73,6 +73,18 @@ def test_a_wrong_value_is_told_at_its_field(open_page: Callable[..., Page], shot
     page.keyboard.press("ArrowLeft")  # cards are radio buttons: the arrow keys choose
     expect(page.locator("#train-f-lora_rank")).to_have_value("16")
 
+    # More or less memory: a choice fills in its settings, and the list stays open.
+    page.locator('[data-card="careful"]').click()
+    expect(page.locator("#train-f-learning_rate")).to_have_value("1e-05")
+    page.fill("#train-f-train_data_dir", str(ROOT / "Training"))
+    page.locator(".plan-levels summary").click()
+    page.get_by_role("button", name="Calcular tudo de novo").click()
+    expect(page.locator('.plan-levels [aria-pressed="true"]')).to_have_text("Calcular tudo de novo")
+    expect(page.locator("#train-f-gradient_checkpointing")).to_be_checked()
+    expect(page.locator(".plan-levels table")).to_be_visible()
+    shot(page, "train_levels_pt_dark")
+    page.locator('[data-card="character"]').click()
+
     page.fill("#train-search", "semente")
     expect(page.locator("#train-f-seed")).to_be_visible()
     expect(page.locator("#train-f-optimizer")).to_be_hidden()
