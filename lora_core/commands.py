@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -43,7 +42,7 @@ def caption(argv: list[str]) -> int:
     if not pictures:
         print(f"Every picture in {asked.folder} has a caption; --replace describes them anew.")
         return DONE
-    _prove_writable(asked.folder)
+    files.prove_writable(asked.folder)
     terminal = Terminal(sys.stdout)
     captions, is_whole = _described(asked, pictures, terminal)
     terminal.close()
@@ -144,15 +143,6 @@ def _described(asked: argparse.Namespace, pictures: Sequence[Path], terminal: Te
             raise
         return captions, False
     return captions, True
-
-
-def _prove_writable(folder: Path) -> None:
-    """Raises WriteError now, not after the work."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return
-    except OSError as cause:
-        raise files.WriteError(files.explain(cause, folder)) from cause
 
 
 def _share(text: str) -> float:

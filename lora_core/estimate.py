@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_core import estimate_book
@@ -150,9 +151,7 @@ def fits(
     """
     import psutil
 
-    def taken(found: Memory) -> int:
-        return found.total + RESERVE_BYTES + (0 if device.bytes else found.host)
-
+    taken = partial(needed_on, device)
     width = number_bytes or (4 if device.kind == "cpu" else 0)
     now = memory(config, shapes, sizes, width)
     if now is None:
@@ -178,6 +177,11 @@ def fits(
             if taken(less) <= has:
                 break
     return Verdict(needed <= has, needed, has, tuple(remedies), whole=needed)
+
+
+def needed_on(device: Device, found: Memory) -> int:
+    """Bytes of a device that a training needs, reserve included; where it has no memory of its own, the host's part too."""
+    return found.total + RESERVE_BYTES + (0 if device.bytes else found.host)
 
 
 def quicker_first(config: TrainConfig) -> Iterator[dict[str, object]]:

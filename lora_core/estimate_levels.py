@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_core import estimate
 from lora_core.config import TrainConfig
-from lora_core.estimate import RESERVE_BYTES, Size
+from lora_core.estimate import Size, Verdict
 from lora_core.estimate_shapes import Shapes
 
 if TYPE_CHECKING:
@@ -47,27 +47,21 @@ class Level:
     is_now: bool
 
 
-def levels(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collection[Size] = ()) -> list[Level]:
-    """The levels of a training on a device; none where its memory is not known."""
-    width = 4 if device.kind == "cpu" else 0
-    found = estimate.fits(config, shapes, device, sizes)
-    return list(_levels(config, shapes, (sizes, width), (found.has, dict(found.changes)))) if found else []
-
-
-def _levels(
-    config: TrainConfig, shapes: Shapes, asked: tuple[Collection[Size], int], device: tuple[int, dict[str, object]]
+def levels(
+    config: TrainConfig, shapes: Shapes, device: Device, found: Verdict | None, sizes: Collection[Size] = ()
 ) -> Iterator[Level]:
-    has, chosen = device
-    now = config.replace(**chosen)
+    """The levels of a training on a device, of which `found` is known (`estimate.fits`); none where nothing is."""
+    width = 4 if device.kind == "cpu" else 0
     plain = config.replace(**PLAIN)
-    known = estimate.memory(plain, shapes, *asked)
-    if known is None or not known.exact:
+    known = estimate.memory(plain, shapes, sizes, width)
+    if found is None or known is None or not known.exact:
         return
-    work = estimate.arithmetic(plain, shapes, *asked)
+    now, work = config.replace(**found.changes), estimate.arithmetic(plain, shapes, sizes, width)
     for name, changes in LEVELS.items():
         level = config.replace(**changes)
-        memory = estimate.memory(level, shapes, *asked)
+        memory = estimate.memory(level, shapes, sizes, width)
         if memory and memory.exact:
-            needed = memory.total + RESERVE_BYTES
-            longer = max(0.0, estimate.arithmetic(level, shapes, *asked) / work - 1)
-            yield Level(name, changes, needed, longer, needed <= has, all(getattr(now, n) == v for n, v in changes.items()))
+            needed = estimate.needed_on(device, memory)
+            longer = max(0.0, estimate.arithmetic(level, shapes, sizes, width) / work - 1)
+            is_now = all(getattr(now, setting) == value for setting, value in changes.items())
+            yield Level(name, changes, needed, longer, needed <= found.has, is_now)

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # it is gone after a good write, and never worth hiding the real error
             temporary.unlink()
     fsync_folder(target.parent)
+
+
+def prove_writable(folder: Path) -> None:
+    """Raises WriteError, before any work, where no file can be made in the folder. Nothing is left there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise WriteError(explain(error, folder)) from error
 
 
 def write_bytes_whole(path: Path, data: bytes) -> None:

@@ -6,15 +6,21 @@ import dataclasses
 
 import pytest
 
+from lora_core import estimate
 from lora_core.config import TrainConfig
-from lora_core.estimate_levels import LEVELS, levels
-from lora_core.estimate_shapes import of_family
+from lora_core.estimate_levels import LEVELS, Level
+from lora_core.estimate_levels import levels as levels_of
+from lora_core.estimate_shapes import Shapes, of_family
 from lora_core.precision import Device
 from lora_core.ui.texts import Texts
 from lora_core.ui.train_cost import levels_html
 
 CARD = Device("cuda:0", "a card", 8 * 2**30)
 CONFIG = TrainConfig.of({"target_modules": ["to_q", "to_k", "to_v", "to_out.0"]})
+
+
+def levels(config: TrainConfig, shapes: Shapes, device: Device) -> list[Level]:
+    return list(levels_of(config, shapes, device, estimate.fits(config, shapes, device)))
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])

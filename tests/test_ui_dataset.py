@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lora_core import files
 from lora_core.dataset import CaptionBook, fixes
 from lora_core.dataset.items import KINDS, problem
 from lora_core.ui import dataset_desk, dataset_pick, dataset_routes, dataset_tab
@@ -326,7 +327,7 @@ def test_a_write_protected_folder_is_told_and_stays_as_it_is(
     def refuse(**_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(dataset_desk.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     page.ask("open", folder=str(folder))
     told = page.until(lambda told: not told["reading"])
     assert told["read_only"] is True and len(told["items"]) == 5

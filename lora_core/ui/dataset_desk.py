@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from lora_core.dataset import (
 from lora_core.dataset.fixes import fixes_for
 from lora_core.dataset.looks import look
 from lora_core.errors import UserError
+from lora_core.files import WriteError, prove_writable
 from lora_core.ui.dataset_words import said, spoken
 from lora_core.ui.texts import Texts
 
@@ -270,10 +270,10 @@ def _shape(dataset: Dataset) -> list[tuple[Path, int, int, int]]:
 
 def _can_write(folder: Path) -> bool:
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
+        prove_writable(folder)
+    except WriteError:
         return False
+    return True
 
 
 def _stamp(folder: Path) -> tuple[int, int]:

@@ -189,9 +189,12 @@ class Clerk:
 
     def describe(self, asked: Asked, text: Texts) -> Told:
         """Let a captioner look at some pictures; what it says is told by `state` as it comes."""
+        from lora_core.captioners import CAPTIONERS
+
+        captioner = CAPTIONERS[asked["captioner"]].name
         pictures = tuple(self.desk.picture(str(name)) for name in asked["names"])
         threshold = min(1.0, max(0.0, float(asked["threshold"])))
-        self.describer.start(Order(str(asked["captioner"]), pictures, threshold, str(asked["trigger"]).strip()))
+        self.describer.start(Order(captioner, pictures, threshold, str(asked["trigger"]).strip()))
         return {}
 
     def describe_cancel(self, asked: Asked, text: Texts) -> Told:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from lora_core.captioners import DEFAULT_THRESHOLD
 from lora_core.errors import UserError
 from lora_core.ui.app import ROOT, App
 from lora_core.ui.dataset_pick import can_browse
@@ -82,6 +83,7 @@ def _markup(page: Page) -> str:
         "browse": f'<button type="button" id="dataset-browse" class="ds-button">{t("browse")}</button>' * can_browse(),
         "sizes": "".join(f"<option>{size}</option>" for size in _SIZES),
         "kinds": "".join(f'<option value="{kind}">{t(f"many_{kind}")}</option>' for kind in _EDITS),
+        "threshold": str(DEFAULT_THRESHOLD),
         "new_place": escape(page.text("dataset.drop_name_help", place=new_place)),
     }
     markup = (ASSETS / "dataset.html").read_text(encoding="utf-8")

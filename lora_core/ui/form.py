@@ -163,8 +163,9 @@ def _field(s: Setting, text: Texts) -> str:
             f'<label for="train-f-{s.name}">{escape(label)}{unit}</label>{name}'
             f'<div class="form-box">{_control(s, heard)}{extra}</div>'
         )
-    says = escape(text("train.use_open", folder="…"))
-    offer = f'<button type="button" class="form-open" hidden>{says}</button>' if s.name == "train_data_dir" else ""
+    offer = ""
+    if s.name == "train_data_dir":
+        offer = f'<button type="button" class="form-open" hidden>{escape(text("train.use_open", folder="…"))}</button>'
     return f'<div class="form-field{wide}" data-field="{s.name}" data-search="{search}">{body}{offer}{notes}</div>'
 
 

@@ -61,7 +61,7 @@ def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
     memory = estimate.fits(config, shapes, device, sizes)
     disk = estimate.disk(config, plan, shapes) if plan else None
     time = estimate_speed.run_seconds(fitted(config, shapes, compute, sizes), shapes, compute, plan)
-    levels = estimate_levels.levels(config, shapes, device, sizes) if plan else []
+    levels = estimate_levels.levels(config, shapes, device, memory, sizes) if plan else ()
     return Cost(memory, disk.total if disk else None, time, tuple(levels))
 
 

@@ -107,12 +107,16 @@ class Setup:
 
     def take_folder(self, folder: str, boxed: Mapping[str, object]) -> str:
         """Fill in a folder of pictures; the toy model's preset gives way to one for real work."""
+        return self._order(*self._with_folder(folder, boxed))
+
+    def _with_folder(self, folder: str, boxed: Mapping[str, object]) -> tuple[dict[str, object], str | None]:
+        """What stands in the form with this folder, and the card to choose."""
         now = form.read(boxed) if boxed else preset_values(self.cards.all()[FIRST].values)
         card = beginning(self.cards, folder)
         is_toy = now.get("pretrained_model_name_or_path") == STARTER
         if is_toy == (card == FIRST) or (not is_toy and card != FIRST):
-            return self._order(form.boxes({**now, "train_data_dir": folder}), None if boxed else card)
-        return self._order(form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card)
+            return form.boxes({**now, "train_data_dir": folder}), None if boxed else card
+        return form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card
 
     def arrive(self, boxed: Mapping[str, object]) -> dict[str, object]:
         """The order as the tab comes into view: the pictures that are open in the Dataset tab are taken where the form
@@ -123,8 +127,8 @@ class Setup:
             return {}
         of_presets = [preset_values(preset.values).get("train_data_dir") for preset in self.cards.all().values()]
         if not given or given in of_presets:
-            taken: dict[str, object] = json.loads(self.take_folder(str(opened), boxed))
-            return taken
+            filled, card = self._with_folder(str(opened), boxed)
+            return {"fill": filled, "card": card}
         says = self.text("train.use_open", folder=display_name(opened))
         return {"open": {"folder": str(opened), "says": says}}
 

@@ -77,7 +77,7 @@ window.treinoDescribe = (tools) => {
     if (box.textContent !== said.join(" ")) box.textContent = said.join(" ");
     box.className = said.length ? "ds-error ds-warning" : "";
     id("proposed").hidden = !list.children.length || isBusy;
-    count();
+    if (!id("view-describe").hidden) count();
   }
 
   async function go(event) {
