@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from lora_core import bootstrap
+from lora_core.install import bootstrap
 
 
 def main(argv: list[str]) -> int:
     bootstrap.require_python()
     if not {"-h", "--help"}.intersection(argv):
         bootstrap.ensure()
-    from lora_core.ui.door import main as run
+    from lora_core.ui.main import main as run
 
     return run(argv)
 

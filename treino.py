@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lora_core import bootstrap
+from lora_core.install import bootstrap
 
 # The answers to these need nothing installed, so nobody waits for an installation to read them.
 ANSWERS = {"-h", "--help", "--version", "--list_presets", "--list-presets"}
@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     bootstrap.require_python()
     if not ANSWERS.intersection(argv) or COMMANDS.intersection(argv[:1]):
         bootstrap.ensure()
-    from lora_core.cli import main as run
+    from lora_core.cli.main import main as run
 
     return run(argv)
 

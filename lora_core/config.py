@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lora_core.discreet import holds_secret
 from lora_core.errors import UserError
 from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
+from lora_core.system.redact import holds_secret
 
 SCHEMA = 1
 PRESETS = Path(__file__).parent.parent / "presets"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def heed_ctrl_c() -> None:

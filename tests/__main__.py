@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from lora_core import bootstrap
+from lora_core.install import bootstrap
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 CHECKS = (["ruff", "check", "."], ["mypy"])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import heed_ctrl_c
+from tests import ROOT, heed_ctrl_c
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -18,15 +18,16 @@ heed_ctrl_c()
 
 # Of these a minute or more is spent in one file. Begun last, one worker would wait for the other at the end.
 LONGEST = (
-    "test_quickstart", "test_story", "test_train", "test_starvation", "test_kill_drill", "test_team", "test_cli",
-    "test_test", "test_frame", "test_gone_wrong",
+    "e2e/test_quickstart", "e2e/test_story", "e2e/test_train", "training/test_train", "reliability/test_starvation",
+    "reliability/test_kill_drill", "system/test_distributed", "cli/test_main", "e2e/test_test", "e2e/test_frame",
+    "reliability/test_gone_wrong",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first."""
     order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT / "tests").with_suffix("").as_posix(), len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,7 +39,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def tiny_sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with an SD1-shaped model of random weights."""
-    from tests.tiny import tiny_model
+    from tests.support.tiny import tiny_model
 
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
@@ -46,6 +47,6 @@ def tiny_sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of nine small pictures with captions; not to be changed."""
-    from tests.tiny import tiny_dataset
+    from tests.support.tiny import tiny_dataset
 
     return tiny_dataset(tmp_path_factory.mktemp("pictures"))

@@ -95,7 +95,7 @@ def test_a_cut_line_never_passes_for_an_event(line: str) -> None:
 
 
 def test_phases_are_the_ones_the_terminal_names() -> None:
-    from lora_core.terminal import PHASES
+    from lora_core.cli.terminal import PHASES
 
     named = (Phase.__doc__ or "").split("one of ")[1].split(".")[0].split(", ")
     assert sorted(PHASES) == sorted(named)

@@ -72,7 +72,7 @@ CAPTIONERS: dict[str, Captioner] = {
 
 def is_here(name: str) -> bool:
     """Whether the captioner needs no download any more. No network."""
-    from lora_core import hub
+    from lora_core.models.hub import client as hub
 
     captioner = CAPTIONERS[name]
     return hub.cached_files(captioner.repo, captioner.files) is not None
@@ -103,8 +103,9 @@ def describe(
         UserError: no connection, no space, files that are no such captioner, or not enough memory.
     """
     assert 0 <= threshold <= 1, threshold
-    from lora_core import hub, precision
-    from lora_core.weights import free_device_memory
+    from lora_core.models import device as precision
+    from lora_core.models.hub import client as hub
+    from lora_core.models.weights import free_device_memory
 
     captioner, answer = CAPTIONERS[name], None
     folder = hub.fetch_files(captioner.repo, captioner.files, emit)
@@ -132,7 +133,7 @@ def describe(
 @contextmanager
 def _explaining_memory() -> Iterator[None]:
     """Memory that runs out within the block, of the card or of the computer, becomes a UserError."""
-    from lora_core.failures import is_full_card, is_full_computer
+    from lora_core.training.failures import is_full_card, is_full_computer
 
     try:
         yield

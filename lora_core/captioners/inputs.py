@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lora_core import precision
 from lora_core.errors import UserError
-from lora_core.ldm_names import Place
-from lora_core.weights import Source, bring, hollow, open_weights
+from lora_core.models import device as precision
+from lora_core.models.checkpoint_keys import Place
+from lora_core.models.weights import Source, bring, hollow, open_weights
 
 
 def settings(file: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration
 
 from lora_core.captioners import Describe
 from lora_core.captioners.inputs import loaded, numbers, settings, unusable
-from lora_core.ldm_names import Place
+from lora_core.models.checkpoint_keys import Place
 
 BEAMS, LONGEST = 3, 40  # tokens
 # What Radford et al. 2021 (CLIP) trained with, and BLIP after them.

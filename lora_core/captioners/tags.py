@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from lora_core import headers
 from lora_core.captioners import Describe
 from lora_core.captioners.inputs import loaded, numbers, settings, unusable
-from lora_core.ldm_names import Place
+from lora_core.models.checkpoint_keys import Place
+from lora_core.system import tensor_headers
 
 GENERAL, CHARACTER = "0", "4"  # Danbooru's numbers of categories; the ratings, 9, are no part of a caption
 SUREST = 0.75  # confidence that a character's name needs at least
@@ -111,7 +111,7 @@ def load(folder: Path, device: torch.device) -> Describe:
 
 def shape_of(file: Path, config: dict[str, Any]) -> Shape:
     """The shape of the tagger in a file with timm's config.json. Raises UserError when it is no plain transformer."""
-    found = {name: tensor.shape for name, tensor in headers.read(file).tensors.items()}
+    found = {name: tensor.shape for name, tensor in tensor_headers.read(file).tensors.items()}
     asked = config.get("model_args")
     arguments = asked if isinstance(asked, dict) else {}
     if (act := str(arguments.get("act_layer") or "gelu")) not in ACTIVATIONS:

@@ -1,7 +1,7 @@
 """Pictures and captions: scanned, checked, edited, sorted into buckets. Knows nothing of models or of torch."""
 
 from lora_core.dataset.buckets import batches, bucket_size, crop_box, fit
-from lora_core.dataset.caption_book import CaptionBook
+from lora_core.dataset.caption_editor import CaptionBook
 from lora_core.dataset.captions import (
     add_prefix,
     add_suffix,

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lora_core import windows
 from lora_core.errors import UserError
-from lora_core.files import write_text_whole
+from lora_core.system import windows
+from lora_core.system.files import write_text_whole
 
 UNKNOWN = "unknown"
 ONLY_IN_CLOUD = "it is only in the cloud"

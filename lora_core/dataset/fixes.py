@@ -13,13 +13,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from lora_core.dataset.caption_book import CaptionBook
-from lora_core.dataset.caption_history import Change, Move
+from lora_core.dataset.caption_editor import CaptionBook
 from lora_core.dataset.captions import caption_path
+from lora_core.dataset.edit_log import Change, Move
 from lora_core.dataset.items import Problem
 from lora_core.dataset.pictures import load_picture, opened, orientation, upright
 from lora_core.errors import UserError
-from lora_core.files import write_bytes_whole
+from lora_core.system.files import write_bytes_whole
 
 LEFT_OUT, BEFORE, MADE, ADDED = ".treino/left_out", ".treino/before", ".treino/made", ".treino/added"
 LEAVE_OUT, TURN, UPRIGHT, TO_UTF8, RENAME = "leave_out", "turn", "upright", "to_utf8", "rename"

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_core import windows
 from lora_core.errors import UserError
+from lora_core.system import windows
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Pictures by name, but of kinds that webuis and trainers do not read: told, never passed over in silence.

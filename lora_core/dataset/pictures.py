@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 
-from lora_core import windows
 from lora_core.dataset.items import Problem, problem
 from lora_core.errors import UserError
+from lora_core.system import windows
 
 # The largest cameras sold have 150 million pixels; decoded as RGBA that is 600 MB, the most one thread may take.
 MAX_PIXELS = 150_000_000

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_core.dataset.inspection import Look, look
 from lora_core.dataset.items import Dataset, Item, Problem, problem
-from lora_core.dataset.looks import Look, look
 from lora_core.dataset.pictures import PictureError
 
 TOKEN_LIMIT = 75  # CLIP reads 77 tokens, two of which mark the start and the end

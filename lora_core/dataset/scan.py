@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lora_core.dataset.captions import UNKNOWN, caption_bytes, caption_path, clean, decode, has_junk
+from lora_core.dataset.inspection import Look, look
 from lora_core.dataset.items import Dataset, Item, Problem, printable, problem
 from lora_core.dataset.listing import Listing, list_folder
-from lora_core.dataset.looks import Look, look
 from lora_core.dataset.pictures import PictureError
 from lora_core.dataset.quality import workers
 from lora_core.errors import UserError

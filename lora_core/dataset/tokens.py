@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-_MERGES = Path(__file__).parents[1] / "families" / "assets" / "clip_merges.txt.gz"
+_MERGES = Path(__file__).parents[1] / "models" / "families" / "assets" / "clip_merges.txt.gz"
 # Endings as in "it's", runs of letters, single digits, runs of signs. "_" is a sign to CLIP and a letter to Python.
 _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 _END = "</w>"

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lora_core.files import write_bytes_whole, write_text_whole
 from lora_core.starter.world import NEW_SHAPE, Picture, Scene, draw
+from lora_core.system.files import write_bytes_whole, write_text_whole
 
 TRIGGER_WORD = "ampulheta"
 FOLDER = Path(__file__).parents[2] / "Training"

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lora_core import precision
-from lora_core.lanes import divided
+from lora_core.models import device as precision
 from lora_core.starter.make_training import caption
 from lora_core.starter.world import COLOURS, NEW_SHAPE, SHAPES, Picture, Scene, draw, matches, random_scene, read
+from lora_core.training.engine.parallel import divided
 
 MODEL = Path(__file__).parent / "model"
 GUIDANCE, STEPS, SIZE = 4.0, 25, 64

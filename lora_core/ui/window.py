@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 
 from lora_core import __version__
-from lora_core.ui.app import App
-from lora_core.ui.guard import refuse_strange_files
-from lora_core.ui.page import TABS, Page
-from lora_core.ui.texts import LANGUAGES, NAMES, Texts
+from lora_core.ui.server.guard import refuse_strange_files
+from lora_core.ui.shared.texts import LANGUAGES, NAMES, Texts
+from lora_core.ui.state.app import App
+from lora_core.ui.tabs.page import TABS, Page
 
 ASSETS = Path(__file__).parent / "assets"
+PACKAGES = {"test": "playground"}  # where a tab has another name as a package
 APPEARANCES = ("system", "light", "dark")
 
 
@@ -34,7 +35,7 @@ def build(app: App, language: str) -> gr.Blocks:
         with tabs:
             for name in TABS:
                 with gr.Tab(text(f"frame.{name}"), id=name, elem_id=f"tab-{name}"):
-                    importlib.import_module(f"lora_core.ui.{name}_tab").build(page)
+                    importlib.import_module(f"lora_core.ui.tabs.{PACKAGES.get(name, name)}.tab").build(page)
         gr.HTML(_footer(text), elem_id="footer")
         gr.HTML('<div id="say" role="status" aria-live="polite"></div>', elem_id="spoken")
     _take_only_uploads(blocks, app.uploads)

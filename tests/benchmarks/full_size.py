@@ -32,11 +32,11 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_core.events import Step
-from lora_core.lora_file import read
-from lora_core.run import Run
-from lora_core.single_file import ASSETS, tokenizer
+from lora_core.lora.file import read
+from lora_core.models.single_file import ASSETS, tokenizer
+from lora_core.runs.run import Run
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 STEPS = 2
 CLASSES: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 PIPELINES = {"sd1": "StableDiffusionPipeline", "sd2": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}

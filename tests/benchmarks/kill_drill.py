@@ -28,11 +28,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads would not survi
 
 from safetensors.torch import load as load_tensors
 
-from lora_core import checkpoint, cli
+from lora_core.cli import main as cli
 from lora_core.events import Sample, Saved, Step, Validation, from_line
-from lora_core.run import Run
-from tests.tiny import tiny_dataset, tiny_model
-from tests.training import adapters_after, equal
+from lora_core.runs.run import Run
+from lora_core.training import checkpoint
+from tests.support.tiny import tiny_dataset, tiny_model
+from tests.support.training import adapters_after, equal
 
 STEPS, SAVE_EVERY = 12, 3
 LONGEST_ATTEMPT_S = 300

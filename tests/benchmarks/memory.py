@@ -3,7 +3,7 @@
     python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--eight-bit]
                                       [--write] [--cards]
 
-"computed" needs no graphics card: the training step runs on tensors without memory (lora_core/estimate_count.py).
+"computed" needs no graphics card: the training step runs on tensors without memory (lora_core/training/estimate/count.py).
 With a CUDA card the same step runs there too, on random weights built from the configs, and "measured" is
 torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither. "with graphs" is
 what the card's own count of free memory loses to steps that are replayed from a graph, with the weights, the graph's list
@@ -20,14 +20,16 @@ from collections.abc import Iterator
 
 import torch
 
-from lora_core import estimate, estimate_graph, train
-from lora_core.bases import STARTER
 from lora_core.config import TARGETS, TrainConfig, find_preset
-from lora_core.estimate_book import SHIPPED, Book, Graph, Parts, learn
-from lora_core.estimate_count import Ledger, counting, tensors_of
-from lora_core.estimate_levels import LEVELS
-from lora_core.estimate_shapes import Shapes, of_family, shapes_of
-from lora_core.files import write_text_whole
+from lora_core.models.architecture import Shapes, of_family, shapes_of
+from lora_core.models.catalog import STARTER
+from lora_core.system.files import write_text_whole
+from lora_core.training import train
+from lora_core.training.estimate import graph as estimate_graph
+from lora_core.training.estimate import memory as estimate
+from lora_core.training.estimate.count import Ledger, counting, tensors_of
+from lora_core.training.estimate.counts import SHIPPED, Book, Graph, Parts, learn
+from lora_core.training.estimate.levels import LEVELS
 
 MIB = 2**20
 NAMES = {"sd1": "SD 1.5", "sd2": "SD 2.1", "sdxl": "SDXL"}

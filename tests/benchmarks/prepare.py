@@ -30,12 +30,13 @@ import psutil
 import torch
 from PIL import Image
 
-from lora_core import base_models, precision
-from lora_core.bases import STARTER
-from lora_core.cache import Prompts, encode_pictures
 from lora_core.config import TrainConfig
 from lora_core.dataset import Item, fit, scan
-from lora_core.plan import Plan
+from lora_core.models import device as precision
+from lora_core.models import load as base_models
+from lora_core.models.catalog import STARTER
+from lora_core.training.data.latent_cache import Prompts, encode_pictures
+from lora_core.training.data.plan import Plan
 from tests.benchmarks.full_size import PIPELINES, build
 
 WIDTH, HEIGHT = 4000, 3000

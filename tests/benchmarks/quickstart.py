@@ -25,8 +25,7 @@ from pathlib import Path
 import psutil
 
 from lora_core.starter.score import score_lora
-
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
 
 
 def run_once(seed: int, home: Path, settings: Sequence[str] = ()) -> dict[str, float]:

@@ -23,12 +23,12 @@ from pathlib import Path
 import psutil
 
 from lora_core.events import Failed, Finished, Step
-from lora_core.run import Run
-from lora_core.ui import form
+from lora_core.runs.run import Run
+from lora_core.ui.tabs.train import form
+from tests import ROOT
 from tests.e2e.conftest import Window, start_window
-from tests.web_page import Heartbeat, WebPage
+from tests.support.web_page import Heartbeat, WebPage
 
-ROOT = Path(__file__).parent.parent.parent
 LONGEST_WAIT_S = 300.0  # for a start, or for a step
 # As light a step as there is: what could grow grows with the number of steps, not with their work.
 SETTINGS: dict[str, object] = {

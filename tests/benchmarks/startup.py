@@ -25,10 +25,10 @@ from pathlib import Path
 import psutil
 
 from lora_core.events import Event, Phase, Sample, State, Step, Validation
-from lora_core.run import Run
+from lora_core.runs.run import Run
+from tests import ROOT
 from tests.benchmarks.full_size import PIPELINES, build
 
-ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 1800.0
 STAGES = ("imports", "pictures and model", "cache", "adapters and validation", "base samples", "first step")
 IMPORTED = re.compile(r"import time: +(\d+) \| +(\d+) \|( +)(\S+)")
@@ -96,7 +96,7 @@ def told_as_table(rounds: list[dict[str, float]]) -> str:
 
 def imports(most: int = 14) -> str:
     """The modules that cost most, with what they bring, down to where less than 0.15 s is left."""
-    words = [sys.executable, "-X", "importtime", "-c", "import lora_core.job"]
+    words = [sys.executable, "-X", "importtime", "-c", "import lora_core.training.job"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     found = [(int(hit[2]), hit[4]) for hit in map(IMPORTED.match, done.stderr.splitlines()) if hit]
     whole = sorted((cost, name) for cost, name in found if cost > 150_000)[::-1][:most]

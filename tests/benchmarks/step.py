@@ -7,7 +7,7 @@ The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, c
 (A B A B), so that what else the computer does meets both; a ratio is the median over the rounds, with its range.
 Memory: on a CUDA card the peak that was allocated beside what stands there between steps, in a step that is no replay of
 a graph, as a replay allocates nothing that torch counts; else counted tensor by tensor on the same step without memory
-(lora_core/estimate_count.py), in 16 bit as on a card. The textbook's adapters then are in
+(lora_core/training/estimate/count.py), in 16 bit as on a card. The textbook's adapters then are in
 16 bit too: that is the least it can take, for autocast keeps a copy of every adapter's input, which no count shows.
 --levels: instead, Treino's step with more or less memory beside its own as it is: what each setting costs in speed.
 """
@@ -27,12 +27,14 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch.nn import functional as F
 
-from lora_core import estimate_graph, precision, prepare, train
-from lora_core.bases import STARTER
 from lora_core.config import TrainConfig
-from lora_core.diffusion import add_noise
-from lora_core.estimate_count import META, Ledger, counting, tensors_of
-from lora_core.estimate_shapes import Shapes, of_family, shapes_of
+from lora_core.models import device as precision
+from lora_core.models.architecture import Shapes, of_family, shapes_of
+from lora_core.models.catalog import STARTER
+from lora_core.training import prepare, train
+from lora_core.training.diffusion import add_noise
+from lora_core.training.estimate import graph
+from lora_core.training.estimate.count import META, Ledger, counting, tensors_of
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
@@ -79,9 +81,9 @@ Side = tuple[Callable[[Case], Made], Case]
 
 def ours(case: Case) -> Made:
     """`train.optimizer_step`, as every training calls it on this device."""
-    model = estimate_graph.hollow_model(case.shapes, case.dtype)
+    model = graph.hollow_model(case.shapes, case.dtype)
     _fill(model.unet, case.device)
-    session = estimate_graph.session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
+    session = graph.session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
     precision.use_cores(model.unet)
     if case.device != META:
         how = (model, session.prompts, case.config, session.compute, session.team, print)
@@ -109,7 +111,7 @@ def textbook(case: Case) -> Made:
     for parameter in trained:
         parameter.data = parameter.data.to(case.dtype if case.device == META else torch.float32)
     optimizer = torch.optim.SGD(trained) if case.device == META else torch.optim.AdamW(trained, lr=1e-4)
-    latents = torch.zeros(estimate_graph.latent_shape(case.shapes, case.batch, case.side), device=case.device)
+    latents = torch.zeros(graph.latent_shape(case.shapes, case.batch, case.side), device=case.device)
     conditioning = _conditioning(unet, case)
     alphas_cumprod = torch.linspace(0.999, 0.005, 1000, device=case.device)
 
@@ -145,7 +147,7 @@ def _conditioning(unet: Any, case: Case) -> dict[str, Any]:
     states = torch.zeros(case.batch, 77, unet.config.cross_attention_dim, dtype=case.dtype, device=case.device)
     if unet.config.addition_embed_type != "text_time":
         return {"encoder_hidden_states": states}
-    pooled = torch.zeros(case.batch, estimate_graph.POOLED, dtype=case.dtype, device=case.device)
+    pooled = torch.zeros(case.batch, graph.POOLED, dtype=case.dtype, device=case.device)
     frames = torch.zeros(case.batch, 6, device=case.device)
     return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": frames}}
 

@@ -27,14 +27,14 @@ from typing import Any
 
 from diffusers.utils import logging as diffusers_logging
 
-from lora_core import checkpoint
 from lora_core.config import TrainConfig, find_preset, settings
 from lora_core.events import Event, Saved, Step
-from lora_core.files import write_text_whole
-from lora_core.run import Run
+from lora_core.runs.run import Run
 from lora_core.starter.score import score_lora
+from lora_core.system.files import write_text_whole
+from lora_core.training import checkpoint
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 ENOUGH = 0.9
 # What every preset is given, so that they can be compared: the toy model, its pictures and its size.
 SAME: dict[str, object] = {

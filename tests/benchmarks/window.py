@@ -26,11 +26,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lora_core.config import TrainConfig
 from lora_core.events import Step, Validation, to_line
-from lora_core.run import Run
+from lora_core.runs.run import Run
+from tests import ROOT
 from tests.benchmarks.window_training import PAIRS, training
 from tests.e2e.conftest import FLAGS, Window, program, start_window
 
-ROOT = Path(__file__).parent.parent.parent
 PICTURES, STEPS, WATCH_S = 1000, 20_000, 20
 _WATCH = """() => {
     window.long = [];

@@ -25,7 +25,7 @@ import psutil
 from playwright.sync_api import Browser, Page
 
 from lora_core.events import Step
-from lora_core.run import Run
+from lora_core.runs.run import Run
 from tests.e2e.conftest import Window
 
 PAIRS, TURN_S, SETTLE_S, DRAWS = 135, 2.0, 0.5, 5000

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from lora_core.ui.instance import browsers
-from tests import heed_ctrl_c
+from lora_core.ui.server.instance import browsers
+from tests import ROOT, heed_ctrl_c
 
-ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 FLAGS = (
     "--no-sandbox",

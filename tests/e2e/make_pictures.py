@@ -11,8 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests import webui_trees as trees
 from tests.e2e.conftest import FLAGS, ROOT, program, start_window
+from tests.support import webui_trees as trees
 
 PICTURES = ROOT / "lora_core" / "ui" / "assets" / "pictures"
 SLOW_MS = 120_000

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests import tiny_captioners
 from tests.e2e.conftest import ROOT, Window, start_window
 from tests.e2e.test_dataset import NAMELESS, open_folder, read
-from tests.hub_server import HubServer
-from tests.tiny_captioners import ALWAYS
+from tests.support import tiny_captioners
+from tests.support.hub_server import HubServer
+from tests.support.tiny_captioners import ALWAYS
 
 Shot = Callable[[Page, str], Path]
 BARE = ("003.png", "007.png", "009.png")

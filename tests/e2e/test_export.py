@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from lora_core.lora_facts import facts_of
-from tests import webui_trees as trees
+from lora_core.lora.summary import facts_of
 from tests.e2e.conftest import Window, settled
-from tests.prepared_runs import TOY, prepare_run
+from tests.support import webui_trees as trees
+from tests.support.prepared_runs import TOY, prepare_run
 
 
 @dataclass

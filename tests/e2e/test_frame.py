@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from lora_core.ui.app import App
-from lora_core.ui.report import trouble_panel
-from lora_core.ui.texts import Texts
+from lora_core.ui.server.error_report import trouble_panel
+from lora_core.ui.shared.texts import Texts
+from lora_core.ui.state.app import App
 from tests.e2e.conftest import Window, start_window
 
 TABS = ("dataset", "train", "test", "export", "runs")

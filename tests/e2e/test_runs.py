@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Window, settled
-from tests.prepared_runs import TOY, prepare_run
+from tests.support.prepared_runs import TOY, prepare_run
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from lora_core.run import Run
-from tests import webui_trees as trees
+from lora_core.runs.run import Run
 from tests.e2e.conftest import ROOT, SLOW_MS, Window, points, start_window, wait_points
+from tests.support import webui_trees as trees
 
 CAPTION = "a yellow ampulheta on a purple background, drawn"
 # A few dozen steps, each of them as quick as can be, and samples between.

@@ -9,11 +9,13 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from lora_core import base_models, lora, lora_file
 from lora_core.config import TrainConfig
-from lora_core.infotext import parameters_of
-from lora_core.metadata import TrainingFacts, build
-from lora_core.run import Run
+from lora_core.lora import file as lora_file
+from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.models import load as base_models
+from lora_core.runs.run import Run
+from lora_core.sampling.infotext import parameters_of
+from lora_core.training.engine import adapters
 from tests.e2e.conftest import SLOW_MS, Window, settled
 
 
@@ -37,10 +39,10 @@ def run(window: Window) -> Iterator[Run]:
     )  # fmt: skip
     made.begin(config)
     model = base_models.load("starter", torch.float32, lambda event: None)
-    lora.attach(model, config)
+    adapters.attach(model, config)
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in lora.named_parameters(model).values():
+        for parameter in adapters.named_parameters(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     facts = TrainingFacts(
         output_name="zebu",
@@ -54,7 +56,7 @@ def run(window: Window) -> Iterator[Run]:
     checkpoint = made.checkpoints / "step_0000010" / "lora.safetensors"
     checkpoint.parent.mkdir(parents=True)
     for path in (made.lora_file(config), checkpoint):
-        lora_file.write(path, lora.extract(model), "sd1", build(facts), "fp16")
+        lora_file.write(path, adapters.extract(model), "sd1", build(facts), "fp16")
     yield made
 
 

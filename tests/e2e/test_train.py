@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from lora_core import lora_file
 from lora_core.config import read_values
-from lora_core.run import Run
+from lora_core.lora import file as lora_file
+from lora_core.runs.run import Run
 from tests.e2e.conftest import ROOT, SLOW_MS, Window, points, wait_points
 
 # Steps enough to press every button between, each of them as quick as can be.

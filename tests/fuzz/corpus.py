@@ -17,8 +17,8 @@ from safetensors.torch import save
 
 from lora_core.config import PRESETS, TrainConfig
 from lora_core.events import Failed, Finished, Sample, Saved, Step, Validation, Warned, to_line
-from lora_core.lora_file import serialise
-from tests.lora_values import random_lora
+from lora_core.lora.file import serialise
+from tests.support.lora_values import random_lora
 
 OPENED = "a-pickle-ran"  # the file that a pickle would make if its code ran
 

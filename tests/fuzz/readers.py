@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_core import about, checkpoint, headers, identify, lora_file
 from lora_core.config import TrainConfig, read_preset, read_values
 from lora_core.dataset import load_picture, report, scan
 from lora_core.errors import UserError
-from lora_core.run import Run, list_runs
-from lora_core.ui.runs_shelf import Shelf
-from lora_core.ui.train_history import History
-from lora_core.weights import open_weights
+from lora_core.lora import file as lora_file
+from lora_core.models import identify
+from lora_core.models.weights import open_weights
+from lora_core.runs.history import History
+from lora_core.runs.index import Shelf
+from lora_core.runs.run import Run, list_runs
+from lora_core.system import tensor_headers
+from lora_core.training import checkpoint
+from lora_core.webuis import trial_defaults
 from tests.fuzz import corpus
 
 
@@ -48,13 +52,13 @@ def table(path: Path) -> None:
 
 
 def lora(path: Path) -> None:
-    for read in (lora_file.read, about.about, identify.of_path, read_values):
+    for read in (lora_file.read, trial_defaults.about, identify.of_path, read_values):
         told(lambda read=read: read(path))  # type: ignore[misc]
 
 
 def weights(path: Path) -> None:
     told(lambda: identify.of_path(path))
-    told(lambda: headers.read(path))
+    told(lambda: tensor_headers.read(path))
 
     def every() -> None:
         opened = open_weights(path)
@@ -106,7 +110,7 @@ def run_folder(path: Path) -> None:
         told(found.finished)
         History(found).update()
         told(lambda found=found: checkpoint.latest(found.checkpoints))  # type: ignore[misc]
-        told(lambda found=found: about.about(found.folder))  # type: ignore[misc]
+        told(lambda found=found: trial_defaults.about(found.folder))  # type: ignore[misc]
     for row in Shelf(root, path.parent / "shelf.json").rows():
         assert row.name and (row.lora is None or row.lora.exists()) and (row.picture is None or os.fspath(row.picture))
 

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from lora_core.events import Validation
-from tests.test_train import EVERYTHING, GOLDEN, losses
-from tests.tiny import tiny_dataset, tiny_model
-from tests.training import config_for, run
-from tests.twins import PIPELINES, curve, train_twin
+from tests.support.tiny import tiny_dataset, tiny_model
+from tests.support.training import config_for, run
+from tests.support.twins import PIPELINES, curve, train_twin
+from tests.training.test_train import EVERYTHING, GOLDEN, losses
 
 with tempfile.TemporaryDirectory() as name:
     home = Path(name)

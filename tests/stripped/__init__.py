@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lora_core.headers import Header, Tensor
+from lora_core.system.tensor_headers import Header, Tensor
 
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))

@@ -23,10 +23,10 @@ from diffusers import (
 )  # fmt: skip
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_core.dialects.blocks import to_original
-from lora_core.headers import Tensor
-from lora_core.identify import settings_in
-from lora_core.single_file import ASSETS
+from lora_core.models.identify import settings_in
+from lora_core.models.single_file import ASSETS
+from lora_core.models.unet_keys import to_original
+from lora_core.system.tensor_headers import Tensor
 from tests.stripped import FOLDER
 
 Shapes = dict[str, tuple[int, ...]]

@@ -1,0 +1,206 @@
+"""`treino.py caption`, `convert`, `export` and `info`: what is done with pictures, finished LoRAs and base models."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lora_core import captioners
+from lora_core.cli.info import describe, quoted
+from lora_core.cli.main import DONE, STOPPED, stop_signals
+from lora_core.cli.terminal import Terminal
+from lora_core.dataset import CaptionBook, add_trigger
+from lora_core.errors import UserError
+from lora_core.lora.convert import convert_lora
+from lora_core.lora.file import DTYPES
+from lora_core.lora.shapes import FAMILIES
+from lora_core.system import files
+from lora_core.webuis import detect as webuis
+from lora_core.webuis import search as webui_places
+from lora_core.webuis.card import propose
+from lora_core.webuis.detect import WebUI
+from lora_core.webuis.export import KEEP_BOTH, ON_EXISTING, export_lora
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong input is told by the door, like all other wrong input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; --help tells the rest.")
+
+
+def caption(argv: list[str]) -> int:
+    """`caption FOLDER`: describe pictures in captions, all of them one edit that the window can undo."""
+    asked = _caption_parser().parse_args(argv)
+    if asked.trigger is not None:
+        add_trigger({}, asked.trigger)  # an empty one is told now, not after the work
+    book = CaptionBook(asked.folder)
+    if not book.captions:
+        raise UserError(f"{asked.folder} holds no pictures: give the folder that holds them.")
+    pictures = captioners.to_describe(book.captions, asked.replace)
+    if not pictures:
+        print(f"Every picture in {asked.folder} has a caption; --replace describes them anew.")
+        return DONE
+    files.prove_writable(asked.folder)
+    terminal = Terminal(sys.stdout)
+    captions, is_whole = _described(asked, pictures, terminal)
+    terminal.close()
+    with stop_signals():  # a second Ctrl-C waits for the edit
+        written = book.apply(captions, captioners.LABEL)
+    if not is_whole:
+        print(f"Stopped after {len(captions)} of {len(pictures)} pictures; their captions are written.")
+        return STOPPED
+    print(f"{written} captions were written in {asked.folder}; the window's Dataset tab can undo it.")
+    return DONE
+
+
+def convert(argv: list[str]) -> int:
+    """`convert IN OUT`: any program's LoRA as a file that every webui loads."""
+    parser = _Parser("treino.py convert", description="Turn any LoRA for SD 1, 2 or XL into a file that every webui loads.")
+    parser.add_argument("source", metavar="IN", type=Path, help="a .safetensors LoRA of any program, or a folder with one")
+    parser.add_argument("target", metavar="OUT", type=Path, help="the file to write, or a folder")
+    parser.add_argument("--family", choices=FAMILIES, default="", help="base model, where the LoRA itself does not tell")
+    parser.add_argument("--precision", choices=tuple(DTYPES), default="", help="number format [default: as it is]")
+    parser.add_argument("--replace", action="store_true", help="overwrite OUT")
+    parser.add_argument("--drop", action="store_true", help="leave out layers that not every webui loads")
+    asked = parser.parse_args(argv)
+    done = convert_lora(asked.source, asked.target, asked.family, asked.precision, asked.replace, asked.drop)
+    print(f"{done.path}: {done.modules} layers for {done.family}, {done.dtype}.")
+    for module in done.left_out:
+        print(f"Left out: {module}")
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """`export RUN [--to WEBUI]`: a run's LoRA into a webui, with picture and card."""
+    asked = _export_parser().parse_args(argv)
+    proposal = propose(asked.run)
+    webui = _chosen(asked.to)
+    changes = {name: value for name, value in vars(asked).items() if name in _SIDECAR and value is not None}
+    picture = proposal.picture if asked.picture is None else Path(asked.picture) if asked.picture != "none" else None
+    for remark in proposal.remarks:
+        print(remark)
+    done = export_lora(
+        proposal.lora, webui.folder, asked.name or proposal.name, asked.on_existing,
+        dataclasses.replace(proposal.sidecar, **changes), picture,
+    )  # fmt: skip
+    webui_places.remember(webui_places.config_folder(), webui.folder.absolute())
+    for warning in done.warnings:
+        print(f"Warning: {warning}")
+    print(f"{done.webui}: {done.lora}")
+    print(f"Prompt: {done.prompt}")
+    print(f"{done.refreshed} has read its list again." if done.refreshed else done.hint)
+    return 0
+
+
+def info(argv: list[str]) -> int:
+    """`info PATH`: what a model is, and whether it can be trained on here."""
+    parser = _Parser("treino.py info", description="Tell what a model is, and whether it can be trained on here.")
+    parser.add_argument(
+        "path", metavar="PATH", help="a .safetensors or .ckpt file, a folder, a downloaded model's id, or starter"
+    )
+    for line in describe(parser.parse_args(argv).path):
+        print(line)
+    return 0
+
+
+def _caption_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        "treino.py caption",
+        description="Describe the pictures of a folder in captions. The model is downloaded when it is first asked for.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder with the pictures")
+    sizes = " or ".join(f"{each.name} ({each.megabytes / 1000:.1f} GB once)" for each in captioners.CAPTIONERS.values())
+    parser.add_argument(
+        "--with", dest="captioner", choices=tuple(captioners.CAPTIONERS), default="sentences",
+        help=f"what a caption is made of: {sizes} [default: sentences]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threshold", type=_share, default=captioners.DEFAULT_THRESHOLD,
+        help=f"how sure a tag must be, 0 to 1 [default: {captioners.DEFAULT_THRESHOLD}]",
+    )  # fmt: skip
+    parser.add_argument("--trigger", metavar="WORD", help="put WORD before each caption that does not hold it")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only-missing", "--only_missing", action="store_true", help="pictures without a caption [default]")
+    which.add_argument("--replace", action="store_true", help="all pictures; their captions are replaced")
+    return parser
+
+
+def _described(asked: argparse.Namespace, pictures: Sequence[Path], terminal: Terminal) -> tuple[dict[Path, str], bool]:
+    """The new captions by picture, and whether that is all of them: Ctrl-C ends with those that are known."""
+    captions: dict[Path, str] = {}
+    try:
+        for picture, text in captioners.describe(asked.captioner, pictures, terminal, asked.threshold):
+            if not text:
+                terminal.say(f"{picture.name}: nothing was recognised, so it is left as it is.")
+                continue
+            named = {picture: text}
+            captions |= {**named, **(add_trigger(named, asked.trigger) if asked.trigger else {})}
+            terminal.say(f"{picture.name}: {captions[picture]}")
+    except KeyboardInterrupt:
+        if not captions:
+            raise
+        return captions, False
+    return captions, True
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
+
+
+_SIDECAR = ("activation_text", "preferred_weight", "negative_text", "description", "notes")
+
+
+def _export_parser() -> argparse.ArgumentParser:
+    parser = _Parser("treino.py export", description="Put a finished LoRA into your webui, with a picture and its words.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a LoRA file")
+    parser.add_argument(
+        "--to", default="auto", metavar="FOLDER", help="the webui or its LoRA folder [default: auto, find it]"
+    )
+    parser.add_argument("--name", default="", help="name in the webui [default: the run's]")
+    parser.add_argument(
+        "--on-existing", "--on_existing", choices=ON_EXISTING, default=KEEP_BOTH,
+        help="what to do when the name is taken [default: keep-both, which adds a number]",
+    )  # fmt: skip
+    parser.add_argument("--trigger", dest="activation_text", help="words that call it [default: the run's trigger word]")
+    parser.add_argument("--weight", dest="preferred_weight", type=_weight, help="recommended weight, 0 to 2")
+    parser.add_argument("--negative", dest="negative_text", help="words for the negative prompt")
+    parser.add_argument("--description", help="a sentence for the card")
+    parser.add_argument("--notes", help="notes for the card")
+    parser.add_argument("--picture", metavar="FILE", help="picture of the card, or none [default: the last sample]")
+    return parser
+
+
+def _weight(text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= 2:  # the range of A1111's slider
+        raise argparse.ArgumentTypeError(f"{text!r} is no weight from 0 to 2")
+    return weight
+
+
+def _chosen(to: str) -> WebUI:
+    """The webui to export into: the one named, the only one found, or the one chosen last time."""
+    if to != "auto":
+        return webuis.at(Path(to))
+    places = webui_places.here()
+    found = webuis.find(places)
+    last = [webui for webui in found if places.remembered and webui.folder == places.remembered[0]]
+    if len(found) == 1 or last:
+        return (last or found)[0]
+    if not found:
+        raise UserError("No webui was found on this computer; name its folder with --to FOLDER.")
+    lines = "".join(f"\n  --to {quoted(webui.folder)}   ({webui.kind})" for webui in found)
+    raise UserError(f"{len(found)} webuis were found; choose one:{lines}")

@@ -1,0 +1,395 @@
+"""The command line: `treino.py [settings]` trains, `convert` and `export` treat finished LoRAs, `info` looks at models,
+`caption` describes pictures.
+
+Every flag is made from a line of `config.py`. Nothing heavy is imported before the input is known to be sound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import shlex
+import signal
+import sys
+import textwrap
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core import __version__
+from lora_core.cli import flags
+from lora_core.cli.terminal import Terminal
+from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
+from lora_core.errors import UserError
+from lora_core.events import Event, Failed, Finished
+from lora_core.runs.run import Run
+from lora_core.settings import ConfigError, suggest, typed
+from lora_core.system import windows
+from lora_core.system.distributed import Team
+from lora_core.system.quick_import import importing
+from lora_core.system.redact import discreet, traceback_of
+
+if TYPE_CHECKING:
+    from lora_core.training.data.plan import Plan
+    from lora_core.training.job import Job
+
+DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("caption", "convert", "export", "info")
+PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae")
+ONE_PRESS_S = 0.5  # a console and a launcher may both pass on one Ctrl-C
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. `notes` are told before the training starts."""
+
+    config: TrainConfig
+    resume: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Layers:
+    """Where values come from, weakest first, so that a problem can be told with its place."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, values: dict[str, object], place: str) -> None:
+        self.values.update(values)
+        self.places.update(dict.fromkeys(values, place))
+
+    def add_run(self, folder: Path, asked: dict[str, object]) -> None:
+        """The settings a run was started with; what is asked for now and differs is noted."""
+        stored = read_values(Run(folder).config_file)
+        self.add(stored, f"{Run(folder).config_file}: ")
+        for name in [n for n in asked if n in stored and n in settings() and n != "output_dir"]:
+            with contextlib.suppress(ValueError):  # a wrong value is told with all the others
+                now, old = (typed(settings()[name], _absolute_value(name, v)) for v in (asked[name], stored[name]))
+                if now != old:
+                    self.notes.append(f"Changed for the rest of this run: {name} = {now!r}, was {old!r}.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line; returns the exit code and raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a caption that the console can't show is no reason to stop
+    code = DONE
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+    except UserError as wrong:
+        _complain(str(wrong))
+        code = WRONG_INPUT
+    except SystemExit as end:  # argparse, after `convert --help`
+        code = int(end.code or 0)
+    except KeyboardInterrupt:
+        _complain("Stopped.")
+        code = STOPPED
+    except BrokenPipeError:  # `treino.py --help | head`; Python would complain once more when it closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as failure:  # noqa: BLE001  the last door: whatever it is, a sentence and an exit code
+        _report(failure, "--verbose" in argv)
+        code = FAILED
+    return code
+
+
+def request(found: argparse.Namespace) -> Request:
+    """The checked request behind parsed flags.
+
+    Raises:
+        UserError: lists every problem at once.
+    """
+    given = {name: value for name, value in vars(found).items() if name in settings() and value is not flags.MISSING}
+    given, preset = _localized(given), {}
+    layers, problems = _Layers(), list(found.problems)
+    resume = found.resume or ""
+    try:
+        if isinstance(found.preset, str):
+            preset = _preset_values(_local_path(found.preset))
+        if resume:
+            folder, resume = _run_to_resume(resume, given, preset)
+            layers.add_run(folder, {**preset, **given})
+            preset, given = {**preset, "output_dir": str(folder)}, {**given, "output_dir": str(folder)}
+    except UserError as wrong:
+        problems.append(str(wrong))
+    is_known = problems == found.problems
+    layers.add(preset, f"preset {found.preset}: ")
+    layers.add(given, "--")
+    try:
+        config = TrainConfig.of(layers.values)
+    except ConfigError as wrong:
+        problems += [f"{layers.places.get(p.field, '--')}{p.field}: {p.message}" for p in wrong.problems]
+        raise _all_of(problems) from None
+    if config.train_data_dir and not Path(config.train_data_dir).is_dir():
+        problems.append(_no_folder(Path(config.train_data_dir)))
+    elif not config.train_data_dir and is_known:  # else what should give it is wrong, and told
+        problems.append("--train_data_dir is required: name the folder with the pictures and captions.")
+    if problems:
+        raise _all_of(problems)
+    return Request(config.replace(**_absolute(config)), resume, tuple(layers.notes))
+
+
+def resume_command(folder: Path) -> str:
+    """The line that continues the run in `folder`, as this system's shell takes it."""
+    script = ROOT / "treino.py"
+    with contextlib.suppress(ValueError):  # the program lies elsewhere: its whole path it is
+        script = script.relative_to(Path.cwd())
+    words = ["python", str(script), "--resume", "--output_dir", str(folder)]
+    if os.name != "nt":
+        return shlex.join(words)
+    return " ".join(f'"{word}"' if " " in word else word for word in words)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv[:1] and argv[0] in COMMANDS:
+        from lora_core.cli import commands
+
+        return int(getattr(commands, argv[0])(argv[1:]))
+    found = flags.parse(argv)
+    if found.help:
+        flags.parser().print_help()
+    elif found.version:
+        print(f"Treino {__version__}")
+    elif found.list_presets:
+        print(_preset_list())
+    else:
+        return _run(request(found), verbose=found.verbose)
+    return DONE
+
+
+def _run(wanted: Request, *, verbose: bool) -> int:
+    with importing():
+        from lora_core.training.job import Job  # brings torch
+
+    team = Team.here()
+    if not team.is_first:
+        return _follow(wanted, team)
+    terminal, events = Terminal(sys.stdout), deque[Event](maxlen=1)
+    for line in (*_headlines(wanted.config, team), *wanted.notes):
+        terminal.say(line)
+    job = Job(wanted.config, wanted.resume, [terminal, events.append], team)
+    job.announce = functools.partial(_tell_plan, terminal, team)
+    _watch(job, terminal)
+    terminal.close()
+    if isinstance(job.error, UserError):
+        raise job.error
+    end = events[-1]
+    if isinstance(end, Failed):
+        if verbose:
+            terminal.say(end.traceback)
+        _complain(f"{end.message} The details are in {job.run.events_file}.{_how_to_go_on(job.run)}")
+        return FAILED
+    assert isinstance(end, Finished), "a job ends by Failed or Finished"
+    return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
+
+
+def _follow(wanted: Request, team: Team) -> int:
+    """Train as one of the other processes of a team; it speaks only when something goes wrong here."""
+    from lora_core.training.failures import explain
+    from lora_core.training.follower import Follower
+
+    job = Follower(wanted.config, wanted.resume, team=team)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        _watch(job, Terminal(nowhere))
+    if isinstance(job.error, UserError):
+        raise job.error
+    if job.error:
+        _complain(explain(job.error, wanted.config))
+        return FAILED
+    return STOPPED if job.asked == "stop" else DONE
+
+
+def _headlines(config: TrainConfig, team: Team) -> tuple[str, str]:
+    """What is about to happen, and where: a training that runs on a CPU by mistake must be seen to."""
+    from lora_core.models import device as precision
+
+    compute = precision.choose(config.device, config.mixed_precision, team)
+    lora = Run(Path(config.output_dir)).lora_file(config)
+    size = f"{config.max_train_steps} steps at rank {config.lora_rank}"
+    where = f"computing on {compute.title} in {str(compute.dtype).removeprefix('torch.')}"
+    if team.size > 1:
+        where += f", in {team.size} processes"
+    return (
+        f"Treino {__version__}: {config.train_data_dir} to {lora}",
+        f"{size} on {config.pretrained_model_name_or_path}, {where}",
+    )
+
+
+def _tell_plan(terminal: Terminal, team: Team, config: TrainConfig, plan: Plan) -> None:
+    from lora_core.cli import plan_summary
+    from lora_core.models import device as precision
+
+    compute = precision.choose(config.device, config.mixed_precision, team)
+    for line in plan_summary.lines(config, plan, compute):
+        terminal.say(line)
+
+
+def _watch(job: Job, terminal: Terminal) -> None:
+    """Start the job and wait for its end; the first Ctrl-C stops it in good order, the second at once."""
+    with stop_signals(once=job.team.size > 1) as asked:
+        job.start()
+        told = False
+        # Short waits: on Windows a signal is not seen while the main thread waits for another.
+        while not job.wait(0.2):
+            if asked and not told:
+                told = True
+                terminal.say("Stopping: this step is finished, then everything is saved. Ctrl-C again stops at once.")
+                job.stop()
+            if len(asked) > 1:
+                terminal.say("Stopped at once." + _how_to_go_on(job.run))
+                os._exit(STOPPED)  # a join of the training thread would wait for its step
+
+
+@contextlib.contextmanager
+def stop_signals(once: bool = False) -> Iterator[list[float]]:
+    """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line.
+
+    once: no second one counts, for a launcher repeats them, and ends its processes after half a minute anyway.
+    """
+    asked: list[float] = []
+
+    def note(number: int, frame: object) -> None:
+        if not asked or (not once and time.monotonic() - asked[-1] > ONE_PRESS_S):
+            asked.append(time.monotonic())
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    # nohup has SIGHUP ignored, and means it.
+    old = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    for number in old:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
+    if not end.path:
+        terminal.say("Stopped before a step was trained; there was nothing to save.")
+        return STOPPED
+    from lora_core.training import checkpoint
+
+    terminal.say(f"The LoRA is in {run.folder / end.path}")
+    best = checkpoint.folder_of(run.checkpoints, end.best_step) / checkpoint.LORA
+    if 0 < end.best_step == end.step:
+        terminal.say("Its last step has the lowest validation loss.")
+    elif best.exists():
+        terminal.say(f"The lowest validation loss was at step {end.best_step}: {best}")
+    if not end.stopped:
+        return DONE
+    terminal.say(f"Stopped at step {end.step} of {steps}.{_how_to_go_on(run)}")
+    return STOPPED
+
+
+def _how_to_go_on(run: Run) -> str:
+    from lora_core.training import checkpoint
+
+    has_state = bool(checkpoint.whole(run.checkpoints))
+    return f" Go on from the last checkpoint with\n  {resume_command(run.folder)}" if has_state else ""
+
+
+def _run_to_resume(resume: str, given: dict[str, object], preset: dict[str, object]) -> tuple[Path, str]:
+    """The run folder, and what the job shall resume from: "latest" or a checkpoint folder.
+
+    `resume` is "latest", a checkpoint folder, or a run folder, which means its latest checkpoint.
+    """
+    place = Path(_local_path(resume))
+    if resume == "latest":
+        default = preset.get("output_dir", settings()["output_dir"].default)
+        folder = Path(str(given.get("output_dir", default)))
+        if not Run(folder).config_file.is_file():
+            raise UserError(
+                f"--resume: there is no run in {folder}; check --output_dir, or leave --resume out to start anew."
+            )
+        return folder, resume
+    is_run = Run(place).config_file.is_file()
+    folder = place if is_run else place.parent.parent
+    if not Run(folder).config_file.is_file():
+        raise UserError(f"--resume: {place} is no checkpoint; give a folder such as RUN/checkpoints/step_000100.")
+    if "output_dir" in given and Path(str(given["output_dir"])).resolve() != folder.resolve():
+        raise UserError(f"--resume: {place} belongs to the run in {folder}; leave --output_dir out.")
+    return folder, "latest" if is_run else str(place)
+
+
+def _preset_values(name: str) -> dict[str, object]:
+    """A preset's settings; a shipped one speaks of the folders shipped with it, wherever it is called from."""
+    values = dict(find_preset(name).values)
+    path = Path(name)
+    is_shipped = path.suffix not in (".toml", ".safetensors") or path.resolve().parent == PRESETS.resolve()
+    if is_shipped and isinstance(folder := values.get("train_data_dir"), str) and folder:
+        values["train_data_dir"] = str(ROOT / folder)
+    return _localized(values)
+
+
+def _localized(values: dict[str, object]) -> dict[str, object]:
+    return {n: _local_path(v) if n in PATHS and isinstance(v, str) else v for n, v in values.items()}
+
+
+def _local_path(text: str) -> str:
+    r"""`.\Training` as Windows writes it, also elsewhere, and `~`; a name that really holds a backslash stays."""
+    text = os.path.expanduser(text)
+    if os.name == "nt" or "\\" not in text or Path(text).exists():
+        return text
+    forward = text.replace("\\", "/")
+    return forward if Path(forward).exists() or text.startswith((".\\", "..\\")) else text
+
+
+def _absolute(config: TrainConfig) -> dict[str, object]:
+    """Input folders as absolute paths, so that the run can be resumed from anywhere."""
+    names = ("train_data_dir", "pretrained_model_name_or_path", "vae")
+    return {name: _absolute_value(name, getattr(config, name)) for name in names}
+
+
+def _absolute_value(name: str, value: object) -> object:
+    if not isinstance(value, str) or name not in PATHS or name == "output_dir":
+        return value
+    if name != "train_data_dir" and (value in ("", "starter") or not Path(value).exists()):
+        return value
+    return os.path.abspath(value)
+
+
+def _no_folder(path: Path) -> str:
+    beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    what = "is a file, not a folder" if path.exists() else "does not exist"
+    return f"--train_data_dir: {path} {what}; name the folder with the pictures.{suggest(path.name, beside)}"
+
+
+def _preset_list() -> str:
+    lines = []
+    for preset in presets():
+        text = textwrap.fill(preset.description, 100, initial_indent="    ", subsequent_indent="    ")
+        lines.append(f"{preset.name}: {preset.title}\n{text}")
+    return "\n".join(lines)
+
+
+def _report(failure: BaseException, verbose: bool) -> None:
+    if verbose:
+        print(traceback_of(failure), end="", file=sys.stderr)
+    if known := windows.page_file_failure(failure):
+        _complain(known)
+        return
+    more = "" if verbose else " More with --verbose."
+    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {failure}.{more}")
+
+
+def _all_of(problems: list[str]) -> UserError:
+    return UserError(problems[0] if len(problems) == 1 else "\n  ".join(["several things are wrong:", *problems]))
+
+
+def _complain(text: str) -> None:
+    team = Team.here()
+    who = "treino" if team.size == 1 else f"treino, {team}"
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{who}: {discreet(text)}", file=sys.stderr, flush=True)

@@ -1,0 +1,31 @@
+"""The names webuis read (sd-scripts `networks/lora.py`): lora_unet_..., lora_te_..., .lora_down.weight, .alpha."""
+
+from __future__ import annotations
+
+from lora_core.lora.dialects.modules import dotted, with_text_model
+from lora_core.models.unet_keys import from_original, to_original
+
+_PREFIXES = {
+    "lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2",
+}  # fmt: skip
+_PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "dora_scale"}
+
+
+def name(module: str, family: str) -> str:
+    """The webuis' name of a module. SDXL has the original block names: A1111 loses upsamplers under diffusers' ones."""
+    component, _, path = module.partition(".")
+    if component == "unet":
+        return "lora_unet_" + (to_original(path) if family == "sdxl" else path).replace(".", "_")
+    number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if family == "sdxl" else ""
+    return f"lora_te{number}_{path.replace('.', '_')}"
+
+
+def split(key: str) -> tuple[str, str] | None:
+    """(module, part) of a key; None when the key is of another dialect."""
+    name, _, ending = key.partition(".")
+    prefix = next((p for p in _PREFIXES if name.startswith(p)), None)
+    if prefix is None or ending not in _PARTS:
+        return None
+    path, component = dotted(name.removeprefix(prefix)), _PREFIXES[prefix]
+    path = (from_original(path) or path) if component == "unet" else with_text_model(path)
+    return f"{component}.{path}", _PARTS[ending]

@@ -1,0 +1,191 @@
+"""The LoRA file: one .safetensors that loads unchanged in the webuis, sd-scripts and diffusers.
+
+Names are those of `dialects/webui.py`. Whatever a file was written by, `read` gives the same kind of value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lora_core.lora.adapter import Adapter, Lora, LoraError, NoEffectError
+from lora_core.lora.dialects import decode, peft, webui
+from lora_core.lora.dialects.modules import leaf, loads_everywhere
+from lora_core.lora.peft_layers import from_peft, load_into_peft
+from lora_core.lora.shapes import FAMILIES, family_of, fit
+from lora_core.system.files import WriteError, free_bytes, whole_file
+
+__all__ = [
+    "Adapter", "Lora", "LoraError", "NoEffectError", "family_of", "from_peft", "is_ready", "load_into_peft", "pack",
+    "read", "serialise", "to_tensors", "width_of", "write",
+]  # fmt: skip
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_PICKLES = (b"PK", *(b"\x80" + bytes([version]) for version in range(2, 6)))  # as torch.save wrote and writes them
+_HEADER_ALLOWANCE = 1_000_000  # bytes kept free beyond the tensors
+
+
+def write(path: Path, lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) -> None:
+    """Write a LoRA, whole or not at all: the file takes its name only after it was reopened and compared.
+
+    family: "sd1", "sd2" or "sdxl". dtype: "fp16", "bf16" or "fp32", for the matrices; alpha and dora_scale are always
+    fp32, so that the strength is exact. `sshs_*` are added to the metadata.
+
+    Raises:
+        NoEffectError: every picture would stay as it is.
+        LoraError: a number that is not finite, a module not every webui loads, shapes of another family.
+        WriteError: the file could not be written.
+    """
+    assert family in FAMILIES, family
+    tensors = to_tensors(lora, family, dtype)
+    data = pack(tensors, metadata)
+    if (free := free_bytes(path.parent)) < len(data) + _HEADER_ALLOWANCE:
+        raise WriteError(
+            f"The disk is full: {path} needs {len(data) / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
+            "Free some space and try again."
+        )
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+        _verify(temporary, tensors, metadata)
+
+
+def read(path: Path) -> tuple[Lora, dict[str, str]]:
+    """The LoRA in a .safetensors of any dialect and family, with its metadata; tensors as stored, on the CPU.
+
+    Raises:
+        LoraError: no such file, not a .safetensors, cut short, or no LoRA.
+    """
+    tensors, metadata = _load(path)
+    metadata = {**peft.settings_beside(path), **metadata}
+    try:
+        return decode(tensors, metadata), metadata
+    except LoraError as cause:
+        raise LoraError(f"{path}: {cause}") from None
+
+
+def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
+    """The tensors of the file by their names in it; checked for all that `write` promises."""
+    if odd := [module for module in lora if not loads_everywhere(module)]:
+        raise LoraError(
+            f"{odd[0].partition('.')[2]} cannot have an adapter in the file: not every webui loads it. "
+            "Train and export without it."
+        )
+    _check_widths(lora, family)
+    tensors: dict[str, Tensor] = {}
+    for module, adapter in sorted(fit(lora, family).items()):
+        name = webui.name(module, family)
+        tensors[f"{name}.lora_down.weight"] = _stored(adapter.down, DTYPES[dtype], module)
+        tensors[f"{name}.lora_up.weight"] = _stored(adapter.up, DTYPES[dtype], module)
+        tensors[f"{name}.alpha"] = _stored(torch.tensor(adapter.alpha), torch.float32, module)
+        if adapter.dora_scale is not None:
+            tensors[f"{name}.dora_scale"] = _stored(adapter.dora_scale, torch.float32, module)
+    _check_effect(tensors)
+    return tensors
+
+
+def serialise(lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) -> bytes:
+    """The whole file as `write` writes it; checked like there."""
+    return pack(to_tensors(lora, family, dtype), metadata)
+
+
+def is_ready(path: Path, lora: Lora, family: str) -> bool:
+    """Whether the file `lora` was read from has our names and layouts already. Raises LoraError like `to_tensors`."""
+    wanted = to_tensors(lora, family, width_of(lora))
+    found, _ = _load(path)
+    return {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in wanted.items()}
+
+
+def width_of(lora: Lora) -> str:
+    """The narrowest of our dtypes that loses nothing of the matrices."""
+    found = {tensor.dtype for adapter in lora.values() for tensor in (adapter.down, adapter.up)}
+    return next((name for name, dtype in DTYPES.items() if found == {dtype}), "fp32")
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A .safetensors with the hashes webuis know a LoRA by, as sd-scripts computes them (`networks/lora.py`).
+
+    sshs_model_hash: SHA-256 of the tensor section, the AutoV3 of Civitai. sshs_legacy_hash: 8 hex digits of the
+    SHA-256 of 64 KiB at 1 MiB, in a file that holds the ss_ metadata only: what is added later must not change it.
+    The header is in a fixed order, so the same LoRA is the same file.
+    """
+    data: bytes = save(dict(tensors), {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    start = 8 + int.from_bytes(data[:8], "little")
+    section = memoryview(data)[start:]
+    hashes = {
+        "sshs_model_hash": hashlib.sha256(section).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
+    }
+    layout = json.loads(data[8:start])
+    layout.pop("__metadata__", None)
+    table = {"__metadata__": dict(sorted({**metadata, **hashes}.items())), **layout}
+    header = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    header += b" " * (-len(header) % 8)  # the format wants the tensors to begin at a multiple of 8
+    return b"".join((len(header).to_bytes(8, "little"), header, section))
+
+
+def _check_widths(lora: Lora, family: str) -> None:
+    """The cross-attention must be as wide as the family's; where there is none, the caller knows best."""
+    if not lora:
+        raise NoEffectError("The LoRA has no adapters, so it would change nothing.")
+    cross = {m: a for m, a in lora.items() if ".attn2." in m and leaf(m) in ("to_k", "to_v")}
+    if cross and (real := family_of(cross)) != family:
+        raise LoraError(f"The LoRA fits {real}, not {family}.")
+
+
+def _check_effect(tensors: Mapping[str, Tensor]) -> None:
+    for name, up in tensors.items():
+        if name.endswith(".lora_up.weight") and up.any():
+            stem = name.removesuffix(".lora_up.weight")
+            if tensors[f"{stem}.lora_down.weight"].any() and tensors[f"{stem}.alpha"].any():
+                return
+    raise NoEffectError("The LoRA has no effect: every adapter is still zero. Train longer or with a higher learning rate.")
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
+    stored = tensor.detach().to("cpu", dtype).contiguous()
+    if not torch.isfinite(stored).all():
+        if torch.isfinite(tensor).all():
+            raise LoraError(f"Numbers of {module} are too large for {dtype}; save as bf16 or fp32 (--save_precision).")
+        raise LoraError(f"The adapter of {module} holds numbers that are not finite, so it was not written.")
+    return stored.clone()  # of its own memory: safetensors refuses tensors that share any
+
+
+def _verify(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Compare the file on disk with what was meant, number by number."""
+    found, header = _load(path)
+    said = {key: value for key, value in header.items() if not key.startswith("sshs_")}
+    meant = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
+    same = found.keys() == tensors.keys() and said == meant
+    if not same or any(not _equal(found[name], tensor) for name, tensor in tensors.items()):
+        raise WriteError("The disk gave back other bytes than were written to it; check the disk and save elsewhere.")
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        data = path.read_bytes()  # not mapped: Windows replaces no file that is mapped
+    except FileNotFoundError:
+        raise LoraError(f"There is no file {path}.") from None
+    except OSError as cause:
+        raise LoraError(f"{path} cannot be read: {cause.strerror or cause}.") from None
+    if data[:2] in _PICKLES:
+        raise LoraError(
+            f"{path} is a pickle (.pt, .bin, .ckpt), which can run programs when it is opened. "
+            "Treino reads .safetensors only; ask for the LoRA in that format."
+        )
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError):
+        raise LoraError(f"{path} is cut short or no .safetensors file; copy or download it again.") from None
+    return tensors, dict(header.get("__metadata__", {}))

@@ -1,0 +1,127 @@
+"""Adapters between PEFT's layers in a model and our values."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lora_core.lora.adapter import Adapter, Lora, LoraError
+from lora_core.lora.dialects import output_axis
+from lora_core.lora.dialects.modules import TEXT_ENCODERS, with_text_model
+from lora_core.lora.dora import AdaptedLayer, adapted_layers, normalise_over_inputs
+from lora_core.lora.shapes import check_fits
+
+
+def from_peft(model: nn.Module, component: str, adapter: str = "default") -> Lora:
+    """The adapters PEFT put into a component ("unet", "text_encoder", "text_encoder_2") as they stand, on the CPU.
+
+    The scale is the layer's own, so rsLoRA and alpha patterns are in the alpha. Values are copies.
+    """
+    return {
+        f"{component}.{_file_path(path, component)}": _read(layer, adapter)
+        for path, layer in adapted_layers(model, adapter).items()
+    }
+
+
+def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = "default") -> None:
+    """The inverse: put values into adapters already injected, which must be the same modules and ranks.
+
+    Raises:
+        LoraError: they are not; the model is as it was.
+    """
+    layers = {f"{component}.{_file_path(path, component)}": layer for path, layer in adapted_layers(model, adapter).items()}
+    mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
+    if odd := sorted(layers.keys() ^ mine.keys()):
+        raise LoraError(f"The LoRA and the model have adapters on different layers: {', '.join(odd[:3])}.")
+    for module, layer in layers.items():
+        have = _read(layer, adapter)
+        if _shapes(have) != _shapes(mine[module]):
+            raise LoraError(f"The adapter on {module} is {_shapes(mine[module])} in the LoRA, {_shapes(have)} here.")
+    with torch.no_grad():
+        for module, layer in layers.items():
+            _write(layer, adapter, mine[module])
+
+
+def inject(model: nn.Module, component: str, lora: Lora, adapter: str = "default") -> None:
+    """Put adapters with the values of a LoRA onto a bare component; other components' adapters are left aside.
+
+    Exact for every LoRA of ours, DoRA included, which diffusers' own loader leaves out.
+
+    Raises:
+        LoraError: the component lacks a layer, a layer has another size, or only some layers have DoRA.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    has_text_model = any(name.startswith("text_model.") for name, _ in model.named_modules())
+    mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
+    check_fits(mine, base_shapes(model, component))
+    magnitudes = [value.dora_scale is not None for value in mine.values()]
+    if any(magnitudes) and not all(magnitudes):
+        raise LoraError("Only some layers of the LoRA have DoRA magnitudes; it cannot be loaded into a model.")
+    paths = {module: module.partition(".")[2] for module in mine}
+    if not has_text_model:
+        paths = {module: path.removeprefix("text_model.") for module, path in paths.items()}
+    # PEFT takes names for regular expressions.
+    ranks: dict[str, Any] = {re.escape(paths[module]): value.rank for module, value in mine.items()}
+    alphas: dict[str, Any] = {re.escape(paths[module]): value.alpha for module, value in mine.items()}
+    config = LoraConfig(
+        target_modules=list(paths.values()), rank_pattern=ranks, alpha_pattern=alphas, use_dora=any(magnitudes)
+    )
+    inject_adapter_in_model(config, model, adapter)
+    if any(magnitudes) and all(_is_over_inputs(value) for value in mine.values()):
+        normalise_over_inputs(model, adapter)
+    load_into_peft(model, component, mine, adapter)
+
+
+def _is_over_inputs(value: Adapter) -> bool:
+    return value.dora_scale is not None and value.dora_scale.shape[0] == 1
+
+
+def base_shapes(model: nn.Module, component: str) -> dict[str, tuple[int, ...]]:
+    """The weight shapes of every linear and convolution of a component, by module name; adapters left aside."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, module in model.named_modules():
+        if ".lora_" not in path and isinstance(module, nn.Linear | nn.Conv2d):
+            name = path.removesuffix(".base_layer")  # PEFT's place for what it wraps
+            shapes[f"{component}.{_file_path(name, component)}"] = tuple(module.weight.shape)
+    return shapes
+
+
+def _file_path(path: str, component: str) -> str:
+    return with_text_model(path) if component in TEXT_ENCODERS else path
+
+
+def _read(layer: AdaptedLayer, adapter: str) -> Adapter:
+    down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+    # Through fp32, in which the file keeps it: what is read back is then what was written.
+    alpha = float(torch.tensor(layer.scaling[adapter] * down.shape[0], dtype=torch.float32))
+    return Adapter(_copy(down), _copy(up), alpha, _magnitude(layer, adapter, down.dim()))
+
+
+def _magnitude(layer: AdaptedLayer, adapter: str, dimensions: int) -> Tensor | None:
+    if adapter not in layer.lora_magnitude_vector:
+        return None
+    magnitude = layer.lora_magnitude_vector[adapter]
+    values = _copy(cast(Tensor, magnitude.weight))
+    return values if getattr(magnitude, "over_inputs", False) else output_axis(values, dimensions)
+
+
+def _write(layer: AdaptedLayer, adapter: str, value: Adapter) -> None:
+    layer.lora_A[adapter].weight.copy_(value.down)
+    layer.lora_B[adapter].weight.copy_(value.up)
+    layer.scaling[adapter] = value.scale
+    if value.dora_scale is not None:
+        weight = cast(Tensor, layer.lora_magnitude_vector[adapter].weight)
+        weight.copy_(value.dora_scale.reshape(weight.shape))
+
+
+def _shapes(value: Adapter) -> tuple[list[int], ...]:
+    tensors = (value.down, value.up, value.dora_scale)
+    return tuple(list(tensor.shape) for tensor in tensors if tensor is not None)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -1,0 +1,147 @@
+"""The shapes of a base model, from its settings alone: no weight is read, nothing is downloaded, no torch is needed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_core.errors import UserError
+from lora_core.models import identify
+from lora_core.models.catalog import STARTER
+from lora_core.models.identify import settings_in
+
+if TYPE_CHECKING:
+    from lora_core.models.families import BaseModel
+
+ASSETS = Path(__file__).parent / "families" / "assets"
+_STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
+
+# What of a component's settings decides shapes, with what diffusers and transformers take where it is left out.
+_UNET: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "block_out_channels": None, "layers_per_block": 2, "down_block_types": None,
+    "up_block_types": None, "mid_block_type": "UNetMidBlock2DCrossAttn", "attention_head_dim": 8,
+    "num_attention_heads": None, "cross_attention_dim": None, "transformer_layers_per_block": 1,
+    "use_linear_projection": False, "only_cross_attention": False, "addition_embed_type": None,
+    "time_cond_proj_dim": None, "resnet_time_scale_shift": "default", "class_embed_type": None,
+}  # fmt: skip
+_TEXT: dict[str, Any] = {
+    "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
+    "vocab_size": 49408, "projection_dim": 512,
+}  # fmt: skip
+_VAE: dict[str, Any] = {"block_out_channels": None, "layers_per_block": 1, "latent_channels": 4}
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Settings of a model's components. `certain`: read from the model itself, not guessed from its name."""
+
+    family: str
+    unet: Mapping[str, Any]
+    text_encoders: Mapping[str, Mapping[str, Any]]
+    vae: Mapping[str, Any]
+    certain: bool = True
+    here: bool = True  # on this computer: no download comes first
+
+    @property
+    def pixels_per_latent(self) -> int:
+        return int(2 ** (len(self.vae["block_out_channels"]) - 1))
+
+    def unet_key(self) -> str:
+        return _digest(_of(self.unet, _UNET))
+
+    def text_key(self) -> str:
+        return _digest([_of(config, _TEXT) for _, config in sorted(self.text_encoders.items())])
+
+    def vae_key(self) -> str:
+        return _digest(_of(self.vae, _VAE))
+
+
+def of_family(family: str) -> Shapes:
+    """The shapes all models of a family have: "sd1", "sd2" or "sdxl"."""
+    return _of_folder(ASSETS / family, family)
+
+
+def of_model(model: BaseModel) -> Shapes:
+    """The shapes of a model that is loaded, or hollow."""
+    encoders = {name: encoder.config.to_dict() for name, encoder in model.text_encoders.items()}
+    return Shapes(model.family.name, dict(model.unet.config), encoders, dict(model.vae.config))
+
+
+def shapes_of(name: str) -> Shapes:
+    """The shapes of the base model called `name`, as --pretrained_model_name_or_path takes it.
+
+    A hub id whose settings are not on this computer counts as of the family that its name speaks of.
+
+    Raises:
+        UserError: no such file, or no model that can be trained.
+    """
+    path = Path(name).expanduser()
+    if name == STARTER:
+        return _of_folder(_STARTER_FOLDER, "sd1")
+    if name and path.is_dir():
+        return _of_folder(path, "")
+    if name and path.is_file():
+        found = identify.of_path(path)
+        if not found.family:
+            raise UserError(f"{path} is a {found.title}. {found.problem}")
+        return of_family(found.family)
+    return _of_hub(name)
+
+
+def _of_hub(name: str) -> Shapes:
+    from lora_core.models.hub import client as hub
+
+    repo = hub.canonical(name)[0]
+    if not hub.is_repo_id(repo):
+        raise UserError(f"There is no base model {name!r}: no such file or folder, and no hub id (owner/name).")
+    if folder := hub.cached_folder(repo):
+        try:
+            return _of_folder(folder, "")
+        except UserError:  # only a part of it has come down
+            pass
+    guessed = of_family(_spoken_of(repo))
+    return Shapes(guessed.family, guessed.unet, guessed.text_encoders, guessed.vae, _is_usual(repo), here=False)
+
+
+def _spoken_of(repo: str) -> str:
+    name = repo.lower()
+    if re.search(r"xl(?![a-z])|sdxl|pony|illustrious|noob", name):
+        return "sdxl"
+    return "sd2" if re.search(r"stable-diffusion-2|sd-?2(?![0-9])|v2-1", name) else "sd1"
+
+
+def _is_usual(repo: str) -> bool:
+    from lora_core.models.catalog import BASES
+
+    return repo in BASES.values()
+
+
+def _of_folder(folder: Path, family: str) -> Shapes:
+    newest = max((path.stat().st_mtime_ns for path in folder.glob("*/config.json")), default=0)
+    return _read(folder, family, newest)
+
+
+@functools.lru_cache(maxsize=32)
+def _read(folder: Path, family: str, newest: int) -> Shapes:
+    """`newest` makes a folder that changed another one."""
+    unet = settings_in(folder / "unet" / "config.json")
+    width = unet.get("cross_attention_dim")
+    family = family or identify.WIDTHS.get(width if isinstance(width, int) else 0, "")
+    if not family:
+        raise UserError(f"The base model in {folder} is of a kind Treino cannot train (cross-attention width {width}).")
+    encoders = {path.parent.name: settings_in(path) for path in sorted(folder.glob("text_encoder*/config.json"))}
+    return Shapes(family, unet, encoders, settings_in(folder / "vae" / "config.json"))
+
+
+def _of(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: config.get(name, default) for name, default in wanted.items()}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,227 @@
+"""A base model and a finished LoRA file in a real diffusers pipeline, kept loaded from one picture to the next.
+
+What draws here is what a user of diffusers would load: the file is read back through `load_lora_weights`, so a
+picture also proves the file. Samplers, seeds and decoding are those of the previews during training.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import recurse_remove_peft_layers
+from peft.tuners.tuners_utils import BaseTunerLayer
+from PIL import Image
+from torch import Tensor, nn
+
+from lora_core.events import Emit
+from lora_core.lora import file as lora_file
+from lora_core.lora.adapter import Lora, LoraError
+from lora_core.lora.peft_layers import base_shapes, inject
+from lora_core.lora.shapes import check_fits, family_of
+from lora_core.models import device as precision
+from lora_core.models import load as base_models
+from lora_core.models.families import BaseModel
+from lora_core.sampling import sample
+from lora_core.sampling.sample import Wish
+
+_ADAPTER = "tested"
+_SPARE_BYTES = 3 * 2**30  # of the device, for what drawing itself needs
+_TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
+
+OnStep = Callable[[int, int], None]
+"""Told the denoising steps done and their number; may raise to cancel."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: what to draw, and the LoRA at a weight, or None for the base model alone."""
+
+    wish: Wish
+    lora: Path | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Worn:
+    """The LoRA in the pipeline. A file of the same name and another time is another LoRA."""
+
+    path: Path
+    changed_ns: int
+    by_diffusers: bool
+
+
+class Studio:
+    """Draws pictures; for one thread at a time. Holds nothing until `open`, and nothing after `free`."""
+
+    def __init__(self, device: str = "auto") -> None:
+        self.device = device
+        self.base = ""  # name of the loaded base model
+        self.pipeline: Any = None  # StableDiffusionPipeline, or the one of the model's family
+        self._asked = ("", "", "auto")
+        self._model: BaseModel | None = None
+        self._worn: _Worn | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._model is not None
+
+    @property
+    def is_on_card(self) -> bool:
+        """Whether it holds memory of a graphics card, which a training may want."""
+        return self._model is not None and self._model.device.type != "cpu"
+
+    def open(self, base: str, emit: Emit, vae: str = "", prediction_type: str = "auto") -> None:
+        """Load a base model unless it is loaded; `emit` is told of downloads and may raise to cancel.
+
+        vae, prediction_type: as the LoRA was trained with, like the settings of these names.
+
+        Raises:
+            UserError: there is no such model, or none that Treino knows.
+        """
+        asked = (base, vae, prediction_type)
+        if self._model is not None and self._asked == asked:
+            return
+        self.free()
+        compute = precision.choose(self.device, "fp16")
+        model = base_models.load(base, compute.dtype, emit, vae, prediction_type)
+        model.unet.to(compute.device)
+        if _has_room(compute.device, model):
+            for module in (model.vae, *model.text_encoders.values()):
+                module.to(compute.device)
+        self._asked = asked
+        self.base, self._model, self.pipeline = base, model, model.family.pipeline(model)
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._model = self.pipeline = self._worn = None
+        self.base = ""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def draw(self, shot: Shot, on_step: OnStep | None = None) -> Image.Image:
+        """Draw one picture with the opened base model. At weight 0 it is the base model's, bit for bit.
+
+        Raises:
+            LoraError: the LoRA cannot be read, or does not fit the base model.
+        """
+        model = self._model
+        assert model is not None, "open a base model first"
+        side = model.pixels_per_latent
+        wish = shot.wish
+        assert not wish.width % side and not wish.height % side, f"{wish.width}x{wish.height} are no multiples of {side}"
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            if on_step:
+                on_step(done, int(self.pipeline.num_timesteps))
+
+        if shot.lora and shot.weight:
+            self._wear(model, shot.lora)
+        with self._weighted(model, shot.weight if shot.lora else 0.0):
+            return sample.draw(model, [wish], count, self.pipeline)[0]
+
+    def _wear(self, model: BaseModel, path: Path) -> None:
+        changed_ns = path.stat().st_mtime_ns if path.is_file() else 0
+        if self._worn and (self._worn.path, self._worn.changed_ns) == (path, changed_ns):
+            return
+        self._take_off(model)
+        lora, metadata = lora_file.read(path)
+        _check(model, path, lora, family_of(lora, metadata))
+        by_diffusers = _is_for_diffusers(path, lora, model.family.name)
+        # Set first: when loading fails half-way, the next LoRA still finds a clean model.
+        self._worn = _Worn(path, changed_ns, by_diffusers)
+        try:
+            if by_diffusers:
+                self.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=_ADAPTER)
+            else:
+                for component, module in model.adapted().items():
+                    if any(name.startswith(f"{component}.") for name in lora):
+                        inject(module, component, lora, _ADAPTER)
+        except BaseException:
+            self._take_off(model)
+            raise
+        for module in model.adapted().values():
+            module.requires_grad_(False)
+
+    def _take_off(self, model: BaseModel) -> None:
+        if self._worn is None:
+            return
+        if self._worn.by_diffusers:
+            self.pipeline.unload_lora_weights()
+        else:
+            for module in model.adapted().values():
+                recurse_remove_peft_layers(module)
+                vars(module).pop("peft_config", None)  # PEFT's note that the name is taken
+        self._worn = None
+
+    @contextmanager
+    def _weighted(self, model: BaseModel, weight: float) -> Iterator[None]:
+        """The LoRA at a weight within the block; at 0 the adapters do not compute at all."""
+        if self._worn is None:
+            yield
+            return
+        layers = [m for part in model.adapted().values() for m in part.modules() if isinstance(m, BaseTunerLayer)]
+        with ExitStack() as stack:
+            if not weight:
+                _enable(layers, False)
+                stack.callback(_enable, layers, True)
+            elif self._worn.by_diffusers:
+                self.pipeline.set_adapters(_ADAPTER, weight)
+            elif weight != 1:
+                for layer in layers:
+                    stack.callback(layer.register_forward_hook(_between(weight)).remove)
+            yield
+
+
+def _between(weight: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """A layer's answer part of the way from the frozen layer's: how webuis weigh what is no plain product (DoRA)."""
+
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], adapted: Tensor) -> Tensor:
+        frozen: Tensor = layer.get_base_layer()(*inputs)  # type: ignore[operator]
+        return frozen + weight * (adapted - frozen)
+
+    return hook
+
+
+def _enable(layers: list[Any], enabled: bool) -> None:
+    for layer in layers:
+        layer._disable_adapters = not enabled
+
+
+def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
+    """Raises LoraError with the reason why a LoRA does nothing good on this base model."""
+    if family != model.family.name:
+        raise LoraError(
+            f"{path.name} is a LoRA for {_TITLES[family]}, but {model.name} is a {_TITLES[model.family.name]} model; "
+            f"choose a {_TITLES[family]} base model."
+        )
+    shapes: dict[str, tuple[int, ...]] = {}
+    for component, module in model.adapted().items():
+        shapes |= base_shapes(module, component)
+    try:
+        check_fits(lora, shapes)
+    except LoraError as cause:
+        raise LoraError(f"{path.name} does not fit {model.name}: {cause}") from None
+
+
+def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
+    """Whether diffusers reads the file as it was meant: our names, and no DoRA, which it leaves out."""
+    if any(adapter.dora_scale is not None for adapter in lora.values()):
+        return False
+    return lora_file.is_ready(path, lora, family)
+
+
+def _has_room(device: torch.device, model: BaseModel) -> bool:
+    """Whether text encoders and VAE may stay on the device; else each is moved there for its turn."""
+    parts = (model.vae, *model.text_encoders.values())
+    needed = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    return bool(precision.free_bytes(device) > needed + _SPARE_BYTES)

@@ -1,0 +1,202 @@
+"""Pictures from the model as it stands, with or without its adapters, through the pipeline a user would use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from lora_core.config import TrainConfig
+from lora_core.models.device import free_bytes, free_cores
+from lora_core.models.families import BaseModel
+from lora_core.models.vae_tiling import in_tiles
+from lora_core.models.weights import at_hand, free_device_memory
+from lora_core.sampling import samplers
+from lora_core.training.engine.parallel import divided
+
+PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
+DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (estimate_graph.parts_count)
+_ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One picture to draw; `width` and `height` in pixels, a seed gives the same picture on any device."""
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    negative_prompt: str = ""
+    steps: int = 25
+    guidance: float = 7.5
+    sampler: str = "DDIM"  # one of samplers.NAMES
+
+
+def wishes_of(config: TrainConfig, captions: Iterable[str]) -> list[Wish]:
+    """The sample pictures of a run: the given prompts, or the first of its captions."""
+    prompts = list(config.sample_prompts or dict.fromkeys(caption for caption in captions if caption))
+    return [
+        Wish(prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
+             config.sample_inference_steps, config.sample_guidance)
+        for index, prompt in enumerate(prompts[: config.sample_count])
+    ]  # fmt: skip
+
+
+def draw(
+    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
+) -> list[Image.Image]:
+    """Draw pictures of one size, sampler, steps and guidance; `on_step` runs after each denoising step, may raise to
+    cancel. `pipeline`: one over the model's modules, made anew when None.
+    """
+    pictures: list[Image.Image] = []
+    device = model.device
+    batches = list(draw_latents(model, wishes, on_step, pipeline))
+    needed = DECODED_BYTES * max((w.width * w.height for w in wishes), default=0) * max(map(len, batches), default=0)
+    with torch.no_grad(), _aside(model, needed), at_hand([model.vae], device):
+        for latents_BCHW in batches:
+            scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
+            with in_tiles(model.vae, wanted=free_bytes(device) < needed):
+                pixels_BCHW = (model.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
+            for pixels_HWC in pixels_BCHW.permute(0, 2, 3, 1).float().cpu().numpy():
+                pictures.append(Image.fromarray((pixels_HWC * 255).round().astype(np.uint8)))
+    return pictures
+
+
+def draw_latents(
+    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
+) -> Iterator[Tensor]:
+    """Scaled latents_BCHW, in batches in the order of the wishes. Of the model, only the UNet is there in between."""
+    pipeline = pipeline or model.family.pipeline(model)
+    if not wishes:
+        return
+    pipeline.scheduler = samplers.scheduler(wishes[0].sampler, model.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    at_once = max(1, min(16, PIXELS_AT_ONCE // (wishes[0].width * wishes[0].height)))
+    batches = [wishes[start : start + at_once] for start in range(0, len(wishes), at_once)]
+
+    def after_step(_: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        if on_step:
+            on_step()
+        return tensors
+
+    with evaluating(model), torch.no_grad():
+        encoded = _encoded(model, pipeline, batches)
+        with _unet_alone(model, pipeline), divided(model.unet, free_cores(model.unet, model.device)):
+            for batch, conditioning in zip(batches, encoded, strict=True):
+                yield pipeline(
+                    **conditioning, generator=[torch.Generator().manual_seed(w.seed) for w in batch],
+                    num_inference_steps=batch[0].steps, guidance_scale=batch[0].guidance,
+                    width=batch[0].width, height=batch[0].height, output_type="latent", callback_on_step_end=after_step,
+                ).images  # fmt: skip
+
+
+def hear(model: BaseModel, wishes: Iterable[Wish], device: torch.device) -> None:
+    """Let fixed text encoders say now, while nothing else fills the device, what they make of prompts drawn later."""
+    pipeline = model.family.pipeline(model)
+    with torch.no_grad(), at_hand(model.text_encoders.values(), device):
+        for wish in wishes:
+            if _key(wish) not in model.heard:
+                model.heard[_key(wish)] = _encode(pipeline, wish, device)
+
+
+def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[Wish]]) -> list[dict[str, Tensor]]:
+    """For every batch what the pipeline makes of its prompts, by the names it takes it under."""
+    wishes = {_key(wish): wish for batch in batches for wish in batch}
+    found = {key: model.heard[key] for key in wishes if key in model.heard}
+    if missing := wishes.keys() - found.keys():
+        with at_hand(model.text_encoders.values(), model.device):
+            found |= {key: _encode(pipeline, wishes[key], model.device) for key in wishes if key in missing}
+    rows = [[found[_key(wish)] for wish in batch] for batch in batches]
+    return [{name: torch.cat([row[name] for row in batch]).to(model.device) for name in batch[0]} for batch in rows]
+
+
+def _key(wish: Wish) -> tuple[str, str, bool]:
+    return wish.prompt, wish.negative_prompt, wish.guidance > 1
+
+
+def _encode(pipeline: Any, wish: Wish, device: torch.device) -> dict[str, Tensor]:
+    found = pipeline.encode_prompt(
+        # None where nobody asks for one: to SDXL's pipeline, that is not the same as an empty prompt.
+        prompt=[wish.prompt], negative_prompt=[wish.negative_prompt] if wish.negative_prompt else None, device=device,
+        num_images_per_prompt=1, do_classifier_free_guidance=wish.guidance > 1,
+    )  # fmt: skip
+    return {name: rows.cpu() for name, rows in zip(_ENCODED, found, strict=False) if rows is not None}
+
+
+@contextmanager
+def _unet_alone(model: BaseModel, pipeline: Any) -> Iterator[None]:
+    """A pipeline computes where the first of its modules is, and the others are needed before and after."""
+    others = {"vae": model.vae, **model.text_encoders}
+    try:
+        pipeline.register_modules(**dict.fromkeys(others))
+        yield
+    finally:
+        pipeline.register_modules(**others)
+
+
+@contextmanager
+def _aside(model: BaseModel, needed: int) -> Iterator[None]:
+    """Within the block the UNet waits in the computer's memory, if its card has no `needed` bytes left beside it."""
+    device = model.device
+    if free_bytes(device) >= needed:
+        yield
+        return
+    try:
+        model.unet.to("cpu")
+        free_device_memory()
+        yield
+    finally:
+        model.unet.to(device)
+
+
+@contextmanager
+def evaluating(model: BaseModel) -> Iterator[None]:
+    """Dropout off within the block; the modes before it are restored."""
+    modes = [(module, module.training) for module in model.adapted().values()]
+    try:
+        for module, _ in modes:
+            module.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.train(training)
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 192) -> Image.Image:
+    """A labelled grid: a row per prompt, a column per state (say, without and with the LoRA). `cell` in pixels."""
+    gap, head, text_width = 10, 34, 230
+    width = text_width + len(columns) * (cell + gap) + gap
+    page = Image.new("RGB", (width, head + len(rows) * (cell + gap) + gap), "#ffffff")
+    ink, font = ImageDraw.Draw(page), ImageFont.load_default(size=16)
+    for column, label in enumerate(columns):
+        ink.text((text_width + column * (cell + gap) + cell // 2, head // 2 + 4), label, "#202428", font, anchor="mm")
+    for row, (prompt, pictures) in enumerate(rows):
+        top = head + row * (cell + gap)
+        ink.multiline_text(
+            (gap, top + cell // 2), _wrapped(prompt, font, text_width - 2 * gap), "#202428", font, anchor="lm"
+        )
+        for column, picture in enumerate(pictures):
+            scale = cell / max(picture.size)
+            size = round(picture.width * scale), round(picture.height * scale)
+            smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+            left = text_width + column * (cell + gap) + (cell - size[0]) // 2
+            page.paste(picture.resize(size, smooth), (left, top + (cell - size[1]) // 2))
+    return page
+
+
+def _wrapped(text: str, font: Any, width: int) -> str:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines[:8])

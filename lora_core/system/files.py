@@ -1,0 +1,165 @@
+"""Files that are whole or absent: whatever happens while one is written, the old content or the new one is there.
+
+Every file Treino writes goes through here: a temporary file in the same folder, flush, fsync, `os.replace` onto the
+name, fsync of the folder. A write that fails raises `WriteError` and leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_core.errors import UserError
+from lora_core.system import windows
+
+TEMPORARY_SUFFIX = ".treino.tmp"
+PATIENCE_S = 5.0  # a virus scanner or an indexer lets go of a file it looks at within a second or two
+
+
+class WriteError(UserError):
+    """A file could not be written; the sentence names the cause and the fix, `__cause__` is the OSError."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file beside `path`; on leaving, it takes the place of `path` in one move.
+
+    The block writes the file (and may verify it). When the block raises, the temporary file is deleted and `path`
+    is as it was. A symbolic link is followed: the file it points at is the one replaced. Raises WriteError.
+    """
+    # Only links are resolved: on Windows that turns mapped drives into network paths.
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+    target, temporary = windows.reachable(target), windows.reachable(temporary)
+    try:
+        yield temporary
+        _fsync_file(temporary)
+        _keep_mode(target, temporary)
+        replace_with_retry(temporary, target)
+    except OSError as error:
+        raise WriteError(explain(error, path)) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone after a good write, and never worth hiding the real error
+            temporary.unlink()
+    fsync_folder(target.parent)
+
+
+def prove_writable(folder: Path) -> None:
+    """Raises WriteError, before any work, where no file can be made in the folder. Nothing is left there."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise WriteError(explain(error, folder)) from error
+
+
+def write_bytes_whole(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all. The folder has to exist. Raises WriteError."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 without a BOM, line ends as they are, whole or not at all. Raises WriteError."""
+    write_bytes_whole(path, text.encode("utf-8"))
+
+
+def replace_with_retry(src: Path, dst: Path, patience_s: float = PATIENCE_S) -> None:
+    """Move `src` onto `dst` in one step, waiting while Windows has `dst` open. Raises OSError when it stays so.
+
+    Windows refuses to replace a file that another program holds open (errors 5 and 32, both PermissionError here).
+    A folder in the way is no such case and fails at once. A read-only file is replaced, as it is elsewhere.
+    """
+    pause_s, deadline = 0.01, time.monotonic() + patience_s
+    while True:
+        try:
+            os.replace(src, dst)
+            return
+        except PermissionError:
+            if windows.unprotect(dst):
+                continue
+            if os.path.isdir(dst) or time.monotonic() + pause_s > deadline:
+                raise
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.5)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut. Windows cannot open folders and journals renames itself."""
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # Some network and FUSE file systems have no fsync for folders; there is nothing better to ask of them.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise WriteError(explain(error, folder)) from error
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for this user on the disk that holds `path`; what does not exist yet counts as its parent."""
+    there = Path(os.path.abspath(path))
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def remove_stray_temporaries(folder: Path) -> int:
+    """Delete what a killed process left half-written in `folder` (not below it); returns how many files.
+
+    Call it only on a folder no other process is writing to.
+    """
+    strays = [p for p in folder.glob(f".*{TEMPORARY_SUFFIX}") if p.is_file()]
+    for stray in strays:
+        stray.unlink(missing_ok=True)
+    return len(strays)
+
+
+def explain(error: OSError, path: Path) -> str:
+    """One sentence for a person: what could not be written, why, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full: {path} was not written ({_megabytes(path)} MB are free). Free some space and try again."
+        )
+    if error.errno == errno.EROFS or isinstance(error, PermissionError):
+        return (
+            f"{path} cannot be written: no permission, or another program has it open. "
+            "Close that program, or choose a folder that is yours."
+        )
+    if isinstance(error, FileNotFoundError):
+        return f"{path} cannot be written: the folder {path.parent} is not there. Create it, or choose another."
+    if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
+        return f"{path} cannot be written: a file and a folder are in each other's way. Choose another name."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{path} cannot be written: the name is too long. Choose a shorter name or folder."
+    return f"{path} cannot be written: {error.strerror or error}. Check the disk, or choose another folder."
+
+
+def _megabytes(path: Path) -> int:
+    try:
+        return free_bytes(path) // 2**20
+    except OSError:
+        return 0
+
+
+def _fsync_file(path: Path) -> None:
+    # Opened for writing because Windows flushes only handles that may write.
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    if os.name != "nt" and old.is_file():
+        os.chmod(new, stat.S_IMODE(old.stat().st_mode))

@@ -1,0 +1,216 @@
+"""How long a training will take, from what was measured on this computer: nothing is taken from tables of cards.
+
+At the end of each run its speed is kept with its settings (`remember`). The speed of other settings on the same device
+follows by arithmetic counted on the real step. Before the first run a CPU is measured by a matrix product, a convolution
+and tiny operations, which gives a rough figure; of a graphics card nothing is claimed until it has trained once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_core.config import TrainConfig
+from lora_core.models.architecture import Shapes, of_model
+from lora_core.system.files import WriteError, write_text_whole
+from lora_core.system.paths import cache_folder
+from lora_core.training.estimate import counts as estimate_book
+from lora_core.training.estimate.counts import Graph, StepCount
+from lora_core.training.estimate.polynomial import At
+
+if TYPE_CHECKING:
+    from lora_core.models.device import Compute
+    from lora_core.training.data.plan import Plan, Size
+    from lora_core.training.train import Session
+
+VERSION = 1
+FEWEST_STEPS = 10  # of a run whose speed is kept
+MOST_KEPT = 200
+TRY_S = 0.1  # seconds for each of the three things a CPU is measured by
+TIMESTEPS, MOST_VALIDATED = 8, 16  # validate.py
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a step or a run. rough: from a trial of the CPU, not a training; measured: with these very settings."""
+
+    seconds: float
+    measured: bool = False
+    rough: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a CPU was measured to do: FLOPs a second, and seconds to launch an operation."""
+
+    flops: float
+    launch_s: float
+
+
+def step_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size] = ()) -> Pace | None:
+    """How long a step will take; None where nothing like it was measured or counted.
+
+    The first question on a CPU takes a third of a second, for the trial.
+    """
+    mine, work = _key(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
+    there = [row for row in _kept()["runs"] if row["device"] == mine["device"] and row["bytes"] == mine["bytes"]]
+    for row in there:
+        if all(row.get(name) == value for name, value in mine.items()):
+            return Pace(1 / row["steps_per_second"], measured=True)
+    if work is None:
+        return None
+    counted = [row for row in there if row["flops"]]
+    if counted:
+        nearest = min(counted, key=lambda row: abs(math.log(row["flops"] / work[0])))
+        return Pace(work[0] / nearest["flops"] / nearest["steps_per_second"])
+    if compute.device.type != "cpu":
+        return None
+    machine = cpu()
+    return Pace(work[0] / machine.flops + work[1] * machine.launch_s, rough=True)
+
+
+def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Plan | None = None) -> Pace | None:
+    """As `step_seconds`, of the whole run: steps, validations and samples; what comes before the first step is not in.
+
+    Validation and samples count by their arithmetic, at the speed of the steps. Without a plan pictures are square.
+    """
+    sizes: Collection[Size] = plan.buckets if plan else ()
+    pace, work = step_seconds(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
+    found, steps = _count(config, shapes, compute), config.max_train_steps
+    if pace is None or work is None or found is None:
+        return pace and Pace(pace.seconds * steps, pace.measured, pace.rough)
+    side = config.resolution // shapes.pixels_per_latent
+    forward = found.forward.at(At.of(1, (side, side), config.lora_rank))
+    saves = math.ceil(steps / config.save_steps) + 1
+    guided = 2 if config.sample_guidance > 1 else 1
+    drawn = config.sample_count * config.sample_inference_steps * guided
+    beside = saves * (drawn + _validated(plan)) * forward / work[0]
+    return Pace(pace.seconds * (steps + beside), pace.measured, pace.rough)
+
+
+def _validated(plan: Plan | None) -> int:
+    """Forward passes of one validation."""
+    held, trained = (len(plan.validation), len(plan.training)) if plan else (0, MOST_VALIDATED)
+    held = min(MOST_VALIDATED, held)
+    return TIMESTEPS * (held + min(trained, MOST_VALIDATED, max(held, 4)))
+
+
+def remember(session: Session) -> None:
+    """Keep the speed of a run that ends; nothing when it was too short, trained by a team, or slow for a full card."""
+    speed, laps = session.meter.speed(), len(session.meter.laps)
+    if session.team.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.spill.is_told:
+        return
+    from lora_core.training.estimate import fit as memory
+
+    shapes, sizes = of_model(session.model), session.plan.buckets
+    config = memory.fitted(session.config, shapes, session.compute, sizes)
+    mine, work = _key(config, shapes, session.compute, sizes), _work(config, shapes, session.compute, sizes)
+    row = {**mine, "steps_per_second": speed, "flops": work[0] if work else 0.0, "at": time.time()}
+    table = _kept()
+    others = [old for old in table["runs"] if any(old.get(name) != value for name, value in mine.items())]
+    _keep({**table, "runs": [row, *others][:MOST_KEPT]})
+
+
+def cpu() -> Machine:
+    """What this CPU can do, measured once and kept."""
+    table, name = _kept(), _cpu_name()
+    found = table["machines"].get(name)
+    if isinstance(found, dict) and found.keys() == {"flops", "launch_s"}:
+        return Machine(**found)
+    machine = _trial()
+    _keep({**table, "machines": {**table["machines"], name: asdict(machine)}})
+    return machine
+
+
+def _trial() -> Machine:
+    """A matrix product and a convolution of sizes that occur in a UNet, each for a tenth of a second, and tiny sums."""
+    import torch
+    from torch.nn import functional as F
+
+    matrix, pixels = torch.randn(640, 640), torch.randn(1, 160, 32, 32)
+    kernel, numbers = torch.randn(160, 160, 3, 3), torch.randn(8, requires_grad=True)
+    product = 2 * 640**3 / _fastest(lambda: matrix @ matrix)
+    convolution = 2 * 160 * 160 * 9 * 32 * 32 / _fastest(lambda: F.conv2d(pixels, kernel, padding=1))
+    # Two operations forward, three backward: about what an operation costs where its arithmetic is nothing.
+    launch_s = _fastest(lambda: (numbers * numbers).sum().backward()) / 5
+    return Machine(2 / (1 / product + 1 / convolution), launch_s)
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Seconds of the quickest of as many tries as go into the time: what else the computer does meets the others."""
+    laps: list[float] = []
+    until = time.perf_counter() + TRY_S
+    work()
+    while not laps or time.perf_counter() < until:
+        began = time.perf_counter()
+        work()
+        laps.append(time.perf_counter() - began)
+    return min(laps)
+
+
+def _key(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]) -> dict[str, Any]:
+    graph = Graph.of(shapes, config, compute.dtype.itemsize)
+    return {
+        "device": _cpu_name() if compute.device.type == "cpu" else compute.title,
+        **json.loads(json.dumps(asdict(graph))), "area": round(_area(config, sizes)), "batch": config.train_batch_size,
+        "added": config.gradient_accumulation_steps, "rank": config.lora_rank,
+    }  # fmt: skip
+
+
+def _work(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]) -> tuple[float, float] | None:
+    """FLOPs and operations of a step; None where it was never counted."""
+    found = _count(config, shapes, compute)
+    if found is None:
+        return None
+    side = _area(config, sizes) ** 0.5 / shapes.pixels_per_latent
+    where = At(config.train_batch_size, side / 8, config.lora_rank)
+    added = config.gradient_accumulation_steps
+    return found.step.at(where) * added, float(found.ops * added)
+
+
+def _count(config: TrainConfig, shapes: Shapes, compute: Compute) -> StepCount | None:
+    found = estimate_book.known().nearest(Graph.of(shapes, config, compute.dtype.itemsize))
+    return found[0] if found else None
+
+
+def _area(config: TrainConfig, sizes: Collection[Size]) -> float:
+    """Mean pixels of a picture; of buckets, with the number of pictures in each."""
+    if isinstance(sizes, Mapping) and sizes:
+        total: int = sum(sizes.values())
+        return float(sum(w * h * n for (w, h), n in sizes.items()) / total)
+    return sum(w * h for w, h in sizes) / len(sizes) if sizes else float(config.resolution**2)
+
+
+def _cpu_name() -> str:
+    return f"CPU with {os.cpu_count()} cores"
+
+
+def speeds_file() -> Path:
+    return cache_folder() / "estimates" / "speeds.json"
+
+
+def _kept() -> dict[str, Any]:
+    try:
+        table = json.loads(speeds_file().read_text(encoding="utf-8"))
+        whole = table["version"] == VERSION and isinstance(table["machines"], dict)
+        if whole and all({"device", "bytes", "flops", "steps_per_second"} <= row.keys() for row in table["runs"]):
+            return dict(table)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # none yet, or damaged: it fills again with the next run
+    return {"version": VERSION, "runs": [], "machines": {}}
+
+
+def _keep(table: dict[str, Any]) -> None:
+    """A disk that is full keeps nothing; the training is worth more."""
+    path = speeds_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_whole(path, json.dumps(table, indent=1))
+    except (OSError, WriteError):
+        return

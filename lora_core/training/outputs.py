@@ -1,0 +1,200 @@
+"""What a training leaves in its run folder: checkpoints, sample pictures, the finished LoRA, the before/after sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lora_core.config import TrainConfig, settings
+from lora_core.errors import UserError
+from lora_core.events import Emit, Phase
+from lora_core.lora import file as lora_file
+from lora_core.lora.metadata import build
+from lora_core.lora.peft_layers import base_shapes
+from lora_core.lora.shapes import check_fits
+from lora_core.runs.run import SHEET, Run
+from lora_core.sampling import sample
+from lora_core.sampling.infotext import parameters_text, save_picture
+from lora_core.sampling.sample import Wish
+from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
+from lora_core.training import checkpoint
+from lora_core.training.data.tensor_store import stored
+from lora_core.training.engine import adapters
+from lora_core.training.estimate.memory import run_bytes
+from lora_core.training.facts import facts
+from lora_core.training.progress import Diverged
+from lora_core.training.train import Session
+
+# Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
+_FIXED = (
+    "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
+    "use_rslora",
+    "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae", "prediction_type",
+)  # fmt: skip
+
+
+def identity(config: TrainConfig, dataset_digest: str) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    return {**{name: repr(getattr(config, name)) for name in _FIXED}, "dataset": dataset_digest}
+
+
+def compare(saved: dict[str, str], now: dict[str, str]) -> str:
+    """A notice when the dataset changed since the checkpoint, or an empty string.
+
+    Raises:
+        UserError: a setting changed that the checkpoint depends on; all of them are named.
+    """
+    then = {name: repr(settings()[name].default) for name in _FIXED} | saved  # settings that are younger than it
+    changed = [f"{name} was {then[name]}, now {now[name]}" for name in _FIXED if then[name] != now[name]]
+    if changed:
+        raise UserError(f"This checkpoint cannot be continued with other settings: {'; '.join(changed)}.")
+    if saved.get("dataset") != now["dataset"]:
+        return "The pictures or captions changed since this checkpoint; going on with them as they are now."
+    return ""
+
+
+def restore(session: Session, state: checkpoint.State) -> None:
+    """Put a checkpoint's state into a prepared session.
+
+    Raises:
+        UserError: the checkpoint's adapters are not those of the model.
+    """
+    parameters = session.parameters
+    if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state.adapters.items()}:
+        raise UserError("The checkpoint belongs to another base model: its adapters do not fit this one.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.adapters[name])
+    session.averages.restore(state.averages)
+    rates = [group["base_lr"] / session.calm for group in session.optimizer.param_groups]
+    session.optimizer.load_state_dict(state.optimizer)
+    for group, rate in zip(session.optimizer.param_groups, rates, strict=True):
+        group["base_lr"] = rate  # as the settings have it now: they may have been lowered since the checkpoint
+    session.calm = 1.0
+    calm_down(session, state.calm)
+    session.scaler.load_state_dict(state.scaler)
+    session.step = session.saved_step = state.step
+    session.best_step, session.best_loss = state.best_step, state.best_loss
+
+
+def calm_down(session: Session, factor: float) -> None:
+    """Multiply the learning rates by `factor`."""
+    session.calm *= factor
+    for group in session.optimizer.param_groups:
+        group["base_lr"] *= factor
+
+
+def check_space(session: Session, run: Run) -> None:
+    """Raises UserError when the disk cannot hold the checkpoints and samples this run will leave."""
+    needed = run_bytes(session.config, sum(p.numel() for p in session.parameters.values()))
+    if (free := free_bytes(run.folder)) < needed:
+        raise UserError(
+            f"This run needs up to {needed / 1e6:,.0f} MB in {run.folder}, where {free / 1e6:,.0f} MB are free; "
+            "make room, choose another --output_dir, or save less often with --save_steps."
+        )
+
+
+def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> Path:
+    """Write the session's state and its LoRA (that of the average, where one is kept) as a checkpoint folder.
+
+    Raises:
+        Diverged: a weight, its average, or what the optimizer remembers, is not finite.
+    """
+    remembered = [value for held in session.optimizer.state.values() for value in held.values()]
+    for tensor in (*session.parameters.values(), *session.averages.tensors().values(), *remembered):
+        if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
+            raise Diverged(session.step)
+    return checkpoint.save(
+        run.checkpoints, state_of(session, belongs_to), lambda path: _write_lora(session, path),
+        session.config.keep_states,
+    )  # fmt: skip
+
+
+def state_of(session: Session, belongs_to: dict[str, str]) -> checkpoint.State:
+    """All that the session needs to be where it is again; the optimizer's tensors are its own, not copies."""
+    return checkpoint.State(
+        step=session.step, identity=belongs_to,
+        adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
+        optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
+        best_step=session.best_step, best_loss=session.best_loss, calm=session.calm,
+        averages={name: tensor.clone() for name, tensor in session.averages.tensors().items()},
+    )  # fmt: skip
+
+
+def write_final(session: Session, run: Run) -> Path:
+    """Put the newest checkpoint's LoRA, verified when it was written, under the name the user chose; and the sheet."""
+    newest = checkpoint.folder_of(run.checkpoints, session.step) / checkpoint.LORA
+    path = run.lora_file(session.config)
+    write_bytes_whole(path, newest.read_bytes())
+    before_after(run, session)
+    return path
+
+
+def _write_lora(session: Session, path: Path) -> None:
+    with session.averages.applied():
+        trained = adapters.extract(session.model)
+    for component, module in session.model.adapted().items():
+        part = {name: adapter for name, adapter in trained.items() if name.startswith(f"{component}.")}
+        check_fits(part, base_shapes(module, component))
+    lora_file.write(path, trained, session.model.family.name, build(facts(session)), session.config.save_precision)
+
+
+def wishes(session: Session) -> list[Wish]:
+    """The sample pictures of this run; of captions, those of held-out pictures first."""
+    return sample.wishes_of(session.config, [example.caption for example in (*session.held_out, *session.training)])
+
+
+def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], None]) -> Iterator[tuple[Path, Wish]]:
+    """Draw the sample pictures as the model stands and write them to samples/; at step 0 that is the base model."""
+    todo = wishes(session)
+    if not todo:
+        return
+    emit(Phase("sample", 0, len(todo)))
+    if session.step == 0:
+        pictures = _of_base_model(session, todo, emit, on_step)
+    else:
+        pictures = sample.draw(session.model, todo, on_step)
+    for index, (wish, picture) in enumerate(zip(todo, pictures, strict=True)):
+        path = _sample_path(run, session.step, index)
+        save_picture(path, picture, parameters_text(wish, session.model.name))
+        yield path, wish
+    emit(Phase("sample", len(todo), len(todo)))
+
+
+def _of_base_model(session: Session, todo: list[Wish], emit: Emit, on_step: Callable[[], None]) -> list[Image.Image]:
+    """Its pictures are the same for every run on it, and nobody should wait for them twice."""
+
+    def make() -> dict[str, torch.Tensor]:
+        drawn = sample.draw(session.model, todo, on_step)
+        return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn]))}
+
+    model = session.model
+    about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.use_dora, todo)
+    pixels_NHW3 = stored(f"samples {about}", make, emit)["pixels"]
+    return [Image.fromarray(pixels_HW3) for pixels_HW3 in pixels_NHW3.numpy()]
+
+
+def before_after(run: Run, session: Session) -> None:
+    """A sheet of the sample prompts without and with the LoRA; none when no samples were drawn."""
+    rows = []
+    for index, wish in enumerate(wishes(session)):
+        pair = [_sample_path(run, step, index) for step in (0, session.step)]
+        if all(path.is_file() for path in pair):
+            rows.append((wish.prompt, [_opened(path) for path in pair]))
+    if rows:
+        page = sample.sheet(rows, ("without LoRA", "with LoRA"))
+        with whole_file(run.folder / SHEET) as temporary, temporary.open("wb") as file:
+            page.save(file, "PNG")
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _sample_path(run: Run, step: int, index: int) -> Path:
+    return run.samples / f"step_{step:07d}_{index}.png"

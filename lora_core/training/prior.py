@@ -1,0 +1,96 @@
+"""Prior preservation: what the LoRA must leave alone, the base model teaches by its own predictions.
+
+DreamBooth (Ruiz et al. 2022) trains on pictures the base model drew. Here the base model's prediction on them, adapters
+off, is the target instead of the noise: same minimum, but no gradient at all while the LoRA changes nothing, so it
+holds the rest of the model still with far fewer pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lora_core.config import TrainConfig
+from lora_core.events import Emit, Phase
+from lora_core.models.families import BaseModel, Frame, whole_frame
+from lora_core.models.load import fingerprint
+from lora_core.sampling.sample import Wish, draw_latents
+from lora_core.training import diffusion
+from lora_core.training.data.tensor_store import stored
+from lora_core.training.engine import adapters
+from lora_core.training.engine.parallel import Lesson
+
+if TYPE_CHECKING:
+    from lora_core.training.train import Session
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Latents the base model drew, scaled, and what it was asked for."""
+
+    prompt: str
+    latents_CHW: Tensor
+    frame: Frame
+
+
+def prior_wishes(config: TrainConfig) -> list[Wish]:
+    """`config.prior_pictures` pictures of the prior prompts in turn."""
+    return [
+        Wish(config.prior_prompts[n % len(config.prior_prompts)], config.seed + n, config.resolution, config.resolution,
+             steps=config.sample_inference_steps, guidance=config.sample_guidance)
+        for n in range(config.prior_pictures)
+    ]  # fmt: skip
+
+
+def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]:
+    """What is to be left alone, drawn by the base model; from the cache where it is there."""
+    wishes = prior_wishes(config)
+    if not wishes:
+        return []
+    emit(Phase("prior", 0, len(wishes)))
+    models = [fingerprint(model, "unet"), *(fingerprint(model, name) for name in model.text_encoders)]
+    key = hashlib.sha256(repr((models, wishes)).encode()).hexdigest()
+
+    def make() -> dict[str, Tensor]:
+        batches = []
+        for latents_BCHW in draw_latents(model, wishes):
+            batches.append(latents_BCHW.float().cpu())
+            emit(Phase("prior", sum(len(b) for b in batches), len(wishes)))
+        return {"latents": torch.cat(batches)}
+
+    latents_NCHW = stored(f"prior {key}", make, emit)["latents"]
+    frame = whole_frame(config.resolution, config.resolution)
+    return [Prior(wish.prompt, latents, frame) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
+
+
+def prior_lesson(session: Session, count: int, rng: torch.Generator) -> Lesson:
+    """`count` of the prior's pictures, to be answered with the adapters on as with them off.
+
+    As it comes every `prior_every` steps only, it weighs that much more.
+    """
+    model, config, prompts = session.model, session.config, session.prompts
+    chosen = [session.prior[i] for i in torch.randint(len(session.prior), (count,), generator=rng).tolist()]
+    latents_BCHW = torch.stack([p.latents_CHW for p in chosen])
+    timesteps_B = torch.randint(len(model.scheduler.alphas_cumprod), (count,), generator=rng)
+    abar_B = model.scheduler.alphas_cumprod[timesteps_B]
+    noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
+    captions, frames = [p.prompt for p in chosen], [p.frame for p in chosen]
+    weight_B = torch.full((count,), config.prior_every * config.prior_loss_weight / count)
+    asked = Lesson(
+        noisy_latents, timesteps_B, prompts.base(captions, frames), torch.empty_like(noisy_latents), weight_B
+    ).to(session.compute.device)
+
+    @torch.no_grad()
+    def answer(part: Lesson) -> Tensor:
+        return session.predict(part.noisy_latents_BCHW, part.timesteps_B, part.words)
+
+    with adapters.disabled(model):
+        target = torch.cat(session.lanes.answers(answer, session.lanes.parts([asked])))
+    if not prompts.live:
+        return replace(asked, target_BCHW=target)
+    words = {name: rows.to(session.compute.device) for name, rows in prompts.words(captions, frames).items()}
+    return replace(asked, target_BCHW=target, words=words)

@@ -1,0 +1,166 @@
+"""THE PAGE: how a LoRA is trained.
+
+`train` is the loop, `optimizer_step` a step, `denoising_lesson` and `loss_of` the maths.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_core.config import TrainConfig
+from lora_core.models.device import Compute
+from lora_core.models.families import BaseModel, Predict
+from lora_core.system.distributed import Team
+from lora_core.training import diffusion
+from lora_core.training.data.caption_augment import caption_for_step
+from lora_core.training.data.latent_cache import Example, Prompts
+from lora_core.training.data.plan import Plan
+from lora_core.training.engine.parallel import Lanes, Lesson
+from lora_core.training.optim import build as optim
+from lora_core.training.optim.ema import Averages
+from lora_core.training.prior import Prior, prior_lesson
+from lora_core.training.progress import Meter
+
+
+@dataclass
+class Session:
+    """Everything a training step touches. `step` counts finished optimizer steps."""
+
+    config: TrainConfig
+    plan: Plan
+    compute: Compute
+    model: BaseModel
+    prompts: Prompts
+    training: Sequence[Example]
+    held_out: Sequence[Example]
+    prior: list[Prior]
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    meter: Meter
+    predict: Predict
+    team: Team = field(default_factory=Team)
+    lanes: Lanes = field(default_factory=Lanes)
+    averages: Averages = field(default_factory=Averages)
+    started_at: float = field(default_factory=time.time)  # Unix seconds
+    step: int = 0
+    saved_step: int = -1
+    best_step: int = 0
+    best_loss: float = field(default=float("inf"))
+    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
+
+
+class Desk(Protocol):
+    """Who a training answers to between steps; `job.Job` is the one there is."""
+
+    def wants_stop(self, session: Session) -> bool:
+        """Whether to end now; blocks while paused."""
+        ...
+
+    def wants_sample(self) -> bool: ...
+
+    def wants_save(self) -> bool: ...
+
+    def validate(self, session: Session) -> None: ...
+
+    def sample(self, session: Session) -> None: ...
+
+    def save(self, session: Session) -> None: ...
+
+
+def train(session: Session, desk: Desk) -> None:
+    """Train to the last step or until told to stop. Everything there is at the end has been validated and saved."""
+    config = session.config
+    if session.step == 0:
+        desk.validate(session)
+        desk.sample(session)
+    while session.step < config.max_train_steps:
+        if desk.wants_stop(session):
+            break
+        # --- one step -------------------------------------------------------------------------------------------
+        learning_rate = optim.set_rates(session.optimizer, config, session.step)
+        loss = optimizer_step(session)
+        session.step += 1
+        session.averages.update(session.step)
+        session.meter.add(session.step, loss, learning_rate)
+        # --- once in a while ------------------------------------------------------------------------------------
+        due = session.step % config.save_steps == 0 or session.step == config.max_train_steps
+        save, sample = desk.wants_save() or due, desk.wants_sample() or due
+        if save:
+            desk.validate(session)
+            desk.save(session)
+        if sample:
+            desk.sample(session)
+    if session.step and session.saved_step != session.step:  # stopped between two saves
+        desk.validate(session)
+        desk.save(session)
+
+
+def optimizer_step(session: Session) -> Tensor:
+    """One optimizer step over `gradient_accumulation_steps` batches; returns their mean loss, still on the device.
+
+    Of a team's batches, this process computes its share.
+    """
+    config, scaler = session.config, session.scaler
+    total = torch.zeros((), device=session.compute.device)
+    trained = list(session.parameters.values())
+    for micro in session.team.share(config.gradient_accumulation_steps):
+        rng = diffusion.generator(config.seed, session.step, micro)
+        if config.lora_dropout:  # dropout draws from the global generator: make that a function of the step too
+            torch.manual_seed(rng.initial_seed())
+        chosen = session.plan.batch(config, session.step * config.gradient_accumulation_steps + micro)
+        lessons = [denoising_lesson(session, [session.training[i] for i in chosen], rng)]
+        if session.prior and session.step % config.prior_every == 0:
+            lessons.append(prior_lesson(session, len(chosen), rng))
+        losses_B = session.lanes.learn(partial(loss_of, session), lessons, trained, scaler)
+        total += losses_B[: len(chosen)].sum()
+    total = session.team.add_up(session.parameters.values(), total)
+    if config.max_grad_norm:
+        scaler.unscale_(session.optimizer)
+        torch.nn.utils.clip_grad_norm_(session.parameters.values(), config.max_grad_norm)
+    scaler.step(session.optimizer)
+    scaler.update()
+    session.optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def denoising_lesson(session: Session, batch: Sequence[Example], rng: torch.Generator) -> Lesson:
+    """Noise a batch of one size, to be told apart again by the model (Ho et al. 2020, alg. 1)."""
+    config, model = session.config, session.model
+    latents = draw_latents(batch, rng) * model.vae.config.scaling_factor
+    captions = [caption_for_step(example.caption, config, rng) for example in batch]
+    noise = diffusion.sample_noise(latents, rng, config.noise_offset)
+    schedule = model.scheduler.alphas_cumprod
+    weights = diffusion.min_snr_weight(model.prediction_type, diffusion.snr(schedule), config.snr_gamma)
+    timesteps, weight = diffusion.sample_timesteps(len(batch), weights, config.timestep_sampling == "weighted", rng)
+    alphas_cumprod = schedule[timesteps]
+    noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
+    target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
+    words = session.prompts.words(captions, [example.frame for example in batch])
+    return Lesson(noisy_latents, timesteps, words, target, weight / len(batch)).to(session.compute.device)
+
+
+def loss_of(session: Session, lesson: Lesson) -> Tensor:
+    """The diffusion loss (Ho et al. 2020, eq. 14) of each picture, weighted; they sum up to that of the step."""
+    conditioning = session.prompts.conditioning(lesson.words)
+    prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
+    loss_B = F.mse_loss(prediction, lesson.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
+    return lesson.weight_B / session.config.gradient_accumulation_steps * loss_B
+
+
+def draw_latents(batch: Sequence[Example], rng: torch.Generator) -> Tensor:
+    """A draw from each picture's posterior, mirrored half of the time where both views are cached; BCHW, unscaled."""
+    draws = []
+    for example in batch:
+        view = int(torch.randint(len(example.views), (1,), generator=rng))
+        mean_CHW, std_CHW = example.views[view]
+        draws.append(mean_CHW + std_CHW * torch.randn(mean_CHW.shape, generator=rng))
+    return torch.stack(draws)

@@ -1,0 +1,176 @@
+"""Captions that a captioner proposes, in a thread of its own; nothing is written until somebody takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lora_core.captioners import to_describe
+from lora_core.dataset import add_trigger
+from lora_core.errors import UserError
+from lora_core.events import Event, Phase, Warned
+from lora_core.ui.shared.dataset_words import complaint
+from lora_core.ui.shared.texts import Texts
+from lora_core.ui.state.open_dataset import THUMBNAIL, Desk
+from lora_core.ui.state.training import Training
+
+IDLE, LOADING, DOWNLOADING, DESCRIBING = "idle", "loading", "downloading", "describing"
+DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
+BUSY = (LOADING, DOWNLOADING, DESCRIBING)
+
+
+class _Cancelled(Exception):
+    """Somebody pressed Cancel, or opened another folder."""
+
+
+@dataclass(frozen=True)
+class View:
+    """All that pages show of it; never changed, only replaced. `job` grows with every start.
+
+    done, total: pictures, or bytes while `phase` is downloading. seconds_left: -1 while unknown. rows: picture and
+    proposed caption, as they come.
+    """
+
+    job: int = 0
+    phase: str = IDLE
+    folder: Path | None = None
+    done: int = 0
+    total: int = 0
+    seconds_left: float = -1.0
+    rows: tuple[tuple[Path, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def is_busy(self) -> bool:
+        return self.phase in BUSY
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for. `threshold`: how sure a tagger must be, 0 to 1; `trigger`: put in front, "" for nothing."""
+
+    captioner: str
+    pictures: tuple[Path, ...]
+    threshold: float
+    trigger: str = ""
+
+
+class Describer:
+    """One for all pages. `trouble` is told each error nobody foresaw."""
+
+    def __init__(self, desk: Desk, training: Training, trouble: Callable[[str, Exception], object]) -> None:
+        self.desk, self.training, self.trouble = desk, training, trouble
+        self.view = View()
+        self._cancel = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    # --- what a person presses --------------------------------------------------------------------------------
+
+    def start(self, order: Order) -> None:
+        """Propose a caption for each picture; of those that share a caption file, for the first.
+
+        Raises:
+            UserError: there is none, it goes on already, or a training is in the way.
+        """
+        _, folder = self.desk.opened()
+        order = dataclasses.replace(order, pictures=tuple(to_describe(dict.fromkeys(order.pictures, ""), replace=True)))
+        with self._lock:
+            if self.view.is_busy:
+                raise UserError("Captions are being proposed already; cancel it first, or wait for its end.")
+            if not order.pictures:
+                raise UserError("There is no picture to describe: choose others.")
+            if self.training.is_in_the_way():
+                raise UserError("A training is going on; pause it first, or describe the pictures after it.")
+            self._cancel = threading.Event()
+            self.view = View(self.view.job + 1, LOADING, folder, total=len(order.pictures))
+            arguments = (order, self._cancel)
+            self._thread = threading.Thread(target=self._work, args=arguments, name="captions", daemon=True)
+            self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop after the picture at hand; what was proposed by then stays."""
+        self._cancel.set()
+
+    def discard(self) -> None:
+        """Forget what was proposed."""
+        self.cancel()
+        with self._lock:
+            self.view = View(self.view.job + 1)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the work; True when there is none."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
+
+    def chosen(self, pictures: Collection[Path]) -> dict[Path, str]:
+        """The captions proposed for these."""
+        return {path: caption for path, caption in self.view.rows if caption and path in pictures}
+
+    # --- what a page shows ------------------------------------------------------------------------------------
+
+    def told(self, text: Texts, url: Callable[[Path, int], str], job: int, rows: int) -> dict[str, Any]:
+        """How it stands, as JSON, and the rows that a page with `rows` rows of `job` has not seen."""
+        view = self.view
+        if view.folder is not None and view.folder != self.desk.folder:
+            self.discard()
+            view = self.view
+        new = view.rows[rows if job == view.job else 0 :]
+        captions = self.desk.book.captions if self.desk.book and new else {}
+        return {
+            "job": view.job, "phase": view.phase, "done": view.done, "total": view.total, "left": round(view.seconds_left),
+            "error": complaint(UserError(view.error), text) if view.error else "",
+            "notes": [complaint(UserError(note), text) for note in view.notes],
+            "rows": [[self.desk.name(p), url(p, THUMBNAIL), captions.get(p, ""), caption] for p, caption in new],
+        }  # fmt: skip
+
+    # --- the thread -------------------------------------------------------------------------------------------
+
+    def _work(self, order: Order, cancel: threading.Event) -> None:
+        end: dict[str, Any] = {"phase": DONE}
+        try:
+            self._describe(order, cancel)
+        except _Cancelled:
+            end = {"phase": CANCELLED}
+        except UserError as error:
+            end = {"phase": FAILED, "error": str(error)}
+        except Exception as error:  # noqa: BLE001 - the one place where its errors end: told, never lost
+            end = {"phase": FAILED, "error": f"Something unforeseen went wrong: {type(error).__name__}: {error}"}
+            self.trouble("describing pictures", error)
+        self._change(cancel, **end, seconds_left=-1.0)
+
+    def _describe(self, order: Order, cancel: threading.Event) -> None:
+        from lora_core.captioners import describe  # brings torch
+
+        rows: tuple[tuple[Path, str], ...] = ()
+        began, total = 0.0, len(order.pictures)
+        for path, caption in describe(order.captioner, order.pictures, partial(self._tell, cancel), order.threshold):
+            proposed = add_trigger({path: caption}, order.trigger) if order.trigger else {}
+            rows = (*rows, (path, proposed.get(path, caption)))
+            began = began or time.monotonic()  # the first one warms up
+            a_picture = (time.monotonic() - began) / max(1, len(rows) - 1)
+            left = a_picture * (total - len(rows)) if len(rows) > 1 else -1.0
+            self._change(cancel, seconds_left=left, rows=rows)
+
+    def _tell(self, cancel: threading.Event, event: Event) -> None:
+        if cancel.is_set():
+            raise _Cancelled
+        if isinstance(event, Warned):
+            self._change(cancel, notes=(*self.view.notes, event.message))
+        elif isinstance(event, Phase):
+            phase = {"download": DOWNLOADING, "describe": DESCRIBING}.get(event.name, LOADING)
+            self._change(cancel, phase=phase, done=event.done, total=event.total)
+
+    def _change(self, cancel: threading.Event, **values: Any) -> None:
+        """Unless it was discarded meanwhile, or another one began."""
+        with self._lock:
+            if cancel is self._cancel and self.view.phase != IDLE:
+                self.view = dataclasses.replace(self.view, **values)

@@ -1,0 +1,286 @@
+"""The drawing behind the Test tab: one job at a time in a thread of its own, seen by every page as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_core.errors import UserError
+from lora_core.events import Event, Phase
+from lora_core.sampling.gallery import Album, Drawn, Settings
+from lora_core.sampling.grid import Grid, check, sheet
+from lora_core.system import windows
+from lora_core.ui.state.training import Training
+
+if TYPE_CHECKING:
+    from lora_core.sampling.pipeline import Studio
+
+IDLE, WAITING, LOADING, DOWNLOADING, DRAWING = "idle", "waiting", "loading", "downloading", "drawing"
+DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
+BUSY = (WAITING, LOADING, DOWNLOADING, DRAWING)
+_LOOK_EVERY_S = 0.1
+
+
+class _Cancelled(Exception):
+    """Somebody pressed Cancel."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture that was asked for, and the one that was drawn."""
+
+    settings: Settings
+    drawn: Drawn | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a page shows of the drawing; never changed, only replaced. `serial` grows with every change.
+
+    cells: without and with the LoRA, or those of the grid by its `places`. step: denoising steps of the picture at
+    work. done_bytes: of a download. seconds_left: -1 while unknown. pictures: grows with every new picture.
+    """
+
+    serial: int = 0
+    phase: str = IDLE
+    cells: tuple[Cell, ...] = ()
+    grid: Grid | None = None
+    sheet: Drawn | None = None
+    step: int = 0
+    steps: int = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
+    seconds_left: float = -1.0
+    holds_training: bool = False
+    loaded: str = ""
+    error: str = ""
+    pictures: int = 0
+
+    @property
+    def is_busy(self) -> bool:
+        return self.phase in BUSY
+
+    @property
+    def done(self) -> int:
+        return sum(cell.drawn is not None for cell in self.cells)
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1."""
+        if self.phase == DOWNLOADING:
+            return self.done_bytes / max(self.total_bytes, 1)
+        return min(1.0, (self.done + (self.step / self.steps if self.steps else 0)) / max(len(self.cells), 1))
+
+
+class Bench:
+    """Draws what it is asked for with a `Studio` that stays loaded.
+
+    allow: told each folder pictures come from. trouble: told each error nobody foresaw.
+    """
+
+    def __init__(
+        self, album: Album, training: Training, allow: Callable[[Path], object], trouble: Callable[[str, Exception], object]
+    ) -> None:
+        self.album, self.training, self.allow, self.trouble = album, training, allow, trouble
+        self.view = View()
+        self._studio: Studio | None = None
+        self._thread: threading.Thread | None = None
+        self._cancel = threading.Event()
+        self._lock = threading.RLock()  # of the view, and of what stands between pressing and the thread
+        self._base_pictures: dict[Settings, Drawn] = {}  # drawn by this process, so they are what would be drawn again
+        self._drawing_s, self._drawn_steps, self._stepped_at = 0.0, 0, 0.0
+
+    # --- what a person presses --------------------------------------------------------------------------------
+
+    def compare(self, settings: Settings, pause_training: bool = False) -> None:
+        """Draw a picture without and with the LoRA; one picture when there is no LoRA. Raises UserError when busy."""
+        pair = [settings.without_lora(), settings] if settings.has_lora else [settings.without_lora()]
+        self._start(pair, None, settings.lora, pause_training)
+
+    def fill(self, grid: Grid, pause_training: bool = False) -> None:
+        """Draw a grid, cell by cell. Raises UserError when busy or when it is too large."""
+        cells = [check(grid).settings(place) for place in grid.places()]
+        self._start(cells, grid, cells[0].lora, pause_training)
+
+    def cancel(self) -> None:
+        self._cancel.set()
+
+    def free(self) -> None:
+        """Let the loaded model go. Raises UserError while it draws."""
+        with self._lock:
+            if self.view.is_busy:
+                raise UserError("A picture is being drawn; cancel it first, or wait for its end.")
+            if self._studio is not None:
+                self._studio.free()
+            self._change(loaded="")
+
+    def relieve(self) -> None:
+        """Let the model go when a training needs the card it is on."""
+        with self._lock:
+            idle = not self.view.is_busy and self._studio is not None and self._studio.is_on_card
+        if idle and self.training.busy():
+            with suppress(UserError):  # somebody began to draw just now
+                self.free()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the drawing; True when there is none."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
+
+    def recent(self) -> list[Drawn]:
+        """The last pictures, newest first; their folders are allowed."""
+        found = self.album.recent()
+        for folder in {drawn.path.parent for drawn in found}:
+            self.allow(folder)
+        return found
+
+    # --- the thread -------------------------------------------------------------------------------------------
+
+    def _start(self, cells: Sequence[Settings], grid: Grid | None, lora: str, pause_training: bool) -> None:
+        with self._lock:
+            if self.view.is_busy:
+                raise UserError("A picture is being drawn already; cancel it first, or wait for its end.")
+            self._cancel.clear()
+            self._change(
+                phase=LOADING, cells=tuple(map(Cell, cells)), grid=grid, sheet=None, step=0, steps=0, seconds_left=-1.0,
+                error="", done_bytes=0, total_bytes=0,
+            )  # fmt: skip
+            beside = Path(lora) if lora else None
+            self._thread = threading.Thread(
+                target=self._work, args=(beside, pause_training), name="test pictures", daemon=True
+            )
+            self._thread.start()
+
+    def _work(self, beside: Path | None, pause_training: bool) -> None:
+        end: dict[str, Any] = {"phase": DONE}
+        try:
+            with self._training_paused(pause_training):
+                try:
+                    self._draw_all(beside)
+                finally:
+                    self._keep_sheet(beside)
+        except _Cancelled:
+            end = {"phase": CANCELLED}
+        except Exception as error:  # noqa: BLE001 - the one place where a drawing's errors end: told, never lost
+            end = {"phase": FAILED, "error": _explain(error)}
+            if not isinstance(error, (UserError, OSError)) and not _is_full_card(error) and not _is_full_computer(error):
+                self.trouble("drawing test pictures", error)
+        loaded = self._studio.base if self._studio else ""
+        self._change(**end, loaded=loaded, step=0, steps=0, seconds_left=-1.0, holds_training=False)
+
+    @contextmanager
+    def _training_paused(self, wanted: bool) -> Iterator[None]:
+        """The training stands still within the block, and goes on after it however the block ends."""
+        if not wanted or not self.training.is_in_the_way():
+            yield
+            return
+        self.training.pause()
+        self._change(phase=WAITING, holds_training=True)
+        try:
+            while self.training.is_in_the_way():
+                if self._cancel.wait(_LOOK_EVERY_S):
+                    raise _Cancelled
+            yield
+        finally:
+            if self._studio is not None and self._studio.is_on_card:
+                self._studio.free()
+            with suppress(UserError):  # the training ended meanwhile
+                self.training.unpause()
+
+    def _draw_all(self, beside: Path | None) -> None:
+        from lora_core.sampling.pipeline import Studio  # brings torch
+
+        self._studio = self._studio or Studio()
+        self._drawing_s, self._drawn_steps = 0.0, 0
+        for index, cell in enumerate(self.view.cells):
+            self._give_up_if_asked()
+            if not (drawn := self._known(cell.settings)):
+                now = cell.settings
+                self._studio.open(now.base, self._told, now.vae, now.prediction_type)
+                self._change(phase=DRAWING, step=0, steps=0, loaded=cell.settings.base)
+                self._stepped_at = time.monotonic()
+                picture = self._studio.draw(cell.settings.shot(), self._stepped)
+                drawn = self.album.keep(picture, cell.settings, beside)
+                self.allow(drawn.path.parent)
+                if not cell.settings.has_lora:
+                    self._base_pictures[cell.settings.without_lora()] = drawn
+            cells = (*self.view.cells[:index], Cell(cell.settings, drawn), *self.view.cells[index + 1 :])
+            self._change(cells=cells, step=0, pictures=self.view.pictures + 1)
+
+    def _known(self, settings: Settings) -> Drawn | None:
+        """The base model's picture, when it was drawn before: the LoRA and its weight change nothing of it."""
+        drawn = None if settings.has_lora else self._base_pictures.get(settings.without_lora())
+        return drawn if drawn and drawn.path.is_file() else None
+
+    def _keep_sheet(self, beside: Path | None) -> None:
+        """Put the cells that were drawn into one picture; also of a grid that was cancelled."""
+        from PIL import Image
+
+        view = self.view
+        if view.grid is None or not view.done:
+            return
+        pictures = {}
+        for place, cell in zip(view.grid.places(), view.cells, strict=True):
+            if cell.drawn:
+                with Image.open(cell.drawn.path) as opened:
+                    pictures[place] = opened.convert("RGB")
+        kept = self.album.keep(sheet(view.grid, pictures), view.cells[0].settings, beside, view.grid.parameters())
+        self._change(sheet=kept, pictures=view.pictures + 1)
+
+    def _told(self, event: Event) -> None:
+        """While a model loads."""
+        self._give_up_if_asked()
+        if isinstance(event, Phase):
+            is_download = event.name == "download"
+            phase = DOWNLOADING if is_download else LOADING
+            done, total = (event.done, event.total) if is_download else (0, 0)
+            self._change(phase=phase, done_bytes=done, total_bytes=total)
+
+    def _stepped(self, done: int, total: int) -> None:
+        self._give_up_if_asked()
+        now = time.monotonic()
+        self._drawing_s, self._stepped_at = self._drawing_s + now - self._stepped_at, now
+        self._drawn_steps += 1
+        left = (len(self.view.cells) - self.view.done) * total - done
+        self._change(step=done, steps=total, seconds_left=left * self._drawing_s / self._drawn_steps)
+
+    def _give_up_if_asked(self) -> None:
+        if self._cancel.is_set():
+            raise _Cancelled
+
+    def _change(self, **values: Any) -> None:
+        with self._lock:
+            self.view = dataclasses.replace(self.view, serial=self.view.serial + 1, **values)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if _is_full_card(error):
+        return "The graphics card ran out of memory. Draw a smaller picture, or end what else uses the card."
+    if failure := windows.page_file_failure(error):
+        return failure
+    if _is_full_computer(error):
+        return "The computer ran out of memory. Close other programs, or draw a smaller picture."
+    if isinstance(error, OSError):
+        return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
+    return f"Something unforeseen went wrong: {type(error).__name__}: {error}"
+
+
+def _is_full_card(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
+
+
+def _is_full_computer(error: Exception) -> bool:
+    from lora_core.training.failures import is_full_computer  # brings torch
+
+    return is_full_computer(error)

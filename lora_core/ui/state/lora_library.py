@@ -1,0 +1,145 @@
+"""What all pages of the Test tab share: the bench, the LoRAs that were found, and what their files tell."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core.errors import UserError
+from lora_core.models.catalog import BASES, STARTER
+from lora_core.models.identify import of_path
+from lora_core.sampling.gallery import FOLDER, Album
+from lora_core.ui.state.drawing import Bench
+from lora_core.webuis import detect as webuis
+from lora_core.webuis import loras
+from lora_core.webuis import search as webui_places
+from lora_core.webuis.loras import CHECKPOINT, FINISHED, Found
+
+if TYPE_CHECKING:
+    from lora_core.ui.shared.texts import Texts
+    from lora_core.ui.state.app import App
+    from lora_core.webuis.trial_defaults import About
+
+_MOST_KNOWN = 200
+
+
+class Desk:
+    """One for the whole process; see `desk_of`."""
+
+    def __init__(self, app: App) -> None:
+        self.bench = Bench(Album(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_trouble)
+        self._app = weakref.proxy(app)
+        self._abouts: dict[tuple[Path, int], About] = {}
+        self._others: dict[Path, Found] = {}  # chosen by their path
+        self._in_webuis: list[Found] = []
+        self._looking = threading.Lock()
+
+    def look_into_webuis(self) -> None:
+        """Find the LoRAs of the webuis here; takes a while on slow disks. A second call while one looks does nothing."""
+        if self._looking.acquire(blocking=False):
+            try:
+                self._in_webuis = loras.of_webuis(webuis.find(webui_places.here()))
+            finally:
+                self._looking.release()
+
+    def found(self) -> list[Found]:
+        """Runs first, then the webuis', then those given by path; each file once."""
+        every = [*loras.of_runs(self._app.runs_folder), *self._in_webuis, *self._others.values()]
+        return list({found.path: found for found in reversed(every)}.values())[::-1]
+
+    def about(self, path: Path) -> About:
+        """What a LoRA's file tells, read once until it changes. Raises UserError."""
+        from lora_core.webuis.trial_defaults import about  # brings torch
+
+        known_as = path, path.stat().st_mtime_ns if path.exists() else 0
+        if known_as not in self._abouts:
+            if len(self._abouts) > _MOST_KNOWN:
+                self._abouts.clear()
+            self._abouts[known_as] = about(path)
+        return self._abouts[known_as]
+
+    def take(self, path: Path) -> About:
+        """A LoRA given by path, or the finished one of a run folder; from now on it is one of the found.
+
+        Raises:
+            UserError: there is none.
+        """
+        taken = self.about(path)
+        if all(found.path != taken.path for found in self.found()):
+            self._others[taken.path] = Found(taken.path, "file", taken.path.parent.name, taken.path.stem)
+        return taken
+
+
+_desks: weakref.WeakKeyDictionary[App, Desk] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def desk_of(app: App) -> Desk:
+    """The desk of this app, made when it is first asked for."""
+    with _making:
+        if app not in _desks:
+            _desks[app] = Desk(app)
+        return _desks[app]
+
+
+def label(text: Texts, found: Found) -> str:
+    """A LoRA in the list to choose from."""
+    values: Mapping[str, object] = {"home": found.home, "name": found.name, "step": found.step}
+    if found.kind == FINISHED:
+        words = text("test.lora_finished" if found.step is not None else "test.lora_finished_unknown", **values)
+    elif found.kind == CHECKPOINT:
+        words = text("test.lora_checkpoint", **values)
+    else:
+        words = text("test.lora_webui", **values)
+    return text("test.lora_best", label=words) if found.best else words
+
+
+def short_label(text: Texts, found: Found, alone: bool) -> str:
+    """The same in a grid; alone: all its LoRAs are of one run."""
+    if alone and found.step is not None:
+        return f"{found.step} ★" if found.best else str(found.step)
+    return label(text, found)
+
+
+def of_same_run(every: list[Found], path: Path) -> list[Found]:
+    """The LoRAs of the run that a LoRA is of, from the first step to the last; the LoRA alone when it is of none."""
+    run = loras.run_of(path)
+    mine = [found for found in every if run and found.kind in (FINISHED, CHECKPOINT) and loras.run_of(found.path) == run]
+    return sorted(mine, key=lambda found: found.step or 0) or [found for found in every if found.path == path]
+
+
+def misfit(text: Texts, about: About, base: str) -> str:
+    """Why a LoRA does not go with a base model, as far as shows without loading it; "" when nothing speaks against it."""
+    names = family_names(text)
+    if about.trained_on and base == about.base:
+        return ""
+    if about.family and base == STARTER and not about.is_toy:
+        return text("test.fit_not_toy", family=names[about.family])
+    other = _family_of(base)
+    if about.is_toy and base != about.base and base in BASES.values():
+        return text("test.fit_toy")
+    if not other or other == about.family:
+        return ""
+    return text("test.fit_family", family=names[about.family], base=Path(base).name, other=names[other])
+
+
+def family_names(text: Texts) -> dict[str, str]:
+    return {"sd1": text("test.family_sd1"), "sd2": text("test.family_sd2"), "sdxl": text("test.family_sdxl")}
+
+
+def _family_of(base: str) -> str:
+    """ "" when only loading would tell."""
+    from lora_core.models.hub.client import canonical  # slow to import
+
+    if base == STARTER:
+        return "sd1"
+    path = Path(base).expanduser()
+    if base and path.exists():
+        try:
+            return of_path(path).family
+        except UserError:  # told when it is loaded
+            return ""
+    return next((family for family, name in BASES.items() if name == canonical(base)[0]), "")

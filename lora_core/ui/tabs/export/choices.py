@@ -1,0 +1,138 @@
+"""What the export tab offers: LoRAs of runs, pictures for the card, webuis on this computer, names."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core.errors import UserError
+from lora_core.runs.index import Row, Shelf
+from lora_core.system.file_names import problem_of
+from lora_core.webuis import detect as webuis
+from lora_core.webuis import loras
+from lora_core.webuis import search as webui_places
+from lora_core.webuis.detect import PLAIN, WebUI
+
+if TYPE_CHECKING:
+    from lora_core.ui.shared.texts import Texts
+
+OTHER = "other"  # the card for a folder that a person names
+MOST_PICTURES = 24
+_STEP = re.compile(r"step_(\d+)")
+
+# What a person does next in each webui, by its kind; `{folder}` is where the LoRA went.
+HINTS = {
+    "SwarmUI": "export.hint_swarmui", "Forge": "export.hint_forge", "SD.Next": "export.hint_sdnext",
+    "AUTOMATIC1111": "export.hint_automatic1111", "Fooocus": "export.hint_fooocus", "ComfyUI": "export.hint_comfyui",
+    "InvokeAI": "export.hint_invokeai", "Stability Matrix": "export.hint_stabilitymatrix",
+    "LoRA folder": "export.hint_lorafolder", PLAIN: "export.hint_folder",
+}  # fmt: skip
+NAME_PROBLEMS = {
+    "empty": "export.name_empty", "sign": "export.name_sign", "ends": "export.name_ends", "device": "export.name_device",
+    "long": "export.name_long",
+}  # fmt: skip
+# Webuis that know no <lora:...> in a prompt: there the LoRA is chosen in a box of its own.
+WITHOUT_PROMPT_CALL = ("ComfyUI", "InvokeAI")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A LoRA of a run: the finished one or that of a checkpoint."""
+
+    path: Path
+    step: int | None
+    finished: bool
+    best: bool
+
+
+def exportable(rows: Sequence[Row]) -> list[Row]:
+    """The runs that have a LoRA, in the order they are in."""
+    return [row for row in rows if row.lora or any(row.run.checkpoints.glob("step_*/lora.safetensors"))]
+
+
+def versions(row: Row) -> list[Version]:
+    """The finished LoRA first, then its checkpoints from the latest on."""
+    found = loras.of_run(row.run)
+    return [Version(each.path, each.step, each.kind == loras.FINISHED, each.best) for each in found]
+
+
+def version_label(version: Version, text: Texts) -> str:
+    """E.g. "Finished, step 500 (best)"."""
+    label = text("export.version_finished") if version.finished else text("export.version_checkpoint")
+    if version.step is not None:
+        label = text("export.version_step", label=label, step=version.step)
+    return text("export.version_best", label=label) if version.best else label
+
+
+def pictures(lora: Path, extra: Path | None = None) -> list[Path]:
+    """Sample pictures for the card: of the LoRA's own step first, then of the latest; none without the LoRA in them."""
+    run = loras.run_of(lora)
+    found: list[tuple[int, Path]] = []
+    for path in run.samples.glob("step_*.png") if run else ():
+        if (match := _STEP.match(path.name)) and int(match[1]):
+            found.append((int(match[1]), path))
+    own = _STEP.fullmatch(lora.parent.name)
+    mine = int(own[1]) if own else -1
+    found.sort(key=lambda pair: (pair[0] != mine, -pair[0], pair[1].name))
+    listed = [path for _, path in found if path != extra]
+    return [*([extra] if extra else []), *listed][:MOST_PICTURES]
+
+
+def place_in_runs(lora: Path, shelf: Shelf) -> tuple[str, Path] | None:
+    """(key of the run, LoRA file) of a LoRA or run folder below the shelf; None when it lies elsewhere.
+
+    Raises:
+        UserError: a run folder without a LoRA.
+    """
+    from lora_core.webuis.card import lora_of
+
+    path = lora_of(lora)
+    run = loras.run_of(path)
+    key = shelf.key_of(run.folder) if run else None
+    return (key, path) if key is not None else None
+
+
+def find_webuis(home: Path) -> list[WebUI]:
+    """The webuis on this computer, those chosen before first. Looks through many folders: not for the event loop."""
+    here = webui_places.here()
+    return webuis.find(dataclasses.replace(here, remembered=tuple(webui_places.remembered(home))))
+
+
+def target_of(folder: str) -> WebUI:
+    """The webui in a folder that a person names, or the folder itself as a place for LoRAs.
+
+    Raises:
+        UserError: nothing named, or no such folder.
+    """
+    named = folder.strip().strip('"')
+    if not named:
+        raise UserError("Name a folder first.")
+    path = Path(named).expanduser()
+    if not path.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    try:
+        return webuis.at(path)
+    except UserError:  # no webui: then the folder itself is what is meant
+        return webuis.folder_of_loras(path)
+
+
+def name_problem(name: str, text: Texts) -> str:
+    """What is wrong with a name, in the language of the page; "" when it will do."""
+    if (problem := problem_of(name)) is None:
+        return ""
+    kind, value = problem
+    return text(NAME_PROBLEMS[kind], value=value)
+
+
+def paste_text(kind: str, prompt: str, trigger: str) -> str:
+    """What to paste into the prompt of that webui."""
+    return trigger if kind in WITHOUT_PROMPT_CALL else prompt
+
+
+def hint(webui: WebUI, name: str, text: Texts) -> str:
+    """What to do next in that webui."""
+    return text(HINTS[webui.kind], folder=str(webui.lora_folder), name=name)

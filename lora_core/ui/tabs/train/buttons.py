@@ -1,0 +1,66 @@
+"""Which buttons a run offers in the state it is in. Nothing is remembered: the state is that of the live thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lora_core.runs.history import History
+from lora_core.runs.run import Run
+from lora_core.ui.state.training import LIVE, Training
+from lora_core.ui.tabs.train.cost import changes_text
+
+if TYPE_CHECKING:
+    from lora_core.ui.shared.texts import Texts
+
+
+@dataclass(frozen=True)
+class Action:
+    visible: bool
+    enabled: bool = True
+
+
+def actions(training: Training, run: Run, state: str, history: History) -> dict[str, Action]:
+    """Every button of the live view, by name."""
+    is_live, is_stopping = state in LIVE, state == "stopping"
+    is_free = not training.busy()
+    has_steps = history.step > 0
+    end = history.facts.finished
+    has_lora = state in ("finished", "stopped") and bool(end and end.path)
+    can_resume = state in ("stopped", "failed", "cut") and has_state(run)
+    return {
+        "pause": Action(is_live and state in ("running", "stopping"), not is_stopping),
+        "go_on": Action(state in ("pausing", "paused")),
+        "sample_now": Action(is_live, has_steps and not is_stopping),
+        "save_now": Action(is_live, has_steps and not is_stopping),
+        "stop": Action(is_live, not is_stopping),
+        "test_it": Action(has_lora),
+        "export_it": Action(has_lora),
+        "resume": Action(can_resume, is_free),
+        "retry": Action(state == "failed" and ran_out_of_memory(training), is_free),
+        "to_settings": Action(True),
+    }
+
+
+def has_state(run: Run) -> bool:
+    """Whether there is a whole checkpoint to go on from."""
+    return any(not path.parent.name.endswith(".tmp") for path in run.checkpoints.glob("step_*/state.pt"))
+
+
+def ran_out_of_memory(training: Training) -> bool:
+    """Whether the shown run failed for want of memory, of the device or of the computer."""
+    failure = training.failure()
+    last = failure.traceback.strip().splitlines()[-1:] if failure else []
+    return any(line.partition(":")[0].endswith("MemoryError") or "DefaultCPUAllocator" in line for line in last)
+
+
+def retry_changes(run: Run) -> dict[str, object]:
+    """The settings to start again with after the memory was not enough."""
+    from lora_core.training.failures import smaller  # brings torch
+
+    return dict(smaller(run.config()))
+
+
+def retry_label(run: Run, text: Texts) -> str:
+    """The button that starts again, with what it changes."""
+    return text("train.retry", changes=changes_text(retry_changes(run), text))

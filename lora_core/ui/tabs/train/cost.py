@@ -1,0 +1,165 @@
+"""What a training needs of this machine, in words: memory against what the device has, room on the disk, time.
+
+Only what was counted or measured is told; where it was not, nothing is said.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from lora_core.config import Preset, TrainConfig
+from lora_core.errors import UserError
+
+if TYPE_CHECKING:
+    from lora_core.training.data.plan import Plan
+    from lora_core.training.estimate.levels import Level
+    from lora_core.training.estimate.memory import Verdict
+    from lora_core.training.estimate.speed import Pace
+    from lora_core.ui.shared.texts import Texts
+
+
+# Unit, its seconds, below how many seconds it is used, and how finely. More than one of each, so that all are plurals.
+_SPANS = (
+    ("seconds", 1, 90, 5),
+    ("minutes", 60, 5400, 1),
+    ("hours", 3600, 172_800, 0.5),
+    ("days", 86_400, float("inf"), 0.5),
+)
+
+
+MATTERS = 0.05  # of the memory: what less is gained by is not worth a choice
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A training's needs on the device it would run on; None: not known."""
+
+    memory: Verdict | None
+    disk_bytes: int | None
+    time: Pace | None
+    levels: tuple[Level, ...] = ()
+
+
+def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
+    """The cost of a training; with its plan also of its pictures' sizes and the disk. Needs torch, for the device."""
+    from lora_core.models import device as precision
+    from lora_core.models.architecture import shapes_of
+    from lora_core.training.estimate import levels as estimate_levels
+    from lora_core.training.estimate import memory as estimate
+    from lora_core.training.estimate import speed as estimate_speed
+    from lora_core.training.estimate.fit import fitted
+
+    try:
+        shapes = shapes_of(config.pretrained_model_name_or_path)
+        compute = precision.choose(config.device, config.mixed_precision)
+    except UserError:  # told where the setting is
+        return Cost(None, None, None)
+    device = next(found for found in precision.devices() if found.kind == compute.device.type)
+    sizes = list(plan.buckets) if plan else []
+    memory = estimate.fits(config, shapes, device, sizes)
+    disk = estimate.disk(config, plan, shapes) if plan else None
+    time = estimate_speed.run_seconds(fitted(config, shapes, compute, sizes), shapes, compute, plan)
+    levels = estimate_levels.levels(config, shapes, device, memory, sizes) if plan else ()
+    return Cost(memory, disk.total if disk else None, time, tuple(levels))
+
+
+class CardCosts:
+    """The costs of the preset cards, worked out once in a thread of its own when the core is there."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Cost] | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def of(self, presets: Mapping[str, Preset]) -> dict[str, Cost] | None:
+        """The costs by card, or None while they are worked out."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, args=(dict(presets),), name="costs", daemon=True)
+                self._thread.start()
+        return self._known
+
+    def _work(self, presets: Mapping[str, Preset]) -> None:
+        known = {}
+        for name, preset in presets.items():
+            try:
+                known[name] = cost(TrainConfig.of(preset.values))
+            except UserError:  # a preset of one's own with wrong values: told when it is chosen
+                continue
+        self._known = known
+
+
+def memory_line(found: Verdict, text: Texts) -> str:
+    """Memory against what there is; where it does not fit, the settings that would make it."""
+    need, have = text.size(found.needed), text.size(found.has)
+    if found.changes:
+        whole, longer = text.size(found.whole), text.number(round(100 * found.longer))
+        return text("train.plan_memory_recomputed", need=need, have=have, whole=whole, longer=longer)
+    if found.fits:
+        return text("train.plan_memory_of", need=need, have=have)
+    if not found.remedies:
+        return text("train.plan_memory_over", need=need, have=have)
+    changes = changes_text(found.remedies[-1].changes, text)
+    return text("train.plan_memory_remedy", need=need, have=have, changes=changes)
+
+
+def time_line(found: Pace | None, text: Texts) -> str:
+    """How long it will take; where nothing was measured, when it will be known."""
+    if found is None:
+        return text("train.plan_time_unknown")
+    return text("train.plan_time_rough" if found.rough else "train.plan_time_about", time=span(found.seconds, text))
+
+
+def levels_html(found: Sequence[Level], text: Texts) -> str:
+    """A table to choose how much is kept in memory, the page takes a choice; "" where it is not known or hardly differs."""
+    needs = [level.needed for level in found]
+    if not found or max(needs) - min(needs) < MATTERS * max(needs):
+        return ""
+    heads = "".join(f'<th scope="col">{escape(text(key))}</th>' for key in ("train.plan_memory", "train.level_work"))
+    rows = f"<tr><td></td>{heads}</tr>{''.join(_level_row(level, text) for level in found)}"
+    return (
+        f'<details class="plan-levels"><summary>{escape(text("train.levels"))}</summary>'
+        f'<p>{escape(text("train.levels_help"))}</p><table>{rows}</table></details>'
+    )
+
+
+def _level_row(level: Level, text: Texts) -> str:
+    boxes = {name: value if isinstance(value, bool) else str(value) for name, value in level.changes.items()}
+    button = (
+        f'<button type="button" data-level="{escape(json.dumps(boxes))}" aria-pressed="{str(level.is_now).lower()}">'
+        f"{escape(text(f'train.level_{level.name}'))}</button>"
+    )
+    over = "" if level.fits else f' class="plan-over" title="{escape(text("train.level_over"))}"'
+    work = f"+{round(100 * level.longer)} %" if level.longer >= 0.005 else "–"
+    needed = f"<td{over}>{escape(text.size(level.needed))}</td>"
+    return f'<tr><th scope="row">{button}</th>{needed}<td>{escape(work)}</td></tr>'
+
+
+def card_line(found: Cost, text: Texts) -> str:
+    """Memory and time of a preset, each in a line, as far as they are known."""
+    told = []
+    if found.memory:
+        key = "train.card_fits" if found.memory.fits else "train.card_over"
+        told.append(text(key, need=text.size(found.memory.needed)))
+    if found.time and not (found.memory and not found.memory.fits):
+        told.append(text("train.card_time", time=span(found.time.seconds, text)))
+    return "\n".join(told)
+
+
+def span(seconds: float, text: Texts) -> str:
+    """A length of time in words, no finer than it can be known beforehand."""
+    unit, length, grain = next((unit, length, grain) for unit, length, until, grain in _SPANS if seconds < until)
+    return text(f"train.span_{unit}", n=text.number(f"{max(grain, round(seconds / length / grain) * grain):g}"))
+
+
+def changes_text(changes: Mapping[str, object], text: Texts) -> str:
+    """Settings with their new values, as the form calls them."""
+    return ", ".join(
+        text(f"settings.{name}") if value is True else f"{text(f'settings.{name}')} {value}"
+        for name, value in changes.items()
+    )

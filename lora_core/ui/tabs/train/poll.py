@@ -1,0 +1,103 @@
+"""What the Train tab shows each second, without an event of Gradio's: the numbers and the plot of the run.
+
+An event takes the interpreter from the training for some 20 ms, and the page as long to take it in. So the page asks
+here, and makes an event only when the `key` says that something else has changed: buttons, notices, samples, state.
+It asks once: the answer holds what the frame would ask for by itself. And it asks for the plot, which is most of what
+is drawn, every few seconds only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lora_core.errors import UserError
+from lora_core.runs.run import SHEET, Run
+from lora_core.ui.shared.texts import LANGUAGES, Texts
+from lora_core.ui.shared.translate import translated
+from lora_core.ui.state.app import App
+from lora_core.ui.tabs.train.buttons import Action, actions, retry_label
+from lora_core.ui.tabs.train.live import View, end_html, plot_html, status_html, told_html
+
+_PROCESS = psutil.Process()
+ENDS = ("finished", "stopped", "cut", "elsewhere")  # states that something is told of below the buttons
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What there is to see of the app's training. `buttons`: what each does now, and its label."""
+
+    view: View
+    buttons: dict[str, tuple[Action, str]]
+    told: str
+
+    @property
+    def samples(self) -> int:
+        return sum(map(len, self.view.history.samples.values()))
+
+
+def look(app: App, text: Texts) -> Glance | None:
+    """None where nothing was trained in this window and no run is open."""
+    training, run = app.training, app.training.run
+    if run is None:
+        return None
+    state, history = training.state(run), training.history(run)
+    app.files.allow(run.folder)
+    view = View(text, history, state, app.files.url, _PROCESS.memory_info().rss)
+    buttons = {
+        name: (action, retry_label(run, text) if name == "retry" and action.visible else text(f"train.{name}"))
+        for name, action in actions(training, run, state, history).items()
+    }
+    failure = training.failure()
+    end = end_html(view, _lora(run), run.folder / SHEET) if state in ENDS else ""
+    return Glance(view, buttons, told_html(view, translated(failure.message, text) if failure else "", end))
+
+
+def add_glance_route(server: FastAPI, app: App, pulse: Callable[[], dict[str, Any]]) -> None:
+    """`/glance/<language>`: the digests of what the page has in, what it has not out, and `pulse()`.
+
+    Asked with `draws=0`, it leaves the plot alone. A route of Starlette's: FastAPI's reading of parameters would take
+    longer than the answer.
+    """
+    texts = {language: Texts(language) for language in LANGUAGES}
+
+    def glance(request: Request) -> Response:
+        asked = request.query_params
+        if (language := request.path_params["language"]) not in texts:
+            return PlainTextResponse("Not found", 404)
+        answer: dict[str, Any] = {"ping": pulse()}
+        found = look(app, texts[language])
+        serial = app.training.serial
+        if found is None:
+            return JSONResponse({**answer, "key": str(serial)})
+        folder, seen = str(found.view.history.run.folder), (found.view.state, found.buttons, found.told, found.samples)
+        answer["key"] = _digest(repr((serial, folder, seen)))
+        parts = {"status": status_html(found.view)}
+        if asked.get("draws") != "0":
+            parts["plot"] = plot_html(found.view, asked.get("log") == "1")
+        for part, html in parts.items():
+            if (digest := _digest(html)) != asked.get(part):
+                answer |= {part: digest, f"{part}_html": html}
+        return JSONResponse(answer)
+
+    server.router.routes.append(Route("/glance/{language}", glance))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+
+def _lora(run: Run) -> Path:
+    try:
+        return run.lora_file(run.config())
+    except UserError:  # its settings are damaged; the folder is still where to look
+        return run.folder

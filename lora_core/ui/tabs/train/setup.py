@@ -1,0 +1,258 @@
+"""Before Start: the form and the cards, what stands in them, and what it would come to on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core.config import TrainConfig, settings
+from lora_core.errors import UserError
+from lora_core.runs.run import Run
+from lora_core.ui.shared.signed_urls import display_name
+from lora_core.ui.shared.translate import translated
+from lora_core.ui.tabs.dataset.uploads import browse, can_browse
+from lora_core.ui.tabs.train import form
+from lora_core.ui.tabs.train.base_models import Models
+from lora_core.ui.tabs.train.cost import CardCosts, Cost, card_line, cost, levels_html, memory_line, time_line
+from lora_core.ui.tabs.train.plan import Outlook, Pictures, new_folder, outlook, preset_values
+from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
+
+if TYPE_CHECKING:
+    from lora_core.training.data.plan import Plan
+    from lora_core.ui.shared.texts import Texts
+    from lora_core.ui.state.app import App
+
+MOST_SIZES = 5
+STARTER = "starter"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the form comes to. `again`: when to ask again, "soon", at the "end" of the training that goes on, or "" with
+    what is typed next; an empty `reason` means that Start is allowed."""
+
+    problems: dict[str, str]
+    plan: str
+    reason: str
+    again: str
+    config: TrainConfig | None
+
+    @property
+    def reason_html(self) -> str:
+        return f'<p role="status">{escape(self.reason)}</p>' if self.reason else ""
+
+
+class Setup:
+    """One page's view of what is shared by all: the pictures read, the presets, the job."""
+
+    _pictures = Pictures()
+    _orders = count(1)
+    _models = Models()
+    _costs = CardCosts()
+
+    def __init__(self, app: App, text: Texts):
+        self.app, self.text = app, text
+        self.cards = Cards(app.home / "presets")
+
+    # --- what the page is built of ----------------------------------------------------------------------------
+
+    def form_html(self) -> str:
+        default = str(settings()["pretrained_model_name_or_path"].default)
+        usual = {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
+        return form.form_html(self.text, usual, can_browse())
+
+    def cards_html(self, chosen: str = "") -> str:
+        known = self._costs.of(self.cards.all()) or {} if self.app.core_ready() else {}
+        lines = {name: card_line(cost, self.text) for name, cost in known.items()}
+        return cards_html(self.cards, self.text, lines, chosen)
+
+    def costs_are_known(self) -> bool:
+        """Whether the cards tell what they need; until then they are without it."""
+        return self.app.core_ready() and self._costs.of(self.cards.all()) is not None
+
+    def empty_plan(self, is_wrong: bool = False) -> str:
+        key = "train.plan_wrong" if is_wrong else "train.plan_empty"
+        return f'<div class="live-empty"><p>{escape(self.text(key))}</p></div>'
+
+    def words_html(self) -> str:
+        """What the page's script says by itself: in the title, and in a notification."""
+        said = {
+            "done": "done_title", "failed": "failed_title", "done-note": "done_note", "failed-note": "failed_note",
+        }  # fmt: skip
+        data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", name="{name}"))}"' for name, key in said.items())
+        return f'<span id="train-words"{data}></span>'
+
+    # --- orders to the form -----------------------------------------------------------------------------------
+
+    def hello(self) -> str:
+        """What a new window begins with: the settings of the last start, else the quick start."""
+        last = self.app.recall("train_form")
+        if isinstance(last, dict):
+            card = self.app.recall("train_card")
+            return self._order(form.boxes(form.typed_values(last)), card if isinstance(card, str) else "", first=True)
+        return self._order(form.boxes(self.cards.values(FIRST, {})), FIRST, first=True)
+
+    def choose(self, card: str, boxed: Mapping[str, object]) -> str:
+        return self._order(form.boxes(self.cards.values(card, form.read(boxed))), card)
+
+    def fill(self, values: Mapping[str, object]) -> str:
+        """Fill the form with settings of a run or a file; what is wrong in them is told at its field."""
+        known = {name: value for name, value in values.items() if name in settings()}
+        return self._order(form.boxes(preset_values(known)), "")
+
+    def take_folder(self, folder: str, boxed: Mapping[str, object]) -> str:
+        """Fill in a folder of pictures; the toy model's preset gives way to one for real work."""
+        return self._order(*self._with_folder(folder, boxed))
+
+    def _with_folder(self, folder: str, boxed: Mapping[str, object]) -> tuple[dict[str, object], str | None]:
+        """What stands in the form with this folder, and the card to choose."""
+        now = form.read(boxed) if boxed else preset_values(self.cards.all()[FIRST].values)
+        card = beginning(self.cards, folder)
+        is_toy = now.get("pretrained_model_name_or_path") == STARTER
+        if is_toy == (card == FIRST) or (not is_toy and card != FIRST):
+            return form.boxes({**now, "train_data_dir": folder}), None if boxed else card
+        return form.boxes({**self.cards.values(card, now), "train_data_dir": folder}), card
+
+    def arrive(self, boxed: Mapping[str, object]) -> dict[str, object]:
+        """The order as the tab comes into view: the pictures that are open in the Dataset tab are taken where the form
+        still names a preset's own, and offered where it names others.
+        """
+        opened, given = self.app.dataset.folder, str(form.read(boxed).get("train_data_dir", ""))
+        if opened is None or (given and Path(given) == opened):
+            return {}
+        of_presets = [preset_values(preset.values).get("train_data_dir") for preset in self.cards.all().values()]
+        if not given or given in of_presets:
+            filled, card = self._with_folder(str(opened), boxed)
+            return {"fill": filled, "card": card}
+        says = self.text("train.use_open", folder=display_name(opened))
+        return {"open": {"folder": str(opened), "says": says}}
+
+    def _order(self, boxed: Mapping[str, object], card: str | None, first: bool = False) -> str:
+        """`card`: the one to choose, "" for none, None to leave the choice as it is.
+
+        first: only for a form that is empty still; a letter from another tab may have been quicker.
+        """
+        order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first}
+        return json.dumps(order, ensure_ascii=False)
+
+    def browse(self, boxed: Mapping[str, object]) -> str:
+        """Let the system's own dialog fill in the folder of pictures."""
+        now = Path(str(form.read(boxed).get("train_data_dir") or Path.home()))
+        chosen = browse(now if now.is_dir() else Path.home(), self.text("train.browse_title"))
+        return self.take_folder(chosen, boxed) if chosen else self._order({}, "")
+
+    def found_models(self) -> dict[str, str] | None:
+        """Base models found on this computer, by what to give as base model; None while they are looked for."""
+        found = self._models.found(self.app.home)
+        if found is None:
+            return None
+        return {model.value: f"{model.name} · {self.text('train.found_label')}" for model in found if not model.problem}
+
+    # --- what it comes to -------------------------------------------------------------------------------------
+
+    def look_at(self, boxed: Mapping[str, object]) -> Found:
+        """Check what stands in the form and work out what it would do."""
+        wrong = form.problems(boxed, self.text)
+        right = form.typed_values(boxed)
+        right["output_dir"] = str(self.app.runs_folder)
+        found = outlook(right, wrong, self._pictures)
+        problems = {name: self._worded(message) for name, message in found.problems.items()}
+        reason, again = self._reason(found, problems)
+        plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan(bool(problems))
+        return Found(problems, plan, reason, again, found.config if not problems else None)
+
+    def _worded(self, message: str) -> str:
+        if message in ("no_folder", "missing"):
+            return self.text(f"train.wrong_{message}")
+        return translated(message, self.text)
+
+    def _reason(self, found: Outlook, problems: Mapping[str, str]) -> tuple[str, str]:
+        """Why Start is not allowed, and when to ask again."""
+        if problems:
+            labels = [self.text(f"settings.{name}") for name in problems if name in settings()]
+            return self.text("train.reason_fields", fields=", ".join(labels)), ""
+        if (reading := found.reading) is not None:
+            if not reading.total:
+                return self.text("train.reason_reading_list"), "soon"
+            return self.text("train.reason_reading", done=reading.done, total=reading.total), "soon"
+        if self.app.training.busy():
+            return self.text("train.reason_busy"), "end"
+        if not self.app.core_ready():
+            return self.text("train.reason_core"), "soon"
+        return "", ""
+
+    def _plan_html(self, found: Outlook, plan: Plan) -> str:
+        text, config = self.text, found.config
+        assert config is not None
+        held = len(plan.validation)
+        key = "train.plan_pictures_held" if held else "train.plan_pictures_all"
+        epochs = f"{plan.epochs:.0f}" if plan.epochs >= 10 else f"{plan.epochs:.1f}"
+        known = cost(config, plan) if self.app.core_ready() else None
+        lines = [
+            ("pictures", text(key, n=len(plan.training), held=held)),
+            ("steps", text("train.plan_steps_epochs", steps=plan.steps, epochs=epochs)),
+            ("buckets", self._sizes(plan)),
+            *self._cost_lines(found, known),
+            ("folder", str(new_folder(self.app.runs_folder, config))),
+        ]
+        rows = "".join(
+            f'<dt>{escape(text(f"train.plan_{name}"))}</dt><dd id="train-plan-{name}">{escape(line)}</dd>'
+            for name, line in lines
+        )
+        notices = [translated(notice, text) for notice in plan.notices]
+        if found.left_out:
+            notices.insert(0, text("train.plan_left_out", n=found.left_out))
+        notes = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
+        notes = f'<ul class="plan-notes">{notes}</ul>' if notes else ""
+        levels = levels_html(known.levels, text) if known else ""
+        return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{levels}{notes}</section>'
+
+    def _cost_lines(self, found: Outlook, known: Cost | None) -> list[tuple[str, str]]:
+        """Time, memory and disk, as far as they are known."""
+        free = self.text.size(found.free_bytes)
+        if known is None:
+            return [("disk", self.text("train.plan_disk_free", have=free))]
+        lines = [("time", time_line(known.time, self.text))]
+        if known.memory:
+            lines.append(("memory", memory_line(known.memory, self.text)))
+        if known.disk_bytes is None:
+            return [*lines, ("disk", self.text("train.plan_disk_free", have=free))]
+        return [*lines, ("disk", self.text("train.plan_disk_of", need=self.text.size(known.disk_bytes), have=free))]
+
+    def _sizes(self, plan: Plan) -> str:
+        ordered = sorted(plan.buckets.items(), key=lambda entry: -entry[1])
+        shown = ", ".join(f"{width}×{height} ({n})" for (width, height), n in ordered[:MOST_SIZES])
+        more = len(ordered) - MOST_SIZES
+        return f"{shown} {self.text('train.plan_more_sizes', n=more)}" if more > 0 else shown
+
+    # --- what is started --------------------------------------------------------------------------------------
+
+    def start(self, config: TrainConfig, boxed: Mapping[str, object], card: str) -> None:
+        """Start a run in a folder of its own, and remember its settings for the next time."""
+        self.app.remember("train_form", dict(boxed))
+        self.app.remember("train_card", card)
+        self._start(config)
+
+    def retry(self, run: Run, changes: Mapping[str, object]) -> None:
+        """Start a run again from the beginning, in a new folder, with some settings changed."""
+        self._start(run.config().replace(**changes))
+
+    def resume(self, run: Run) -> None:
+        """Go on with a run from its last whole checkpoint, in the folder where it lies now."""
+        self.app.training.start(run.config().replace(output_dir=str(run.folder)), "latest")
+
+    def save_preset(self, title: str, boxed: Mapping[str, object]) -> str:
+        wrong = form.problems(boxed, self.text)
+        if wrong:
+            labels = ", ".join(self.text(f"settings.{name}") for name in wrong)
+            raise UserError(self.text("train.mend_first", fields=labels))
+        return self.cards.save(title, TrainConfig.of(form.read(boxed)))
+
+    def _start(self, config: TrainConfig) -> None:
+        folder = new_folder(self.app.runs_folder, config)
+        self.app.training.start(config.replace(output_dir=str(folder)))

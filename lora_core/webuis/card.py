@@ -1,0 +1,179 @@
+"""What an export would say of a LoRA: name, card and picture taken from its run and its metadata, all editable."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_core.errors import UserError
+from lora_core.events import Validation
+from lora_core.lora.file import read
+from lora_core.lora.metadata import CONFIG
+from lora_core.lora.shapes import family_of
+from lora_core.runs.run import Run
+from lora_core.system.file_names import plain
+from lora_core.webuis.export import Sidecar
+
+# A validation loss this much above the best one shows in pictures as copies of the training set (our judgement).
+OVERFIT = 1.02
+OVERFIT_WEIGHT = 0.8
+_COMMON_NAMES = ("pytorch_lora_weights", "lora", "adapter_model")  # every run's, so they tell nothing
+_COMMON_FOLDERS = ("lora_out", "loras", "output", "outputs")
+_STEP = re.compile(r"step_(\d+)(?:_\d+)?")
+_VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+
+
+@dataclass(frozen=True)
+class Overfit:
+    """The validation loss was lower at an earlier step; `better` is the LoRA of that step, where it was kept."""
+
+    step: int
+    loss: float
+    best_step: int
+    best_loss: float
+    better: Path | None
+
+    @property
+    def sentence(self) -> str:
+        instead = f" The LoRA of step {self.best_step} is {self.better}." if self.better else ""
+        return (
+            f"The validation loss was lowest at step {self.best_step} ({self.best_loss:.4f}) and is {self.loss:.4f} at "
+            f"step {self.step}: it overfits, so a weight of {OVERFIT_WEIGHT:g} is proposed.{instead}"
+        )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """`picture` is None when the run drew none; `overfit` is set when another step looks better."""
+
+    lora: Path
+    name: str
+    sidecar: Sidecar
+    picture: Path | None
+    overfit: Overfit | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth a look before exporting."""
+        return (self.overfit.sentence,) if self.overfit else ()
+
+
+def propose(source: Path) -> Proposal:
+    """The proposal for a run folder, for a checkpoint's LoRA in it, or for any LoRA file.
+
+    Raises:
+        UserError: there is no LoRA there, or several and nothing says which.
+    """
+    path = lora_of(source)
+    lora, metadata = read(path)
+    run, step = _run_of(path), _step_of(path)
+    config = _config(metadata)
+    trigger = metadata.get("modelspec.trigger_phrase") or str(config.get("trigger_word", "")) or _common_tag(metadata)
+    overfit = _overfit(run, step) if run else None
+    sidecar = Sidecar(
+        description=metadata.get("modelspec.description", ""),
+        sd_version=_VERSIONS[family_of(lora, metadata)],
+        activation_text=trigger,
+        preferred_weight=OVERFIT_WEIGHT if overfit else 1.0,
+        notes=_notes(metadata),
+    )
+    return Proposal(path, _name(path, metadata, run, trigger), sidecar, sample_of(run, step) if run else None, overfit)
+
+
+def lora_of(source: Path) -> Path:
+    """The LoRA file a person means: the file, or the finished one that lies directly in a run folder.
+
+    Raises:
+        UserError: none, or several of which none has the run's name.
+    """
+    if not source.is_dir():
+        return source
+    found = sorted(source.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if Run(source).config_file.is_file() and (named := Run(source).lora_file(Run(source).config())).is_file():
+        return named
+    if found:
+        raise UserError(f"{source} holds {len(found)} LoRAs ({found[0].name}, ...); name one of them.")
+    raise UserError(f"{source} holds no finished LoRA (.safetensors); name a run that was trained, or a LoRA file.")
+
+
+def sample_of(run: Run, step: int | None) -> Path | None:
+    """The first sample picture of a step, of the last one when None; never of step 0, which has no LoRA in it."""
+    pictures: dict[int, list[Path]] = {}
+    for path in sorted(run.samples.glob("step_*.png")):
+        if (match := _STEP.fullmatch(path.stem)) and int(match[1]):
+            pictures.setdefault(int(match[1]), []).append(path)
+    wanted = step if step in pictures else max(pictures, default=None)
+    return pictures[wanted][0] if wanted is not None else None
+
+
+def _run_of(path: Path) -> Run | None:
+    """The run a LoRA lies in, directly or as the LoRA of a checkpoint."""
+    for folder in (path.parent, *path.parent.parents[1:2]):
+        if (folder / "events.jsonl").is_file():
+            return Run(folder)
+    return None
+
+
+def _step_of(path: Path) -> int | None:
+    match = _STEP.fullmatch(path.parent.name)
+    return int(match[1]) if match else None
+
+
+def _overfit(run: Run, step: int | None) -> Overfit | None:
+    """Set when the held-out pictures say that this step learned the training pictures by heart."""
+    losses = {event.step: event.loss for event, _ in run.read()[0] if isinstance(event, Validation)}
+    mine = step if step is not None else max(losses, default=0)
+    trained = {at: loss for at, loss in losses.items() if at}
+    if mine not in trained:
+        return None
+    best = min(trained, key=lambda at: trained[at])
+    if trained[mine] < OVERFIT * trained[best]:
+        return None
+    better = run.checkpoints / f"step_{best:07d}" / "lora.safetensors"
+    return Overfit(mine, trained[mine], best, trained[best], better if better.is_file() else None)
+
+
+def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(metadata.get(CONFIG, ""))
+    except tomllib.TOMLDecodeError:  # written by another program under our name: nothing to take from it
+        return {}
+
+
+def _common_tag(metadata: Mapping[str, str]) -> str:
+    """The most frequent tag, where every picture has it: it then is what calls the concept."""
+    try:
+        tags: dict[str, int] = {}
+        for folder in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
+            for tag, count in folder.items():
+                tags[tag.strip()] = tags.get(tag.strip(), 0) + int(count)
+        pictures = sum(int(about["img_count"]) for about in json.loads(metadata.get("ss_dataset_dirs", "{}")).values())
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return ""
+    top = max(tags, key=lambda tag: tags[tag], default="")
+    return top if tags and pictures > 1 and tags[top] >= pictures else ""
+
+
+def _name(path: Path, metadata: Mapping[str, str], run: Run | None, trigger: str) -> str:
+    """The name the run gave its LoRA; a name that every run has makes way for the trigger word or the folder."""
+    own = metadata.get("ss_output_name", "") or path.stem
+    folder = run.folder.resolve().name if run else ""
+    better = [trigger, folder if folder.lower() not in _COMMON_FOLDERS else ""]
+    candidates = [own, *better] if own.lower() not in _COMMON_NAMES else [*better, own]
+    return next(name for name in (*map(plain, candidates), "lora") if name)
+
+
+def _notes(metadata: Mapping[str, str]) -> str:
+    facts = {
+        "Base model": metadata.get("ss_sd_model_name"), "Steps": metadata.get("ss_steps"),
+        "Pictures": metadata.get("ss_num_train_images"), "Rank": metadata.get("ss_network_dim"),
+        "Resolution": metadata.get("modelspec.resolution"),
+    }  # fmt: skip
+    return "\n".join(f"{name}: {value}" for name, value in facts.items() if value and value != "None")

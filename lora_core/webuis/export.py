@@ -1,0 +1,216 @@
+"""A finished LoRA into a webui: the file, a real sample picture beside it, and the card its editor shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lora_core.errors import UserError
+from lora_core.lora.adapter import Lora
+from lora_core.lora.file import is_ready, read, serialise, width_of
+from lora_core.lora.metadata import recognisable
+from lora_core.lora.shapes import family_of, is_toy
+from lora_core.system.file_names import check_name
+from lora_core.system.files import WriteError, explain
+from lora_core.system.placing import place
+from lora_core.webuis import detect as webuis
+from lora_core.webuis.refresh import refresh
+
+KEEP_BOTH, REPLACE, CANCEL = "keep-both", "replace", "cancel"
+ON_EXISTING = (KEEP_BOTH, REPLACE, CANCEL)
+_PICTURE_SIDE = 512  # pixels; the cards of A1111 and Forge are drawn smaller than that
+_TINY_SIDE = 256  # smaller pictures are enlarged in whole steps, so that a card is not a blur
+_VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+
+
+# What may make an export useless, by kind.
+WARNINGS = {
+    "toy": "This LoRA was made for the starter model, a toy that no webui has, so it will do nothing there. "
+    "Train on SD 1.5, SD 2.1 or SDXL for your webui.",
+    "dora": "This DoRA is normalised over outputs, which webuis compute differently; pictures may differ.",
+    "fooocus": "Fooocus has SDXL models only; this LoRA will do nothing there.",
+}
+
+
+class ExistsError(UserError):
+    """A LoRA of that name is there already and was left alone."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What A1111's and Forge's editor of a LoRA shows. sd_version "": taken from the LoRA. A weight of 0: unset."""
+
+    description: str = ""
+    sd_version: str = ""
+    activation_text: str = ""
+    preferred_weight: float = 0.0
+    negative_text: str = ""
+    notes: str = ""
+
+    def to_json(self, older: dict[str, Any]) -> bytes:
+        """In the editor's form; keys that others put into the older file stay."""
+        values = {
+            "description": self.description, "sd version": self.sd_version, "activation text": self.activation_text,
+            "preferred weight": self.preferred_weight, "negative text": self.negative_text, "notes": self.notes,
+        }  # fmt: skip
+        return json.dumps({**older, **values}, indent=4, ensure_ascii=False).encode("utf-8")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left. `refreshed`: the address of the webui that took notice, "" when `hint` is needed."""
+
+    name: str
+    lora: Path
+    sidecar: Path
+    picture: Path | None
+    webui: str
+    prompt: str  # to paste into the webui
+    refreshed: str
+    hint: str
+    warned: tuple[str, ...]  # keys of WARNINGS
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(WARNINGS[kind] for kind in self.warned)
+
+
+def export_lora(
+    lora_path: Path, into: Path | webuis.WebUI, name: str, on_existing: str, sidecar: Sidecar, picture: Path | None = None
+) -> Exported:
+    """Put a LoRA into a webui under `name`, whole or not at all; files of other dialects are converted on the way.
+
+    into: a webui, its folder, or a LoRA folder. on_existing: one of ON_EXISTING.
+
+    Raises:
+        ExistsError: `cancel`, and the name is taken.
+        LoraError: not a LoRA that could work.
+        UserError: no webui, a name no system takes, a picture that is none.
+        WriteError: not enough space or no permission; nothing was changed.
+    """
+    assert on_existing in ON_EXISTING, on_existing
+    webui = webuis.at(into) if isinstance(into, Path) else into
+    check_name(name, webui.lora_folder)
+    lora, metadata = read(lora_path)
+    family = family_of(lora, metadata)
+    thumbnail = webui_picture(picture) if picture else None
+    _make_folder(webui.lora_folder)
+    name = _free_name(webui.lora_folder, name, on_existing)
+    check_name(name, webui.lora_folder)
+    stem = webui.lora_folder / name
+    files = {stem.with_name(f"{name}.safetensors"): _content(lora_path, lora, metadata, family, name)}
+    if thumbnail:
+        files[stem.with_name(f"{name}.png")] = thumbnail
+    card = stem.with_name(f"{name}.json")
+    sidecar = sidecar if sidecar.sd_version else _with_version(sidecar, family)
+    files[card] = sidecar.to_json(_older(card))
+    place(files, _verify)
+    return Exported(
+        name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
+        picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,
+        prompt=prompt_text(name, sidecar), refreshed=refresh(webui), hint=webui.hint,
+        warned=warnings_for(lora, family, webui.kind),
+    )  # fmt: skip
+
+
+def prompt_text(name: str, sidecar: Sidecar) -> str:
+    """What a person pastes into A1111, Forge or SD.Next."""
+    call = f"<lora:{name}:{sidecar.preferred_weight or 1:g}>"
+    return f"{call} {sidecar.activation_text}".rstrip()
+
+
+def webui_picture(path: Path) -> bytes:
+    """A picture as the PNG of a webui's card: upright, RGB, at most 512 pixels wide or high, without its texts.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as cause:
+        reason = getattr(cause, "strerror", None) or "it is damaged or no picture"
+        raise UserError(f"The picture {path} cannot be used: {reason}; give another or none.") from None
+    picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE), Image.Resampling.LANCZOS)
+    if max(picture.size) < _TINY_SIDE:
+        picture = ImageOps.scale(picture, _PICTURE_SIDE // max(picture.size), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _content(path: Path, lora: Lora, metadata: dict[str, str], family: str, name: str) -> bytes:
+    """The bytes of the exported file: the very same where they can be, else the same tensors under our names.
+
+    Webuis call a LoRA by `ss_output_name`, so two files that say the same there would hide each other.
+    """
+    wanted = recognisable(metadata, family, name, [(a.rank, a.alpha) for a in lora.values()])
+    if wanted == metadata and is_ready(path, lora, family):
+        return path.read_bytes()
+    return serialise(lora, family, wanted, width_of(lora))
+
+
+def _verify(temporary: Path, final: Path) -> None:
+    """Open what was written as the webui will."""
+    if final.suffix == ".safetensors":
+        read(temporary)
+    elif final.suffix == ".png":
+        with Image.open(temporary) as picture:
+            picture.verify()
+    else:
+        json.loads(temporary.read_text(encoding="utf-8"))
+
+
+def _free_name(folder: Path, name: str, on_existing: str) -> str:
+    if not is_taken(folder, name) or on_existing == REPLACE:
+        return name
+    if on_existing == CANCEL:
+        raise ExistsError(
+            f"{folder / name}.safetensors exists and was left as it is; "
+            "choose another --name, or --on-existing keep-both or replace."
+        )
+    return next_name(folder, name)
+
+
+def next_name(folder: Path, name: str) -> str:
+    """The name with the first number that is free, which is what KEEP_BOTH gives a name that is taken."""
+    number = 2
+    while is_taken(folder, f"{name}-{number}"):
+        number += 1
+    return f"{name}-{number}"
+
+
+def is_taken(folder: Path, name: str) -> bool:
+    """Whether a LoRA of that name, or its card or picture, is in the folder."""
+    return any((folder / f"{name}{ending}").exists() for ending in (".safetensors", ".json", ".png", ".preview.png"))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise WriteError(explain(cause, folder)) from cause
+
+
+def _older(card: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none there, or one the webui could not read either
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _with_version(sidecar: Sidecar, family: str) -> Sidecar:
+    return Sidecar(**{**vars(sidecar), "sd_version": _VERSIONS[family]})
+
+
+def warnings_for(lora: Lora, family: str, webui_kind: str = "") -> tuple[str, ...]:
+    """The keys of WARNINGS that hold for a LoRA in a webui."""
+    is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
+    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": webui_kind == "Fooocus" and family != "sdxl"}
+    return tuple(kind for kind, is_so in holds.items() if is_so)

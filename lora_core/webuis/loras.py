@@ -1,0 +1,117 @@
+"""The LoRAs on this computer: finished ones and checkpoints of runs, and those in the webuis' folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_core.errors import UserError
+from lora_core.events import Event, Finished, Sample, Validation, from_line
+from lora_core.runs.run import Run, list_runs
+from lora_core.webuis import detect as webuis
+
+FINISHED, CHECKPOINT, WEBUI = "finished", "checkpoint", "webui"
+CHECKPOINT_LORA = "lora.safetensors"
+_MOST_IN_A_WEBUI = 1000  # more than anyone scrolls through; what lies beyond is reached by its path
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors limits it
+
+
+@dataclass(frozen=True)
+class Found:
+    """A LoRA file. `home`: the run's folder or the webui it is in; `step`: steps trained, None when unknown."""
+
+    path: Path
+    kind: str
+    home: str
+    name: str
+    step: int | None = None
+    best: bool = False
+
+
+def of_runs(folder: Path) -> list[Found]:
+    """LoRAs of the runs in a folder and one level below it, newest run first; its finished LoRA leads."""
+    runs = [run for run in list_runs(folder) if run.folder.parent.name != "previous"]
+    return [found for run in runs for found in of_run(run)]
+
+
+def of_run(run: Run) -> list[Found]:
+    """The finished LoRA and every checkpoint of other steps, latest first; the best by validation loss is marked."""
+    told = list(outcome(run))
+    best = best_step(told)
+    ends = [event.step for event in told if isinstance(event, Finished) and event.path]
+    home, found = run.folder.resolve().name, []
+    if (finished := _finished(run)) and finished.is_file():
+        step = ends[-1] if ends else None
+        found.append(Found(finished, FINISHED, home, finished.stem, step, step is not None and step == best))
+    for path in sorted(run.checkpoints.glob(f"step_*/{CHECKPOINT_LORA}"), reverse=True):
+        step = int(path.parent.name.removeprefix("step_").partition("_")[0])
+        if not found or found[0].step != step:
+            found.append(Found(path, CHECKPOINT, home, path.parent.name, step, step == best))
+    return found
+
+
+def best_step(told: list[Event]) -> int | None:
+    """The step of the lowest validation loss after the start; None when nothing was measured."""
+    losses = {event.step: event.loss for event in told if isinstance(event, Validation) and event.step}
+    return min(losses, key=lambda step: losses[step], default=None)
+
+
+def outcome(run: Run) -> Iterator[Event]:
+    """What a run told but its steps, of which there are too many to read for a list."""
+    try:
+        data = run.events_file.read_bytes()
+    except OSError:  # begun and not yet telling, or not readable: then nothing is known
+        return
+    kinds = tuple(f'{{"kind": "{kind.__name__}"'.encode() for kind in (Validation, Finished, Sample))
+    for line in data.split(b"\n"):
+        if line.startswith(kinds):
+            try:
+                yield from_line(line.decode("utf-8"))[0]
+            except ValueError:  # cut by a crash
+                continue
+
+
+def of_webuis(found: list[webuis.WebUI]) -> list[Found]:
+    """LoRAs in the folders of these webuis, by name."""
+    return [lora for webui in found for lora in _in_folder(webui)]
+
+
+def run_of(lora: Path) -> Run | None:
+    """The run a LoRA lies in, directly or as the LoRA of a checkpoint."""
+    for folder in (lora.parent, *lora.parent.parents[1:2]):
+        if (folder / "config.toml").is_file():
+            return Run(folder)
+    return None
+
+
+def hash_of(path: Path) -> str:
+    """The sshs_model_hash in a LoRA's header, by which webuis know it again; "" when it has none."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < _LONGEST_HEADER else {}
+        return str(header["__metadata__"]["sshs_model_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _finished(run: Run) -> Path | None:
+    try:
+        return run.lora_file(run.config())
+    except UserError:  # settings of a newer Treino, or damaged: a LoRA there is still a LoRA
+        return next(iter(sorted(run.folder.glob("*.safetensors"))), None)
+
+
+def _in_folder(webui: webuis.WebUI) -> Iterator[Found]:
+    count = 0
+    for folder, folders, names in os.walk(webui.lora_folder):
+        folders.sort(key=str.casefold)
+        for name in sorted(names, key=str.casefold):
+            if name.endswith(".safetensors") and count < _MOST_IN_A_WEBUI:
+                path = Path(folder, name)
+                inner = path.relative_to(webui.lora_folder).with_suffix("").as_posix()
+                count += 1
+                yield Found(path, WEBUI, webui.kind, inner)

@@ -1,0 +1,124 @@
+"""Which folders of this computer may hold webuis, and which webuis were chosen before."""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_core.system.files import WriteError, write_text_whole
+from lora_core.webuis.detect import Places
+
+_REMEMBERED = "webuis.json"
+_MOST_REMEMBERED = 8
+
+
+def here(near: Path | None = None) -> Places:
+    """The places of this computer; `near` is the app's folder when it is not the one this file is in."""
+    home = Path.home()
+    roots = places_of(sys.platform, home, os.environ, _drives() if sys.platform == "win32" else ())
+    near = near or Path(__file__).resolve().parents[2]
+    return Places(tuple(dict.fromkeys(roots)), near, tuple(remembered(config_folder())))
+
+
+def places_of(platform: str, home: Path, environment: Mapping[str, str], drives: tuple[Path, ...]) -> Iterator[Path]:
+    """Folders whose children may be webuis; what other installers say of themselves comes first."""
+    roaming = Path(environment.get("APPDATA") or _config_home(platform, home, environment))
+    yield from _stability_matrix(roaming)
+    yield from _named_folder(roaming / "Pinokio" / "config.json", "home")
+    yield from _comfy_desktop(roaming)
+    yield from (home, home / "Documents", home / "Desktop", home / "Downloads", home / "pinokio")
+    if platform == "win32":
+        local = Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        yield from (roaming, local, local / "Programs", *drives)
+    elif platform == "darwin":
+        yield from (Path("/Applications"), *_children(Path("/Volumes")))
+    else:
+        yield from (Path("/opt"), Path("/srv"), Path("/data"), Path("/workspace"))
+        for mounts in (Path("/mnt"), Path("/media") / home.name, Path("/run/media") / home.name):
+            yield from _children(mounts)
+
+
+def config_folder() -> Path:
+    """The folder for what Treino remembers of a user: %APPDATA%\\Treino, or the system's own like it."""
+    return _config_home(sys.platform, Path.home(), os.environ) / "treino"
+
+
+def remembered(config: Path) -> list[Path]:
+    """Webui folders chosen before, the last one first."""
+    try:
+        folders = json.loads((config / _REMEMBERED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # never written, or damaged: they are found again by looking
+        return []
+    return [Path(folder) for folder in folders if isinstance(folder, str)] if isinstance(folders, list) else []
+
+
+def remember(config: Path, folder: Path) -> None:
+    """Put a webui folder first among those chosen before; being a convenience, it fails in silence."""
+    chosen = [folder, *(other for other in remembered(config) if other != folder)][:_MOST_REMEMBERED]
+    try:
+        config.mkdir(parents=True, exist_ok=True)
+        write_text_whole(config / _REMEMBERED, json.dumps([str(path) for path in chosen], ensure_ascii=False))
+    except (OSError, WriteError):
+        return
+
+
+def _config_home(platform: str, home: Path, environment: Mapping[str, str]) -> Path:
+    if platform == "win32":
+        return Path(environment.get("APPDATA") or home / "AppData" / "Roaming")
+    if platform == "darwin":
+        return home / "Library" / "Application Support"
+    return Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+
+
+def _stability_matrix(roaming: Path) -> Iterator[Path]:
+    """Its data folder: the one it was told to use, or its own beside its settings."""
+    for folder in _named_folder(roaming / "StabilityMatrix" / "library.json", "LibraryPath"):
+        yield folder
+        yield folder / "Packages"
+    yield roaming / "StabilityMatrix" / "Packages"
+
+
+def _comfy_desktop(roaming: Path) -> Iterator[Path]:
+    """The desktop app writes down where its models are."""
+    import yaml  # type: ignore[import-untyped]  # comes with gradio and huggingface_hub
+
+    try:
+        sections = yaml.safe_load((roaming / "ComfyUI" / "extra_models_config.yaml").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    for section in sections.values() if isinstance(sections, dict) else ():
+        if isinstance(section, dict) and isinstance(section.get("base_path"), str):
+            yield Path(section["base_path"])
+
+
+def _named_folder(file: Path, key: str) -> Iterator[Path]:
+    try:
+        table: Any = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return
+    if isinstance(table, dict) and isinstance(table.get(key), str):
+        yield Path(table[key])
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _drives() -> tuple[Path, ...]:
+    """Windows' own disks; network drives and empty card readers can block for half a minute each."""
+    if sys.platform != "win32":
+        return ()
+    import ctypes
+
+    removable, fixed = 2, 3
+    letters = [f"{letter}:\\" for letter in string.ascii_uppercase[2:]]
+    kinds = {letter: ctypes.windll.kernel32.GetDriveTypeW(letter) for letter in letters}
+    return tuple(Path(letter) for letter, kind in kinds.items() if kind in (removable, fixed))

@@ -1,0 +1,100 @@
+"""What a LoRA file tells of how to draw with it: base model, prompt, size, seed and weight, all of them editable."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_core.config import TrainConfig, read_values
+from lora_core.errors import UserError
+from lora_core.events import Sample
+from lora_core.lora.file import read
+from lora_core.lora.shapes import family_of, is_toy
+from lora_core.models.catalog import BASES, STARTER
+from lora_core.webuis.card import propose
+from lora_core.webuis.loras import outcome, run_of
+
+_SIDES = {"sd1": 512, "sd2": 768, "sdxl": 1024}  # pixels the families were trained at
+_STEPS, _GUIDANCE = 25, 7.0
+
+
+@dataclass(frozen=True)
+class About:
+    """`trained_on`: whether `base` is what it was trained on; else it is the usual one of its family. vae, prediction_type:
+    as the settings of these names had them, and plain where another base stands in.
+    """
+
+    path: Path
+    name: str  # as a prompt calls it
+    family: str
+    base: str
+    trained_on: bool
+    is_toy: bool
+    trigger: str
+    weight: float
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    side: int  # pixels
+    hash: str
+    picture: Path | None
+    remarks: tuple[str, ...]
+    vae: str = ""
+    prediction_type: str = "auto"
+
+
+def about(path: Path) -> About:
+    """What is known of a LoRA file, or of the finished LoRA in a run folder.
+
+    Raises:
+        UserError: there is no LoRA there.
+    """
+    proposal = propose(path)
+    lora, metadata = read(proposal.lora)
+    family, toy = family_of(lora, metadata), is_toy(lora)
+    settings = _settings(proposal.lora)
+    base = str(settings.get("pretrained_model_name_or_path", ""))
+    trained_on = bool(base) and _is_there(base)
+    trigger = proposal.sidecar.activation_text
+    return About(
+        path=proposal.lora, name=proposal.name, family=family, is_toy=toy, trained_on=trained_on,
+        base=base if trained_on else STARTER if toy else BASES[family],
+        trigger=trigger, weight=proposal.sidecar.preferred_weight or 1.0,
+        prompt=_prompt(proposal.lora, settings) or trigger, negative=str(settings.get("sample_negative_prompt", "")),
+        seed=int(settings.get("seed", TrainConfig().seed)), steps=int(settings.get("sample_inference_steps", _STEPS)),
+        guidance=float(settings.get("sample_guidance", _GUIDANCE)),
+        side=int(settings.get("resolution", 0)) or _side(metadata.get("modelspec.resolution", ""), family),
+        hash=metadata.get("sshs_model_hash", ""), picture=proposal.picture, remarks=proposal.remarks,
+        vae=str(settings.get("vae", "")) if trained_on else "",
+        prediction_type=str(settings.get("prediction_type", "auto")) if trained_on else "auto",
+    )  # fmt: skip
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(read_values(path))
+    except UserError:  # trained by another program, or by a newer Treino: then the usual
+        return {}
+
+
+def _is_there(base: str) -> bool:
+    """Not a folder that is gone; whether the hub has a model shows when it is loaded."""
+    is_folder = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1 or "\\" in base
+    return not is_folder or Path(base).expanduser().exists()
+
+
+def _prompt(path: Path, settings: dict[str, Any]) -> str:
+    if prompts := settings.get("sample_prompts"):
+        return str(prompts[0])
+    run = run_of(path)
+    shown = [event for event in outcome(run) if isinstance(event, Sample)] if run else []
+    return shown[0].prompt if shown else ""
+
+
+def _side(resolution: str, family: str) -> int:
+    match = re.match(r"\s*\(?(\d+)", resolution)
+    return max(64, int(match[1]) // 8 * 8) if match and 64 <= int(match[1]) <= 4096 else _SIDES[family]

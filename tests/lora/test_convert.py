@@ -1,0 +1,139 @@
+"""Converting: any program's LoRA becomes a file that every webui loads, and nothing of it is lost unsaid."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from lora_core.errors import UserError
+from lora_core.lora.adapter import Lora, LoraError
+from lora_core.lora.convert import convert_lora
+from lora_core.lora.file import read, write
+from tests.clients import a1111, invoke
+from tests.clients.models import FAMILIES
+from tests.support.lora_values import equal, random_lora, real_modules, small_lora
+
+
+def _as_diffusers(lora: Lora, path: Path) -> Path:
+    tensors = {f"{m}.lora_A.weight": a.down for m, a in lora.items()}
+    tensors |= {f"{m}.lora_B.weight": a.up for m, a in lora.items()}
+    safetensors.torch.save_file(tensors, path, {"format": "pt"})
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_from_diffusers_bit_for_bit(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    lora = small_lora(family, dtype)
+    source = _as_diffusers(lora, tmp_path / "in.safetensors")
+    done = convert_lora(source, tmp_path / "out.safetensors")
+    assert (done.family, done.dtype) == (family, "fp16" if dtype == torch.float16 else "fp32")
+    assert (done.modules, done.left_out) == (len(lora), ())
+    back, metadata = read(done.path)
+    assert equal(back, {m: dataclasses.replace(a, alpha=2.0) for m, a in lora.items()})
+    assert a1111.detect_version(metadata) == {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}[family]
+    assert invoke.base(safetensors.torch.load_file(done.path)) == family
+
+
+def test_converting_twice_changes_nothing_more(tmp_path: Path) -> None:
+    source = _as_diffusers(small_lora("sdxl"), tmp_path / "in.safetensors")
+    (tmp_path / "a").mkdir()
+    once = convert_lora(source, tmp_path / "a").path
+    twice = convert_lora(once, tmp_path / "in2.safetensors").path
+    assert equal(read(once)[0], read(twice)[0])
+    assert once == tmp_path / "a" / "in.safetensors"
+
+
+def test_numbers_of_another_format_on_request(tmp_path: Path) -> None:
+    source = _as_diffusers(small_lora(), tmp_path / "in.safetensors")
+    done = convert_lora(source, tmp_path / "out.safetensors", dtype="bf16")
+    assert next(iter(read(done.path)[0].values())).down.dtype == torch.bfloat16
+
+
+def test_mixed_numbers_keep_the_wider_format(tmp_path: Path) -> None:
+    lora = small_lora(dtype=torch.float16)
+    first = next(iter(lora))
+    lora[first] = dataclasses.replace(lora[first], up=lora[first].up.float() + 1e-7)
+    done = convert_lora(_as_diffusers(lora, tmp_path / "in.safetensors"), tmp_path / "out.safetensors")
+    assert done.dtype == "fp32"
+    assert torch.equal(read(done.path)[0][first].up, lora[first].up)
+
+
+def test_the_family_is_asked_for_where_nothing_tells(tmp_path: Path) -> None:
+    module = "unet.down_blocks.1.resnets.0.conv2"
+    source = _as_diffusers(random_lora({module: real_modules("sd1")[module]}), tmp_path / "in.safetensors")
+    with pytest.raises(LoraError, match="--family"):
+        convert_lora(source, tmp_path / "out.safetensors")
+    assert convert_lora(source, tmp_path / "out.safetensors", family="sd2").family == "sd2"
+
+
+def test_layers_that_not_every_webui_loads_need_a_word(tmp_path: Path) -> None:
+    lora = {**small_lora(), **random_lora({"unet.conv_in": (320, 4, 3, 3)})}
+    source = _as_diffusers(lora, tmp_path / "in.safetensors")
+    with pytest.raises(LoraError, match=r"unet\.conv_in .*--drop"):
+        convert_lora(source, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+    done = convert_lora(source, tmp_path / "out.safetensors", drop=True)
+    assert done.left_out == ("unet.conv_in",)
+    only = _as_diffusers(random_lora({"unet.conv_in": (320, 4, 3, 3)}), tmp_path / "only.safetensors")
+    with pytest.raises(LoraError, match="nothing would be left"):
+        convert_lora(only, tmp_path / "out2.safetensors", family="sd1", drop=True)
+
+
+def test_an_existing_file_is_left_unless_told(tmp_path: Path) -> None:
+    source = _as_diffusers(small_lora(), tmp_path / "in.safetensors")
+    (tmp_path / "out.safetensors").write_bytes(b"older")
+    with pytest.raises(UserError, match="--replace"):
+        convert_lora(source, tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == b"older"
+    convert_lora(source, tmp_path / "out.safetensors", replace=True)
+    read(tmp_path / "out.safetensors")
+
+
+def test_a_file_may_be_converted_in_place(tmp_path: Path) -> None:
+    source = _as_diffusers(small_lora(), tmp_path / "in.safetensors")
+    convert_lora(source, source, replace=True)
+    assert all(key.startswith("lora_") for key in safetensors.torch.load_file(source))
+
+
+def test_a_folder_with_one_lora(tmp_path: Path) -> None:
+    folder = tmp_path / "attn_procs"
+    folder.mkdir()
+    with pytest.raises(UserError, match="no .safetensors"):
+        convert_lora(folder, tmp_path / "out.safetensors")
+    (folder / "pytorch_lora_weights.bin").write_bytes(b"PK")
+    with pytest.raises(UserError, match="pickle"):
+        convert_lora(folder, tmp_path / "out.safetensors")
+    _as_diffusers(small_lora(), folder / "pytorch_lora_weights.safetensors")
+    assert convert_lora(folder, tmp_path / "out.safetensors").family == "sd1"
+    _as_diffusers(small_lora(), folder / "second.safetensors")
+    with pytest.raises(UserError, match="holds 2"):
+        convert_lora(folder, tmp_path / "out2.safetensors")
+
+
+@pytest.mark.parametrize(("name", "words"), [("out.bin", "must be a .safetensors"), ("CON.safetensors", "device")])
+def test_names_that_cannot_be(name: str, words: str, tmp_path: Path) -> None:
+    source = _as_diffusers(small_lora(), tmp_path / "in.safetensors")
+    with pytest.raises(UserError, match=words):
+        convert_lora(source, tmp_path / name)
+
+
+def test_what_is_no_lora(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no file"):
+        convert_lora(tmp_path / "none.safetensors", tmp_path / "out.safetensors")
+    safetensors.torch.save_file({"x": torch.ones(1)}, tmp_path / "in.safetensors")
+    with pytest.raises(LoraError, match="no LoRA"):
+        convert_lora(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_dora_scales_come_along(tmp_path: Path) -> None:
+    module = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    lora = random_lora({module: (1280, 768)}, dora=True)
+    write(tmp_path / "in.safetensors", lora, "sd1", {}, "fp32")
+    convert_lora(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert equal(read(tmp_path / "out.safetensors")[0], lora)

@@ -1,0 +1,162 @@
+"""Graphics cards are mocked: torch answers as it would with them, and the choice is ours."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lora_core.models import device as precision
+from lora_core.models.device import Device, smallest_for
+from lora_core.settings import ConfigError
+from lora_core.system.distributed import Team
+
+GB = 2**30
+ARCHS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_120"]
+
+
+def card(name: str, gigabytes: int, capability: tuple[int, int] = (8, 6), gcn: str = "") -> SimpleNamespace:
+    major, minor = capability
+    return SimpleNamespace(name=name, total_memory=gigabytes * GB, major=major, minor=minor, gcnArchName=gcn)
+
+
+def plug_in(
+    monkeypatch: pytest.MonkeyPatch, *cards: SimpleNamespace, archs: list[str] = ARCHS, hip: str | None = None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: cards[number])
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: archs)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: (cards[device.index].major, cards[device.index].minor)
+    )
+    monkeypatch.setattr(torch.version, "hip", hip)
+
+
+def test_fp16_on_a_cpu_computes_in_fp32_and_says_so() -> None:
+    compute = precision.choose("cpu", "fp16")
+    assert compute.dtype == torch.float32 and not compute.scale_loss and "fp32" in compute.notices[0]
+    assert precision.choose("cpu", "no").notices == () and compute.title == "the CPU"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_on_a_cpu_needs_native_units(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: native)
+    compute = precision.choose("cpu", "bf16")
+    assert compute.dtype == (torch.bfloat16 if native else torch.float32) and bool(compute.notices) != native
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float16), ((8, 6), torch.bfloat16)])
+def test_bf16_on_an_old_card_becomes_fp16(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug_in(monkeypatch, card("card", 8, capability))
+    compute = precision.choose("cuda", "bf16")
+    assert compute.dtype == dtype and compute.scale_loss == (dtype == torch.float16)
+
+
+@pytest.mark.parametrize("name", ["cuda:7", "toaster", "mps:1"])
+def test_a_device_that_is_not_there_is_named_beside_those_that_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, card("NVIDIA GeForce RTX 3060", 12))
+    with pytest.raises(ConfigError, match=f"device: '{name}' is not available here.*cuda:0.*RTX 3060.*the CPU"):
+        precision.choose(name, "no")
+
+
+def test_of_several_cards_the_one_with_most_memory_is_taken_and_any_can_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plug_in(monkeypatch, card("GeForce GTX 1660", 6, (7, 5)), card("GeForce RTX 4090", 24, (8, 9)))
+    for name in ("auto", "cuda", "cuda:1"):
+        compute = precision.choose(name, "fp16")
+        assert compute.device == torch.device("cuda:1") and compute.title == "GeForce RTX 4090, 24 GB (cuda:1)"
+    assert precision.choose("cuda:0", "fp16").title == "GeForce GTX 1660, 6 GB (cuda:0)"
+    assert precision.choose("cpu", "no").device.type == "cpu"
+    assert [device.name for device in precision.devices()] == ["cuda:1", "cuda:0", "cpu"]
+
+
+def test_a_card_the_build_has_no_code_for_is_left_alone_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, card("GeForce GTX 780", 3, (3, 5)))
+    compute = precision.choose("auto", "no")
+    assert compute.device.type == "cpu" and "no code for GeForce GTX 780" in compute.notices[0]
+    with pytest.raises(ConfigError, match="no code for GeForce GTX 780"):
+        precision.choose("cuda", "no")
+    plug_in(monkeypatch, card("GeForce GTX 780", 99, (3, 5)), card("GeForce RTX 2060", 6, (7, 5)))
+    assert precision.choose("auto", "no").device == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("code", "capability", "runs"),
+    [
+        ("sm_86", (8, 6), True), ("sm_80", (8, 9), True), ("sm_86", (8, 0), False), ("sm_80", (9, 0), False),
+        ("compute_80", (9, 0), True), ("compute_90", (8, 9), False), ("sm_90a", (9, 0), True), ("sm_120", (12, 0), True),
+        ("gfx1100", (11, 0), False),
+    ],
+)  # fmt: skip
+def test_code_runs_on_cards_of_its_generation_and_ptx_on_later_ones(
+    code: str, capability: tuple[int, int], runs: bool
+) -> None:
+    assert precision._runs(code, *capability) == runs
+
+
+def test_amd_cards_go_by_rocm_and_the_graphics_inside_a_processor_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside = card("AMD Radeon Graphics", 30, (10, 3), "gfx1036")
+    plug_in(
+        monkeypatch, inside, card("AMD Radeon RX 7900 XTX", 24, (11, 0), "gfx1100:sramecc-:xnack-"),
+        archs=["gfx1030", "gfx1100"], hip="7.1",
+    )  # fmt: skip
+    compute = precision.choose("auto", "bf16")
+    assert compute.title == "AMD Radeon RX 7900 XTX, ROCm, 24 GB (cuda:1)" and compute.dtype == torch.bfloat16
+
+
+def test_intel_and_apple_are_taken_where_torch_offers_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert precision.choose("auto", "fp16").title == "Apple graphics"
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda number: card("Intel Arc A770", 16))
+    assert precision.choose("auto", "bf16").title == "Intel Arc A770, 16 GB (xpu:0)"
+    assert precision.choose("mps", "fp16").device.type == "mps"
+
+
+def test_each_process_on_a_computer_gets_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, card("small", 8), card("large", 24))
+    for rank in (0, 1):
+        team = Team(size=2, rank=rank, local_rank=rank)
+        assert precision.choose("auto", "fp16", team).device == torch.device("cuda", rank)
+        with pytest.raises(ConfigError, match=f"process {rank + 1} of 2 has no graphics card of its own"):
+            precision.choose("cuda:0", "fp16", team)
+        assert precision.choose("cpu", "no", team).device.type == "cpu"
+    with pytest.raises(ConfigError, match="process 3 of 3 has no graphics card"):
+        precision.choose("auto", "fp16", Team(size=3, rank=2, local_rank=2))
+
+
+def test_the_smallest_card_with_enough_memory() -> None:
+    found = [Device("cuda:1", "large", 24 * GB), Device("cuda:0", "small", 8 * GB), Device("cpu", "the CPU")]
+    assert smallest_for(6 * GB, found) == found[1]
+    assert smallest_for(9 * GB, found) == found[0]
+    assert smallest_for(40 * GB, found) is None
+    broken = [Device("cuda:0", "old", 8 * GB, works=False)]
+    assert smallest_for(GB, broken) is None
+
+
+def test_memory_in_use_is_read_from_where_torch_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * GB + device.index)
+    monkeypatch.setattr(torch.xpu, "max_memory_allocated", lambda device: 2 * GB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GB)
+    used = [precision.used_bytes(torch.device(name)) for name in ("cuda:1", "xpu:0", "mps", "cpu")]
+    assert used == [3 * GB + 1, 2 * GB, GB, 0]
+
+
+def test_a_small_model_computes_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(precision, "_CORES", 3)
+    try:
+        for width, threads in ((100, 1), (8000, 3), (100, 1)):
+            with torch.device("meta"):
+                precision.use_cores(torch.nn.Linear(width, 8000))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,248 @@
+"""Steps that are replayed from a graph teach what plain ones teach, and where that fails the plain way goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lora_core.config import TrainConfig
+from lora_core.events import Event, Step, Validation, Warned
+from lora_core.training.engine import cuda_graphs as graphs
+from lora_core.training.engine import parallel, torchscript
+from lora_core.training.engine.parallel import Lanes, Lesson
+from tests.support.played_graphs import Played, play
+from tests.support.training import adapters_after, config_for, run
+from tests.support.twins import save_twin
+
+VALUES: dict[str, object] = {
+    "max_train_steps": 9, "save_steps": 5, "prior_prompts": ["a cow"], "prior_pictures": 2, "prior_every": 2,
+    "gradient_accumulation_steps": 2, "lora_dropout": 0.0, "validation_split": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    """Graphs for every training without dropout, also on a processor."""
+    monkeypatch.setattr(graphs, "can_capture", lambda config, device: config.cuda_graphs and not config.lora_dropout)
+    monkeypatch.setattr(torchscript, "can_record", lambda *a: False)
+    return play(monkeypatch)
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, Step | Validation)]
+
+
+def told(events: list[Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, Warned) and "graph" in event.message]
+
+
+@pytest.mark.parametrize(
+    ("family", "values"),
+    [
+        ("sd1", {}), ("sd1", {"gradient_checkpointing": True, "eight_bit_base": True}), ("sd1", {"use_dora": True}),
+        ("sd1", {"train_text_encoder": True, "lean_activations": False}), ("sdxl", {"train_text_encoder": True}),
+    ],
+    ids=["sd1", "least memory", "dora", "text encoder", "sdxl"],
+)  # fmt: skip
+def test_a_training_ends_where_the_plain_one_does(
+    family: str, values: dict[str, object], tiny_sd1: Path, pictures: Path, tmp_path: Path, played: Played
+) -> None:
+    base = tiny_sd1 if family == "sd1" else save_twin(family, tmp_path / "base")
+    found = {}
+    for name, cuda_graphs in (("plain", False), ("replayed", True)):
+        config = config_for(base, pictures, tmp_path / name, **{**VALUES, **values}, cuda_graphs=cuda_graphs)
+        job, events = run(config)
+        assert job.error is None and told(events) == []
+        found[name] = losses(events)
+        assert bool(played.replays) == cuda_graphs
+    assert sum(played.replays) > 2 * len(played.replays), "each was tried once, and then used"
+    assert found["replayed"] == pytest.approx(found["plain"], rel=1e-5)
+    plain, replayed = (adapters_after(tmp_path / name, 9) for name in ("plain", "replayed"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(replayed[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_memory_is_given_back_for_other_work_and_graphs_are_captured_anew(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[int] = []
+    rest = graphs.GraphLanes.rest
+
+    def counted(self: graphs.GraphLanes) -> None:
+        rest(self)
+        alive.append(len(played.alive))
+
+    monkeypatch.setattr(graphs.GraphLanes, "rest", counted)
+    values = {
+        **VALUES,
+        "enable_bucket": False,
+        "prior_pictures": 0,
+        "prior_prompts": [],
+        "save_steps": 3,
+        "train_batch_size": 1,
+    }
+    job, _ = run(config_for(tiny_sd1, pictures, tmp_path / "run", **values))
+    assert job.error is None
+    assert played.replays == [2 * 3] * 3, "one after each save, which answers all lessons of its steps"
+    assert set(alive) == {0}
+
+
+class Small(torch.nn.Module):
+    """A model of one layer, with what graphs ask of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(4, 4, 1)
+
+    def adapted(self) -> dict[str, Any]:
+        return {"unet": self}
+
+    def loss_of(self, lesson: Lesson) -> torch.Tensor:
+        missed = self.layer(lesson.noisy_latents_BCHW) - lesson.target_BCHW
+        return lesson.weight_B * missed.square().mean(dim=(1, 2, 3))
+
+
+def lesson(seed: int, count: int = 2, side: int = 8) -> Lesson:
+    rng = torch.Generator().manual_seed(seed)
+    latents, target = torch.randn(2, count, 4, side, side, generator=rng)
+    return Lesson(latents, torch.arange(count), {"frames": torch.zeros(count, 6)}, target, torch.full((count,), 1 / count))
+
+
+def learned(model: Small, lane: Lanes, lessons: list[Lesson], scaler: torch.amp.GradScaler) -> list[torch.Tensor]:
+    trained = list(model.parameters())
+    for parameter in trained:
+        parameter.grad = None
+    losses_B = lane.learn(model.loss_of, lessons, trained, scaler)
+    return [losses_B, *(p.grad for p in trained if p.grad is not None)]
+
+
+def test_gradients_add_up_over_lessons_of_one_size_and_follow_the_scale(played: Played) -> None:
+    model: Any = Small()
+    lane = graphs.GraphLanes(model, [].append)
+    for turn, scale in enumerate((1.0, 1024.0, 512.0)):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)  # a new one, whose scale stands elsewhere
+        given = [lesson(turn), lesson(turn + 10), lesson(turn, side=16), lesson(turn + 20)]
+        for mine, plain in zip(learned(model, lane, given, scaler), learned(model, Lanes(), given, scaler), strict=True):
+            torch.testing.assert_close(mine, plain)
+    assert played.replays == [3 * 3, 3]
+
+
+def test_weights_that_were_moved_are_captured_anew(played: Played) -> None:
+    model: Any = Small()
+    lane, scaler = graphs.GraphLanes(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
+    for turn in range(4):
+        if turn == 2:
+            model.layer.weight.data = model.layer.weight.data * 2
+        mine, plain = (learned(model, each, [lesson(turn)], scaler) for each in (lane, Lanes()))
+        assert all(map(torch.equal, mine, plain))
+    assert played.replays == [2, 2]
+
+
+@pytest.mark.parametrize("how", ["refused", "reads a number", "another answer"])
+def test_where_it_fails_the_plain_way_goes_on_and_it_is_told_once(
+    how: str, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = Small()
+    plain = Small.loss_of
+    asked = [0]
+
+    def loss_of(self: Small, given: Lesson) -> torch.Tensor:
+        asked[0] += 1
+        loss_B = plain(self, given)
+        if how == "reads a number":
+            assert loss_B.sum().item() >= 0
+        return loss_B * asked[0] if how == "another answer" else loss_B
+
+    monkeypatch.setattr(Small, "loss_of", loss_of)
+    if how == "refused":
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 1 // 0)
+    warned: list[Event] = []
+    lane, scaler = graphs.GraphLanes(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
+    for turn in range(3):
+        found = learned(model, lane, [lesson(turn)], scaler)
+        assert len(found) == 3 and all(torch.isfinite(each).all() for each in found)
+    assert [type(event) for event in warned] == [Warned] and len(played.replays) == (how != "refused")
+    if how != "another answer":
+        assert all(map(torch.equal, found, learned(model, Lanes(), [lesson(2)], scaler)))
+
+
+def test_numbers_that_overflow_are_no_reason_to_leave_graphs(played: Played) -> None:
+    model: Any = Small()
+    model.layer.weight.data[:] = torch.inf
+    warned: list[Event] = []
+    lane, scaler = graphs.GraphLanes(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
+    learned(model, lane, [lesson(0)], scaler)
+    assert warned == [] and played.replays == [1]
+
+
+def learn_sides(sides: list[int]) -> list[str]:
+    """Learn squares of these sides, one after the other, as the plain way does; returns what was told."""
+    model: Any = Small()
+    told: list[Any] = []
+    lane, scaler = graphs.GraphLanes(model, told.append), torch.amp.GradScaler("cpu", enabled=False)
+    for turn, side in enumerate(sides):
+        mine, plain = (learned(model, each, [lesson(turn, side=side)], scaler) for each in (lane, Lanes()))
+        assert all(map(torch.equal, mine, plain))
+    return [event.message for event in told]
+
+
+def test_of_more_sizes_than_graphs_the_last_used_are_kept(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 2)
+    assert learn_sides([8, 16, 8, 24, 8, 16, 24]) == []
+    assert played.replays == [3, 1, 1, 1, 1] and played.most == 2
+
+
+@pytest.mark.parametrize(("free", "most"), [(7, 3), (3, 3), (2, 2), (1, 1)], ids=str)
+def test_a_new_size_is_computed_where_the_card_has_room_for_it(
+    free: int, most: int, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain way wants as much as the graphs hold, or more, and those may have taken all there is."""
+    played.free = free * played.taken
+    beside: list[int] = []
+    prove = graphs.GraphLanes._prove
+
+    def counted(self: graphs.GraphLanes, *asked: Any) -> graphs.Found:
+        beside.append(len(played.alive))
+        return prove(self, *asked)
+
+    monkeypatch.setattr(graphs.GraphLanes, "_prove", counted)
+    assert learn_sides([8, 16, 24, 8, 16, 24]) == []
+    assert len(beside) == 3 and all(free - count >= 2 * count for count in beside)
+    assert played.most == most
+
+
+def test_sizes_that_seldom_come_again_are_not_worth_graphs(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 2)
+    monkeypatch.setattr(graphs, "TRIES", 5)
+    (told,) = learn_sides([8, 16, 24] * 4)
+    assert "too many sizes" in told and len(played.replays) == 5 and not played.alive
+
+
+@pytest.mark.parametrize(
+    ("values", "device", "expected"),
+    [
+        ({}, "cuda", True), ({}, "cpu", False), ({"cuda_graphs": False}, "cuda", False),
+        ({"lora_dropout": 0.1}, "cuda", False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_who_gets_graphs(values: dict[str, object], device: str, expected: bool) -> None:
+    assert graphs.can_capture(TrainConfig.of(values), torch.device(device)) is expected
+
+
+def test_a_lesson_travels_to_a_card_without_being_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each copy from pageable memory would wait for all that the card has still to compute."""
+    seen: list[tuple[str, bool]] = []
+
+    def to(rows: torch.Tensor, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        seen.append((device.type, non_blocking))
+        return rows
+
+    pinned: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda rows: pinned.append(rows.dim()) or rows)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    moved = lesson(0).to(torch.device("cuda"))
+    assert len(pinned) == 5 and seen == [("cuda", True)] * 5 and isinstance(moved, parallel.Lesson)

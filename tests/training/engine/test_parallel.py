@@ -1,0 +1,157 @@
+"""Parts of a batch side by side: the same sums as one after the other, and the same to the last bit every time."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lora_core.events import Step
+from lora_core.models import device as precision
+from lora_core.models import load as base_models
+from lora_core.sampling import sample
+from lora_core.system.distributed import Team
+from lora_core.training.engine.parallel import LEAST, Lanes, Lesson, divided
+from tests.support.training import adapters_after, config_for, equal, run
+from tests.support.twins import save_twin
+
+ALONE = torch.amp.GradScaler("cpu", enabled=False)
+VALUES: dict[str, object] = {
+    "train_batch_size": 2 * LEAST, "enable_bucket": False, "validation_split": 0.0, "train_text_encoder": True,
+    "max_train_steps": 4, "prior_prompts": ["a cow"], "prior_pictures": 2, "prior_every": 2,
+    "gradient_accumulation_steps": 2,
+}  # fmt: skip
+
+
+def lesson(first: int, count: int, side: int = 8) -> Lesson:
+    """Pictures that are told apart by their captions and timesteps."""
+    numbers = torch.arange(first, first + count)
+    latents = torch.randn(count, 4, side, side, generator=torch.Generator().manual_seed(first))
+    words = {"caption": numbers.clone(), "frames": numbers[:, None].expand(count, 6).clone()}
+    return Lesson(latents, numbers, words, -latents, torch.full((count,), 1 / count))
+
+
+def captions(parts: list[Lesson]) -> list[list[int]]:
+    return [part.words["caption"].tolist() for part in parts]
+
+
+def test_alone_lessons_stay_apart() -> None:
+    assert captions(Lanes().parts([lesson(0, 9), lesson(9, 9)])) == [[*range(9)], [*range(9, 18)]]
+
+
+def test_side_by_side_lessons_of_one_size_are_joined_and_dealt_out() -> None:
+    parts = Lanes(3).parts([lesson(0, 5), lesson(5, 8)])
+    assert [len(part) for part in parts] == [4, 4, 5]
+    joined = [caption for part in captions(parts) for caption in part]
+    assert joined == [*range(13)]
+    for part in parts:
+        assert torch.equal(part.timesteps_B, part.words["caption"])
+        assert torch.equal(part.timesteps_B, part.words["frames"][:, 0])
+        assert torch.equal(part.target_BCHW, -part.noisy_latents_BCHW) and len(part.weight_B) == len(part)
+
+
+def test_what_does_not_fit_or_pay_is_not_joined_or_divided() -> None:
+    parts = Lanes(2).parts([lesson(0, 2 * LEAST), lesson(8, 3, side=16), lesson(11, 2)])
+    assert [len(part) for part in parts] == [LEAST, LEAST, 3, 2]
+
+
+def test_gradients_are_those_of_the_whole_and_the_same_every_time() -> None:
+    layer, untouched = torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.Parameter(torch.ones(1))
+    trained = [*layer.parameters(), untouched]
+
+    def loss_of(part: Lesson) -> torch.Tensor:
+        missed = layer(part.noisy_latents_BCHW) - part.target_BCHW
+        return part.weight_B * missed.square().mean(dim=(1, 2, 3))
+
+    def learned(lanes: Lanes) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        for parameter in trained:
+            parameter.grad = None
+        for _ in range(2):  # as with accumulated batches
+            losses_B = lanes.learn(loss_of, [lesson(0, 9), lesson(9, 6)], trained, ALONE)
+        assert untouched.grad is None
+        return losses_B, [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+
+    alone, beside = learned(Lanes()), learned(Lanes(3))
+    torch.testing.assert_close(beside, alone)
+    for _ in range(20):
+        again = learned(Lanes(3))
+        assert torch.equal(again[0], beside[0]) and all(map(torch.equal, again[1], beside[1]))
+
+
+def test_they_do_run_at_the_same_time_and_an_error_is_heard() -> None:
+    meeting = threading.Barrier(2)
+    parts = Lanes(2).parts([lesson(0, 2 * LEAST)])
+    assert Lanes(2).each(lambda part: meeting.wait(60) >= 0, parts) == [True, True]
+    with pytest.raises(ZeroDivisionError):
+        Lanes(2).each(lambda part: 1 // part.timesteps_B[0].item(), parts)
+
+
+def test_a_training_on_three_cores_ends_where_one_on_a_single_core_does_and_resumes_bit_equal(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {}
+    for name, cores, resume in (("one", 1, ""), ("three", 3, ""), ("again", 3, "latest")):
+        monkeypatch.setattr(precision, "_CORES", cores)
+        config = config_for(tiny_sd1, pictures, tmp_path / name, **VALUES)
+        if resume:
+            run(config.replace(max_train_steps=3))
+        job, events = run(config, resume)
+        assert job.error is None
+        losses[name] = [event.loss for event in events if isinstance(event, Step)]
+    one, three, again = (adapters_after(tmp_path / name, 4) for name in ("one", "three", "again"))
+    assert losses["three"] == pytest.approx(losses["one"], rel=1e-4) and equal(three, again)
+    for name, tensor in one.items():
+        torch.testing.assert_close(three[name], tensor, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("values", [{"lora_dropout": 0.1}, {}], ids=["dropout", "large model"])
+def test_who_stays_alone(
+    values: dict[str, object], monkeypatch: pytest.MonkeyPatch, tiny_sd1: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(precision, "_CORES", 4)
+    config = config_for(tiny_sd1, tmp_path, tmp_path, **values)
+    cpu = torch.device("cpu")
+    with torch.device("meta"):
+        unet = torch.nn.Linear(8, 8) if values else torch.nn.Linear(8000, 8000)
+    assert precision.lanes(unet, config, cpu, Team()) == Lanes()
+    with torch.device("meta"):
+        small = torch.nn.Linear(8, 8)
+    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, Team()) == Lanes(4)
+    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, Team(2, 1)) == Lanes()
+    assert precision.free_cores(small, torch.device("meta")) == 1
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_pictures_drawn_in_parts_are_the_same(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = base_models.load(str(save_twin(family, tmp_path)), torch.float32, lambda event: None)
+    wishes = [sample.Wish(f"a red cow, {n}", n, 64, 64, steps=2) for n in range(7)]
+    found, seen = [], []
+    for cores in (1, 3):
+        monkeypatch.setattr(precision, "_CORES", cores)
+        whole = model.unet.forward
+
+        def forward(x: torch.Tensor, *rest: object, whole: Any = whole, **named: object) -> Any:
+            seen.append(len(x))
+            return whole(x, *rest, **named)
+
+        model.unet.forward = forward
+        found.append(torch.cat(list(sample.draw_latents(model, wishes))))
+        assert model.unet.forward is forward, "the model is left as it was"
+        model.unet.forward = whole
+    assert seen[:2] == [14, 14] and sorted(seen[2:5]) == [4, 5, 5]
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
+
+
+def test_an_error_in_a_part_leaves_the_model_as_it_was() -> None:
+    class Fails(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            raise ZeroDivisionError
+
+    model = Fails()
+    with pytest.raises(ZeroDivisionError), divided(model, 2):
+        model(torch.zeros(2 * LEAST))
+    with pytest.raises(ZeroDivisionError):
+        model(torch.zeros(1))

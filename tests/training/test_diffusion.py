@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from lora_core.training import diffusion
+
+SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+TIMESTEPS = torch.tensor([0, 10, 500, 999])
+ABAR = SCHEDULER.alphas_cumprod[TIMESTEPS]
+
+
+def test_noising_and_velocity_agree_with_the_library() -> None:
+    latents, noise = torch.randn(4, 3, 5, 6), torch.randn(4, 3, 5, 6)
+    torch.testing.assert_close(
+        diffusion.add_noise(latents, noise, ABAR), SCHEDULER.add_noise(latents, noise, TIMESTEPS)
+    )
+    velocity = diffusion.target("v_prediction", latents, noise, ABAR)
+    torch.testing.assert_close(velocity, SCHEDULER.get_velocity(latents, noise, TIMESTEPS))
+    assert diffusion.target("epsilon", latents, noise, ABAR) is noise
+
+
+def test_an_unknown_target_is_named() -> None:
+    with pytest.raises(ValueError, match="'sample'"):
+        diffusion.target("sample", torch.zeros(1), torch.zeros(1), torch.ones(1))
+
+
+def test_min_snr_weights_follow_the_paper() -> None:
+    snr = diffusion.snr(ABAR)
+    epsilon = diffusion.min_snr_weight("epsilon", snr, 5.0)
+    assert epsilon[0] == pytest.approx(5 / float(snr[0])) and epsilon[3] == 1
+    velocity = diffusion.min_snr_weight("v_prediction", snr, 5.0)
+    torch.testing.assert_close(velocity, snr.clamp(max=5) / (snr + 1))
+    assert bool((diffusion.min_snr_weight("epsilon", snr, 0) == 1).all())
+
+
+def test_randomness_is_a_function_of_seed_and_position() -> None:
+    def numbers(*position: int) -> list[float]:
+        return torch.randn(8, generator=diffusion.generator(*position)).tolist()
+
+    assert numbers(7, 100, 0) == numbers(7, 100, 0)
+    distinct = {tuple(numbers(seed, step, micro)) for seed in range(4) for step in range(8) for micro in range(3)}
+    assert len(distinct) == 4 * 8 * 3
+
+
+def test_noise_offset_shifts_whole_channels() -> None:
+    noise = diffusion.sample_noise(torch.zeros(2, 3, 64, 64), diffusion.generator(1), offset=1.0)
+    assert noise.mean(dim=(2, 3)).std() > 0.3
+    plain = diffusion.sample_noise(torch.zeros(2, 3, 64, 64), diffusion.generator(1))
+    assert plain.mean(dim=(2, 3)).std() < 0.1
+
+
+def test_every_timestep_is_drawn_as_often_as_it_should_be() -> None:
+    ones, ramp = torch.ones(1000), torch.linspace(0, 2, 1000)
+    even, weight = diffusion.sample_timesteps(4000, ones, False, diffusion.generator(1))
+    assert torch.histc(even.double(), 10, 0, 1000).sub(400).abs().max() < 80 and bool((weight == 1).all())
+    rising, weight = diffusion.sample_timesteps(4000, ramp, True, diffusion.generator(1))
+    assert torch.histc(rising.double(), 4, 0, 1000).sub(torch.tensor([250, 750, 1250, 1750])).abs().max() < 120
+    assert bool((weight == ramp.mean()).all())
+
+
+def test_drawing_by_weight_has_the_same_mean_and_less_noise() -> None:
+    """A loss that falls with the timestep, weighed by min-SNR and drawn by it."""
+    weight_T = diffusion.min_snr_weight("epsilon", diffusion.snr(SCHEDULER.alphas_cumprod), 1.0)
+    loss_T = torch.linspace(1, 0.1, 1000)
+
+    def draws(by_weight: bool) -> torch.Tensor:
+        found = (diffusion.sample_timesteps(1, weight_T, by_weight, diffusion.generator(s)) for s in range(4000))
+        return torch.tensor([float(weight * loss_T[t]) for t, weight in found])
+
+    weighed, drawn = draws(False), draws(True)
+    exact = float((weight_T * loss_T).mean())
+    assert float(weighed.mean()) == pytest.approx(exact, rel=0.05)
+    assert float(drawn.mean()) == pytest.approx(exact, rel=0.02)
+    assert drawn.std() < 0.9 * weighed.std()

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from lora_core.errors import UserError
+from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step
+from lora_core.models.load import STARTER
+from lora_core.system.distributed import Team
+from lora_core.training.job import Job
+from tests.support.training import config_for, run
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.name for event in events if isinstance(event, State)]
+
+
+def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path
+) -> None:
+    seen: list[Event] = []
+
+    def press(job: Job, event: Event) -> None:
+        seen.append(event)
+        match event:
+            case Saved() if job.state == "paused":
+                job.sample_now()
+            case Saved(step=2):
+                job.pause()
+            case State(name="paused"):
+                job.save_now()
+            case Sample() if job.state == "paused":
+                job.unpause()
+
+    config = config_for(
+        tiny_sd1, pictures, tmp_path, max_train_steps=6, save_steps=2, sample_count=1, sample_inference_steps=2
+    )
+    job, events = run(config, on_event=press)
+    assert job.error is None and job.state == "finished"
+    assert names(events)[:3] == ["running", "paused", "running"]
+    paused, went_on = events.index(State("paused")), events.index(State("running"), events.index(State("paused")))
+    between = events[paused:went_on]
+    assert any(isinstance(e, Sample) for e in between) and not any(isinstance(e, Step) for e in between)
+
+
+def test_who_is_told_to_stop_after_a_team_agreed_to_go_on_goes_on(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    """Else this process would end here, and the others would wait for its share of a step that never comes."""
+
+    class Late(Team):
+        def any(self, flag: bool) -> bool:
+            job.stop()
+            return flag
+
+    job = Job(config_for(tiny_sd1, pictures, tmp_path), team=Late())
+    session: Any = None
+    assert not job.wants_stop(session)
+    assert job.wants_stop(session)
+
+
+def test_stop_during_preparation_ends_without_a_file(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    def press(job: Job, event: Event) -> None:
+        if isinstance(event, Phase) and event.name == "cache":
+            job.stop()
+
+    job, events = run(config_for(tiny_sd1, pictures, tmp_path), on_event=press)
+    assert job.state == "finished" and job.error is None
+    assert events[-1] == Finished(0, "", 0, stopped=True)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_new_run_moves_the_old_one_aside_whole(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=2)
+    run(config)
+    first = (tmp_path / "pytorch_lora_weights.safetensors").read_bytes()
+    run(config.replace(seed=7))
+    (previous,) = (tmp_path / "previous").iterdir()
+    assert (previous / "pytorch_lora_weights.safetensors").read_bytes() == first
+    assert (previous / "config.toml").is_file() and (previous / "checkpoints" / "step_0000002").is_dir()
+    assert (tmp_path / "pytorch_lora_weights.safetensors").read_bytes() != first
+
+
+def test_wrong_input_leaves_the_old_run_alone(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    run(config_for(tiny_sd1, pictures, tmp_path / "out", max_train_steps=2))
+    for wrong in ({"train_data_dir": str(tmp_path / "nowhere")}, {"pretrained_model_name_or_path": "no such model"}):
+        job, events = run(config_for(tiny_sd1, pictures, tmp_path / "out", **wrong))
+        assert isinstance(job.error, UserError) and isinstance(events[-1], Failed) and job.state == "failed"
+        assert "\n" not in events[-1].message
+    assert not (tmp_path / "out" / "previous").exists()
+    assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_the_file_loads_into_a_pipeline_and_draws_what_the_preview_showed(pictures: Path, tmp_path: Path) -> None:
+    config = config_for(
+        "starter", pictures, tmp_path, max_train_steps=20, save_steps=20, sample_count=2, learning_rate=2e-3,
+        sample_inference_steps=8, train_text_encoder=True, lora_rank=8, sample_prompts=["a red zebu", "a blue star"],
+        target_modules=["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1"],
+    )  # fmt: skip
+    job, events = run(config)
+    assert job.error is None
+    pipeline = StableDiffusionPipeline.from_pretrained(STARTER, dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
+    last = [event for event in events if isinstance(event, Sample) and event.step == 20]
+    for shown in last:
+        drawn = pipeline(
+            shown.prompt, num_inference_steps=8, guidance_scale=7.5, width=64, height=64,
+            generator=torch.Generator().manual_seed(shown.seed),
+        ).images[0]  # fmt: skip
+        preview, base = (Image.open(tmp_path / path) for path in (shown.path, shown.path.replace("0000020", "0000000")))
+        difference = np.abs(np.asarray(drawn, float) - np.asarray(preview, float)).mean()
+        changed = np.abs(np.asarray(base, float) - np.asarray(preview, float)).mean()
+        assert difference < 1.0 < changed  # fp16 in the file moves a pixel by less than one of 255 levels
+
+
+def test_a_stop_while_steps_are_told_saves_them(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    def press(job: Job, event: Event) -> None:
+        if isinstance(event, Step):
+            job.stop()
+
+    config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=5000, save_steps=5000)
+    job, events = run(config, on_event=press)
+    ended = events[-1]
+    assert isinstance(ended, Finished) and ended.stopped and 0 < ended.step < 5000
+    assert isinstance(events[-2], Saved) and events[-2].step == ended.step
+    assert job.run.lora_file(config).is_file()

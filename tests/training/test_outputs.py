@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_core.sampling import sample
+from lora_core.sampling.sample import Wish
+from tests.support.training import config_for, run
+
+
+def test_the_base_models_pictures_are_drawn_once_for_all_runs(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    draw = sample.draw
+
+    def counted(model: Any, wishes: list[Wish], *others: Any) -> Any:
+        drawn.append([wish.prompt for wish in wishes])
+        return draw(model, wishes, *others)
+
+    monkeypatch.setattr(sample, "draw", counted)
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
+    asked = {"max_train_steps": 1, "sample_count": 1, "sample_inference_steps": 1}
+    for name, prompt in (("first", "a zebu"), ("second", "a zebu"), ("third", "a gnu")):
+        job, _ = run(config_for(tiny_sd1, pictures, tmp_path / name, sample_prompts=(prompt,), **asked))
+        assert job.error is None
+    assert drawn == [["a zebu"], ["a zebu"], ["a zebu"], ["a gnu"], ["a gnu"]]  # the second run draws only its last one
+    one, other = (tmp_path / name / "samples" / "step_0000000_0.png" for name in ("first", "second"))
+    assert one.read_bytes() == other.read_bytes()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from lora_core.dataset import scan
+from lora_core.events import Saved, Warned
+from lora_core.models import load as base_models
+from lora_core.training.prepare import TOLD_OF_EACH, quality_sentences, size_notice
+from tests.support.tiny import tiny_dataset
+from tests.support.training import config_for, run
+
+
+def test_the_report_is_told_with_token_counts_and_long_lists_are_cut(tiny_sd1: Path, tmp_path: Path) -> None:
+    folder = tiny_dataset(tmp_path / "data", pictures=9)
+    (folder / "000.txt").write_text("zebu " * 100, encoding="utf-8")
+    for number in range(1, 9):
+        (folder / f"{number:03}.txt").unlink()
+    model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
+    sentences = quality_sentences(model, scan(folder, "zebu"), config_for(tiny_sd1, folder, tmp_path))
+    assert any(s.startswith("000.txt has ") and "tokens" in s for s in sentences)
+    missing = [s for s in sentences if "no caption file" in s]
+    assert len(missing) == TOLD_OF_EACH + 1 and missing[-1].startswith("... and 3 more: ")
+
+
+def test_a_few_bad_pictures_are_told_and_left_out_and_the_rest_is_trained_on(tiny_sd1: Path, tmp_path: Path) -> None:
+    folder = tiny_dataset(tmp_path / "data", pictures=4)
+    (folder / "bad.png").write_bytes((folder / "000.png").read_bytes()[:60])
+    (folder / "empty.jpg").write_bytes(b"")
+    Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(folder / "clear.png")
+    job, told = run(config_for(tiny_sd1, folder, tmp_path / "out", max_train_steps=2, trigger_word="zebu"))
+    assert job.error is None and any(isinstance(event, Saved) for event in told)
+    warned = " ".join(event.message for event in told if isinstance(event, Warned))
+    assert "bad.png" in warned and "empty.jpg" in warned and "clear.png" in warned
+
+
+def test_a_training_size_far_from_the_models_own_is_told(tiny_sd1: Path) -> None:
+    model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)  # of 64 pixels
+    assert size_notice(model, 64) == size_notice(model, 48) == size_notice(model, 96) == ""
+    assert all("--resolution 64" in size_notice(model, far) for far in (32, 512))

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_core.config import TrainConfig
+from lora_core.events import Event, Phase
+from lora_core.models import load as base_models
+from lora_core.models.architecture import of_model
+from lora_core.models.families import BaseModel
+from lora_core.training import diffusion
+from lora_core.training.engine import adapters
+from lora_core.training.estimate.graph import session_of
+from lora_core.training.prior import Prior, draw_prior, prior_lesson
+from lora_core.training.train import Session
+
+CONFIG = TrainConfig.of(
+    {"resolution": 64, "prior_prompts": ["a cow", "a goat"], "prior_pictures": 3, "sample_inference_steps": 2}
+)
+
+
+@pytest.fixture
+def model(tiny_sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseModel:
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path))
+    return base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
+
+
+def loss_of(session: Session, prior: list[Prior]) -> torch.Tensor:
+    session.prior = prior
+    lesson = prior_lesson(session, 2, diffusion.generator(0))
+    conditioning = session.prompts.conditioning(lesson.words)
+    prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
+    return torch.nn.functional.mse_loss(prediction, lesson.target_BCHW)
+
+
+def test_the_base_model_draws_the_prompts_in_turn_once(model: BaseModel) -> None:
+    told: list[Event] = []
+    first = draw_prior(model, CONFIG, told.append)
+    assert [p.prompt for p in first] == ["a cow", "a goat", "a cow"]
+    assert all(p.latents_CHW.shape == (4, 8, 8) for p in first)
+    assert Phase("prior", 3, 3) in told
+    told.clear()
+    again = draw_prior(model, CONFIG, told.append)
+    assert Phase("prior", 3, 3) not in told, "the second time they come from the cache"
+    assert all(torch.equal(a.latents_CHW, b.latents_CHW) for a, b in zip(first, again, strict=True))
+
+
+def test_nothing_pulls_until_the_adapters_change_something(model: BaseModel) -> None:
+    prior = draw_prior(model, CONFIG, lambda event: None)
+    session = session_of(model, of_model(model), CONFIG, torch.float32, (8, 8), torch.device("cpu"))  # attaches
+    assert loss_of(session, prior).item() == 0
+    parameters = adapters.named_parameters(model)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if "lora_B" in name:
+                parameter.add_(0.1)
+    loss = loss_of(session, prior)
+    loss.backward()
+    assert loss.item() > 0
+    before = loss.item()
+    with torch.no_grad():
+        for parameter in parameters.values():
+            if parameter.grad is not None:
+                parameter -= 0.01 * parameter.grad / parameter.grad.norm().clamp(min=1e-9)
+    assert loss_of(session, prior).item() < before, "its gradient leads back to the base model"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+import string
+import tomllib
+from html.parser import HTMLParser
+
+import pytest
+
+from lora_core.config import TrainConfig, presets, settings
+from lora_core.settings import Problem
+from lora_core.ui.shared.texts import LANGUAGES, LOCALE, Texts
+from lora_core.ui.tabs.train import form
+
+EN, PT = Texts("en"), Texts("pt-BR")
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def having(self, name: str) -> list[dict[str, str]]:
+        return [attributes for _, attributes in self.found if name in attributes]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_setting_is_in_the_form_with_label_and_help(language: str) -> None:
+    html = form.form_html(Texts(language), {"starter": "toy"})
+    tags = Tags(html)
+    fields = {attributes["data-field"] for attributes in tags.having("data-field")}
+    assert fields == set(settings()) - form.LEFT_OUT
+    ids = {attributes["id"] for attributes in tags.having("id")}
+    assert len(ids) == len(tags.having("id")), "an id is used twice"
+    for heard in (attributes["aria-describedby"] for attributes in tags.having("aria-describedby")):
+        assert set(heard.split()) <= ids
+    labelled = {attributes["for"] for tag, attributes in tags.found if tag == "label" and "for" in attributes}
+    assert labelled <= ids
+
+
+def test_the_basic_fields_come_first_and_are_few() -> None:
+    html = form.form_html(EN, {})
+    basic = html[: html.index("<datalist")]
+    names = re.findall(r'data-field="(\w+)"', basic)
+    assert names == [s.name for s in settings().values() if s.basic] and 6 <= len(names) <= 9
+
+
+def test_each_language_labels_and_explains_exactly_the_settings_there_are() -> None:
+    known = set(settings())
+    others = ("topic_", "unit_", "wants", "clash_", "help_")
+    for language in LANGUAGES:
+        texts = tomllib.loads((LOCALE / language / "settings.toml").read_text(encoding="utf-8"))
+        assert {name for name in texts if name in known or not name.startswith(others)} == known
+        if language != "en":
+            assert {name.removeprefix("help_") for name in texts if name.startswith("help_")} == known
+        assert {s.topic.lower() for s in settings().values()} == {
+            name.removeprefix("topic_") for name in texts if name.startswith("topic_")
+        }
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_what_fills_the_boxes_is_read_back_as_it_was(preset: object) -> None:
+    config = TrainConfig.of(preset.values)  # type: ignore[attr-defined]
+    again = TrainConfig.of(form.read(form.boxes(config.values())))
+    assert again.replace(output_dir=config.output_dir) == config
+
+
+def test_boxes_take_what_people_type() -> None:
+    read = form.read(
+        {
+            "learning_rate": " 0,0005 ", "resolution": " 768", "train_data_dir": '"C:\\Meus Dados\\fotos"',
+            "prior_prompts": "a red ball\n\na cat, sitting; a dog", "random_flip": True, "unknown": "x",
+        }
+    )  # fmt: skip
+    config = TrainConfig.of(read)
+    assert (config.learning_rate, config.resolution, config.random_flip) == (0.0005, 768, True)
+    assert config.train_data_dir == "C:\\Meus Dados\\fotos"
+    assert config.prior_prompts == ("a red ball", "a cat, sitting", "a dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "english", "portuguese"),
+    [
+        ("train_batch_size", "0", "0 is too low", "Precisa ser um número inteiro, de 1 a 512."),
+        ("resolution", "500", "Not a multiple|500 is not a multiple of 8", "múltiplo de 8"),
+        ("learning_rate", "fast", "Needs a number", "Precisa ser um número, de 0 a 10."),
+        ("output_name", "a/b", "is no file name", "Não é um nome de arquivo"),
+        ("output_name", "\ud800", "bytes that are no text", "Precisa ser um texto comum."),
+        ("transparent_color", "white", "#rrggbb", "Não tem a forma #rrggbb."),
+        ("optimizer", "sgd", "is not one of adamw", "Escolha entre adamw"),
+        ("target_modules", [], "nothing to train", "Não há nada para treinar"),
+    ],
+)
+def test_what_is_wrong_is_told_at_its_field_in_both_languages(
+    name: str, value: object, english: str, portuguese: str
+) -> None:
+    boxed = {**form.boxes({}), name: value}
+    told = form.problems(boxed, EN)
+    assert set(told) == {name} and re.search(english, told[name])
+    told = form.problems(boxed, PT)
+    assert set(told) == {name} and portuguese in told[name]
+
+
+def test_prodigy_asks_for_its_rate_in_both_languages() -> None:
+    boxed = {**form.boxes({}), "optimizer": "prodigy"}
+    told = {text.language: form.problems(boxed, text) for text in (EN, PT)}
+    assert told["en"].keys() == told["pt-BR"].keys() == {"learning_rate"}
+    assert "take 1" in told["en"]["learning_rate"] and "use 1" in told["pt-BR"]["learning_rate"]
+
+
+def test_all_problems_come_at_once_and_the_rest_stays_usable() -> None:
+    boxed = {**form.boxes({}), "train_batch_size": "x", "seed": "-1", "lora_rank": "8"}
+    assert set(form.problems(boxed, EN)) == {"train_batch_size", "seed"}
+    right = form.typed_values(boxed)
+    assert right["lora_rank"] == 8 and "seed" not in right
+    assert form.told(Problem("gone", "there is no such setting."), PT) == "There is no such setting."
+
+
+def test_texts_of_settings_use_the_same_places_in_both_languages() -> None:
+    for name in form.CLASHING:
+        assert f"settings.clash_{name}" in PT
+    for key in ("wants", "wants_range", "wants_multiple", "wants_choice"):
+        assert {place for _, place, *_ in string.Formatter().parse(PT(f"settings.{key}")) if place}
