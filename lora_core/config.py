@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
 from lora_core.system.redact import holds_secret
 
@@ -170,7 +171,7 @@ def find_preset(name: str) -> Preset:
         return read_preset(Path(name))
     known = [path.stem for path in sorted(PRESETS.glob("*.toml"))]
     if name not in known:
-        raise UserError(f"There is no preset {name!r}; known are {', '.join(known)}.{suggest(name, known)}")
+        raise UserError("settings.no_preset", name=name, known=known, suggestion=suggest(name, known))
     return read_preset(PRESETS / f"{name}.toml")
 
 
@@ -179,7 +180,7 @@ def read_preset(path: Path) -> Preset:
     table, values = _read(path)
     about = table.get("preset", {})
     if not isinstance(about, dict):
-        raise UserError(f"{path}: [preset] must be a table with title and description.")
+        raise UserError("settings.preset_no_table", file=path)
     return Preset(path.stem, str(about.get("title", path.stem)), str(about.get("description", "")), values)
 
 
@@ -197,16 +198,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, object]]:
         text = _metadata_toml(path) if path.suffix == ".safetensors" else path.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text)
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
+        raise UserError("settings.file_missing", file=path) from None
     except OSError as cause:
-        raise UserError(f"{path} cannot be read: {cause.strerror or cause}.") from None
+        raise UserError("settings.file_unreadable", file=path, why=cause.strerror or cause) from None
     except UserError:
         raise
     except (ValueError, RecursionError) as cause:  # of the syntax, the encoding or a number of thousands of digits
-        raise UserError(f"{path} is not valid TOML: {str(cause) or 'nested too deep'}.") from None
+        why = str(cause) or Message("settings.nested_too_deep")
+        raise UserError("settings.file_not_toml", file=path, why=why) from None
     schema = table.get("schema", SCHEMA)
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        raise UserError(f"{path} has schema {schema!r}; this Treino reads up to {SCHEMA}. Update Treino.")
+        raise UserError("settings.schema_too_new", file=path, schema=repr(schema), known=SCHEMA)
     return table, {name: value for name, value in table.items() if name not in ("schema", "preset")}
 
 
@@ -218,33 +220,32 @@ def _metadata_toml(path: Path) -> str:
             header = json.loads(file.read(length)) if length < 100_000_000 else {}
         return str(header["__metadata__"]["treino.config"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} holds no Treino settings; give a preset or a LoRA that Treino wrote.") from None
+        raise UserError("settings.file_no_settings", file=path) from None
 
 
 def _clashes(config: TrainConfig) -> list[Problem]:
     problems = []
+
+    def wrong(field: str, key: str, **params: object) -> None:
+        problems.append(Problem(field, Message(key, **params)))
+
     if config.enable_bucket and config.resolution < config.bucket_step:
-        problems.append(Problem("bucket_step", f"{config.bucket_step} is more than the resolution; lower it"))
+        wrong("bucket_step", "settings.step_over_resolution", step=config.bucket_step)
     if config.prior_pictures and not config.prior_prompts:
-        problems.append(Problem("prior_prompts", "prior_pictures is set, so name at least one prompt to keep"))
+        wrong("prior_prompts", "settings.no_prior_prompt")
     if not config.target_modules and not config.train_text_encoder:
-        problems.append(Problem("target_modules", "there is nothing to train; name at least one kind of layer"))
+        wrong("target_modules", "settings.nothing_to_train")
     if config.optimizer == "prodigy" and config.learning_rate < 0.1:
-        what = f"prodigy finds the rate by itself and multiplies it by this, so {config.learning_rate:.10g} would hold it back; take 1"
-        problems.append(Problem("learning_rate", what))
+        wrong("learning_rate", "settings.prodigy_rate", rate=config.learning_rate)
     if config.target_modules and not config.target_blocks:
-        problems.append(Problem("target_blocks", f"no part of the UNet is left; name at least one of {', '.join(BLOCKS)}"))
+        wrong("target_blocks", "settings.no_block", blocks=BLOCKS)
     if holds_secret(config.pretrained_model_name_or_path):
-        what = "the address holds a password or token, which would be kept; give owner/name, and log in with `hf auth login`"
-        problems.append(Problem("pretrained_model_name_or_path", what))
+        wrong("pretrained_model_name_or_path", "settings.secret_in_address")
     colour = config.transparent_color
     if len(colour) != 7 or colour[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in colour[1:]):
-        problems.append(Problem("transparent_color", f"{colour!r} is not of the form #rrggbb"))
-    name = config.output_name
-    if not _is_file_name(name):
-        problems.append(
-            Problem("output_name", f"{name!r} is no file name that every system allows; use letters and digits")
-        )
+        wrong("transparent_color", "settings.no_colour", colour=colour)
+    if not _is_file_name(config.output_name):
+        wrong("output_name", "settings.no_file_name", name=config.output_name)
     return problems
 
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lora_core.messages import Message, from_json, plain, to_json
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -77,14 +79,14 @@ class State:
 class Warned:
     """A setting that was passed over or a condition worth knowing; each told once per run."""
 
-    message: str
+    message: Message
 
 
 @dataclass(frozen=True)
 class Failed:
     """The run ended in an error; `message` says what to do, `traceback` is for reports."""
 
-    message: str
+    message: Message
     traceback: str = ""
 
 
@@ -106,8 +108,14 @@ _KINDS: dict[str, type[Event]] = {
 
 
 def to_line(event: Event, at: float) -> str:
-    """One line of JSON without a line break; `at` is Unix time in seconds."""
-    fields = {"kind": type(event).__name__, "at": round(at, 3), **dataclasses.asdict(event)}
+    """One line of JSON without a line break; `at` is Unix time in seconds.
+
+    A message stands there in English, and its key and parameters in `said`.
+    """
+    fields = {"kind": type(event).__name__, "at": round(at, 3)}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        fields |= {field.name: str(value), "said": to_json(value)} if isinstance(value, Message) else {field.name: value}
     text = json.dumps(fields, ensure_ascii=False)
     # A file name of bytes that are no text holds lone surrogates: UTF-8 has none, but JSON has an escape for them.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -122,6 +130,16 @@ def from_line(line: str) -> tuple[Event, float]:
     try:
         fields = json.loads(line)
         kind, at = _KINDS[fields.pop("kind")], float(fields.pop("at"))
+        if "message" in fields:
+            fields["message"] = _message(fields.pop("said", None), str(fields["message"]))
         return kind(**fields), at
     except (KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise ValueError(f"not an event: {line[:80]!r}") from cause
+
+
+def _message(said: object, text: str) -> Message:
+    """The message of an event; its text as it is where an older or a newer version wrote it."""
+    try:
+        return from_json(said)
+    except ValueError:
+        return plain(text)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -41,7 +42,7 @@ class Problem:
     """What is wrong with one setting; `field` is its name, so that a form can show the message beside its box."""
 
     field: str
-    message: str
+    message: Message
 
 
 class ConfigError(UserError):
@@ -49,7 +50,8 @@ class ConfigError(UserError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(f"{p.field}: {p.message}" for p in self.problems))
+        told = [Message("settings.problem", field=p.field, what=p.message) for p in self.problems]
+        super().__init__("settings.problems", lines=told)
 
 
 def setting(default: Value, topic: str, help: str, **facts: Any) -> Any:
@@ -68,10 +70,10 @@ def settings_of(config: type) -> dict[str, Setting]:
     }
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' for the nearest known word, or an empty string."""
+def suggest(word: str, known: Iterable[str]) -> Message | str:
+    """' Did you mean ...?' for the nearest known word, or an empty text."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return Message("settings.did_you_mean", word=near[0]) if near else ""
 
 
 def check(known: Mapping[str, Setting], values: Mapping[str, object]) -> dict[str, Value]:
@@ -83,49 +85,51 @@ def check(known: Mapping[str, Setting], values: Mapping[str, object]) -> dict[st
     problems, checked = [], {}
     for name, value in values.items():
         if name not in known:
-            problems.append(Problem(name, f"there is no such setting.{suggest(name, known)}"))
+            problems.append(Problem(name, Message("settings.unknown", suggestion=suggest(name, known))))
             continue
         try:
             checked[name] = typed(known[name], value)
-        except ValueError as wrong:
-            problems.append(Problem(name, str(wrong)))
+        except UserError as wrong:
+            problems.append(Problem(name, wrong.message))
     if problems:
         raise ConfigError(problems)
     return checked
 
 
 def typed(s: Setting, value: object) -> Value:
-    """`value` as the setting's type; raises ValueError with a sentence when it does not fit."""
+    """`value` as the setting's type; raises UserError when it does not fit."""
     result = _convert(s, value)
     if s.choices:
         for part in result if isinstance(result, tuple) else (result,):
             if part not in s.choices:
-                raise ValueError(f"{part!r} is not one of {', '.join(s.choices)}.{suggest(str(part), s.choices)}")
+                raise UserError(
+                    "settings.no_choice", value=part, choices=s.choices, suggestion=suggest(str(part), s.choices)
+                )
     if isinstance(result, int | float) and not isinstance(result, bool):
         _check_bounds(s, result)
     for part in result if isinstance(result, tuple) else (result,):
         if isinstance(part, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in part):
-            raise ValueError("holds a NUL or bytes that are no text; rename it")
+            raise UserError("settings.no_text")
     return result
 
 
 def _check_bounds(s: Setting, number: float) -> None:
-    unit = f" {s.unit}" if s.unit else ""
+    unit = Message(f"settings.unit_{s.unit}") if s.unit else ""
     if not math.isfinite(number):
-        raise ValueError(f"{number} is not a usable number")
+        raise UserError("settings.no_number", value=str(number))
     if s.low is not None and number < s.low:
-        raise ValueError(f"{number:.10g} is too low; the least is {s.low:.10g}{unit}")
+        raise UserError("settings.too_low", value=number, low=s.low, unit=unit)
     if s.high is not None and number > s.high:
-        raise ValueError(f"{number:.10g} is too high; the most is {s.high:.10g}{unit}")
-    if s.multiple_of and number % s.multiple_of:
-        below = max(int(number // s.multiple_of) * s.multiple_of, s.multiple_of)
-        raise ValueError(f"{number:.10g} is not a multiple of {s.multiple_of}; take {below} or {below + s.multiple_of}")
+        raise UserError("settings.too_high", value=number, high=s.high, unit=unit)
+    if (step := s.multiple_of) and number % step:
+        below = max(int(number // step) * step, step)
+        raise UserError("settings.no_multiple", value=number, step=step, below=below, above=below + step)
 
 
 def _convert(s: Setting, value: object) -> Value:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(value, int) and abs(value) >= 2**63:  # TOML's own bound; a float holds no more than 10**308
-        raise ValueError("is not a usable number")
+        raise UserError("settings.unusable_number")
     match s.kind.__name__:
         case "bool" if isinstance(value, bool):
             return value
@@ -143,7 +147,7 @@ def _convert(s: Setting, value: object) -> Value:
             return tuple(part.strip() for part in value.split(_separator(s)) if part.strip())
         case "tuple" if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             return tuple(value)
-    raise ValueError(f"needs {_WANTED[s.kind.__name__]}, not {value!r}")
+    raise _needs(s, value)
 
 
 def _separator(s: Setting) -> str:
@@ -155,16 +159,16 @@ def _number(s: Setting, text: str) -> int | float:
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"needs {_WANTED[s.kind.__name__]}, not {text!r}") from None
+        raise _needs(s, text) from None
     if s.kind is int:
         if not number.is_integer():
-            raise ValueError(f"needs {_WANTED['int']}, not {text!r}")
+            raise _needs(s, text)
         return int(number)
     return number
 
 
+def _needs(s: Setting, value: object) -> UserError:
+    return UserError("settings.needs", wanted=Message(f"settings.needs_{s.kind.__name__}"), value=repr(value))
+
+
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_WANTED = {
-    "bool": "true or false", "int": "a whole number", "float": "a number", "str": "text",
-    "tuple": "a list of texts",
-}  # fmt: skip

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from lora_core import events
 from lora_core.events import Event, Finished, Phase, Step, Warned, from_line, to_line
+from lora_core.messages import Message, plain
 
 KINDS = typing.get_args(Event)
 # The low surrogates stand for bytes that are no text, as in the file names of some old disks.
 text = st.text(st.characters(codec="utf-8") | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))
-values = {"int": st.integers(), "float": st.floats(allow_nan=False), "str": text, "bool": st.booleans()}
+message = st.builds(lambda text, count: Message("settings.problem", field=text, what=count), text, st.integers())
+values = {"Message": message, "int": st.integers(), "float": st.floats(allow_nan=False), "str": text, "bool": st.booleans()}
 any_event = st.one_of(
     *(st.builds(kind, **{f.name: values[str(f.type)] for f in dataclasses.fields(kind)}) for kind in KINDS)
 )
@@ -36,7 +38,7 @@ def test_the_kinds_are_frozen_values() -> None:
     names = ["Phase", "Step", "Validation", "Sample", "Saved", "State", "Warned", "Failed", "Finished"]
     assert [kind.__name__ for kind in KINDS] == names
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Warned("a").message = "b"  # type: ignore[misc]
+        Warned(plain("a")).message = plain("b")  # type: ignore[misc]
 
 
 def test_every_kind_says_what_it_is() -> None:
@@ -44,7 +46,7 @@ def test_every_kind_says_what_it_is() -> None:
 
 
 def test_text_stays_readable_in_the_file() -> None:
-    assert "ação 画像" in to_line(Warned("ação 画像"), 0)
+    assert "ação 画像" in to_line(Warned(plain("ação 画像")), 0)
 
 
 def test_a_loss_that_is_no_number_still_comes_back() -> None:

@@ -107,7 +107,7 @@ def test_all_problems_are_told_at_once_with_their_field() -> None:
 
 def test_no_suggestion_where_nothing_is_near() -> None:
     assert suggest("zzz", TOY) == ""
-    assert suggest("siez", TOY) == " Did you mean 'size'?"
+    assert str(suggest("siez", TOY)) == " Did you mean 'size'?"
 
 
 anything = st.recursive(

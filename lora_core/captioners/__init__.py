@@ -19,6 +19,7 @@ from lora_core.dataset.captions import caption_bytes, caption_path
 from lora_core.dataset.pictures import PictureError, load_picture
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
+from lora_core.messages import plain
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +119,7 @@ def describe(
             try:
                 image = load_picture(picture)
             except PictureError as unreadable:
-                emit(Warned(str(unreadable)))
+                emit(Warned(plain(str(unreadable))))
                 continue
             with _explaining_memory():
                 caption = answer(image, threshold)

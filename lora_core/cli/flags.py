@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for before, word in zip(["", *extra], extra, strict=False):
         if word.startswith("-") and not _is_number(word):
             name = word.partition("=")[0]
-            near = suggest(name.lstrip("-"), known).replace("mean '", "mean '--")
+            near = suggest(name, [f"--{option}" for option in known])
             problems.append(f"There is no flag {name}.{near}")
         elif not before.startswith("-") and not word.startswith("-"):  # else it is the value of an unknown flag
             problems.append(f"{word!r} belongs to no flag; put text with spaces in quotes.")

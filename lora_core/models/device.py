@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lora_core.config import TrainConfig
+from lora_core.messages import plain
 from lora_core.settings import ConfigError, Problem
 from lora_core.system.distributed import Team
 from lora_core.training.engine.parallel import Lanes
@@ -127,10 +128,10 @@ def _device(name: str, team: Team) -> tuple[Device, tuple[str, ...]]:
     matching = [device for device in found if name in ("auto", device.name) or (not number and device.kind == name)]
     if not matching:
         here = "; ".join(f"{device.name} ({device.title})" for device in found)
-        raise ConfigError([Problem("device", f"{name!r} is not available here; take 'auto', or of {here}")])
+        raise ConfigError([Problem("device", plain(f"{name!r} is not available here; take 'auto', or of {here}"))])
     usable = [device for device in matching if device.works]
     if not usable:
-        raise ConfigError([Problem("device", f"{_useless(matching)}; take another device or build")])
+        raise ConfigError([Problem("device", plain(f"{_useless(matching)}; take another device or build"))])
     if team.size > 1 and usable[0].kind in ("cuda", "xpu"):
         return _own_card(name, team, usable), ()
     idle = [device for device in matching if not device.works]
@@ -142,7 +143,7 @@ def _own_card(name: str, team: Team, usable: Sequence[Device]) -> Device:
     cards = {int(card.name.partition(":")[2]): card for card in usable if card.kind == usable[0].kind}
     if ":" in name or team.local_rank not in cards:
         what = f"with {name!r}, {team} has no graphics card of its own; take 'auto' and as many processes as cards"
-        raise ConfigError([Problem("device", f"{what} ({len(cards)})")])
+        raise ConfigError([Problem("device", plain(f"{what} ({len(cards)})"))])
     return cards[team.local_rank]
 
 

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
+from lora_core.messages import plain
 from lora_core.models import device as precision
 from lora_core.models import identify, single_file
 from lora_core.models.families import BaseModel
@@ -56,7 +57,7 @@ def open_hollow(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", predic
         first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise UserError(f"The base model {name} cannot be loaded: {first_line}") from cause
     for sentence in _remarks(name, model, prediction_type):
-        emit(Warned(sentence))
+        emit(Warned(plain(sentence)))
     precision.use_cores(model.unet)
     return model
 

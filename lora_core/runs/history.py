@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
+from lora_core.messages import Message
 from lora_core.runs.curve import Curve, Smoothing, span_for
 from lora_core.runs.run import Run
 
@@ -31,7 +32,7 @@ class _Facts:
     validation: Validation | None = None
     saved: list[Saved] = field(default_factory=list)
     samples: dict[int, list[Sample]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[Message] = field(default_factory=list)
     failed: Failed | None = None
     finished: Finished | None = None
     began_at: float = 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, State, Validation, from_line
+from lora_core.messages import Message
 
 _STEP = b'{"kind": "Step"'  # as `events.to_line` begins it
 
@@ -23,7 +24,7 @@ class Summary:
     best_step: int = 0
     best_loss: float | None = None  # the lowest validation loss of a trained step
     end: str = ""
-    failure: str = ""
+    failure: Message | None = None
     lora: str = ""  # file name of the finished LoRA
     sample: str = ""  # the first prompt's picture of the last step that has some, relative to the run folder
     sample_step: int = 0
@@ -40,7 +41,7 @@ class Summary:
             case Sample() if event.step and event.step != self.sample_step:
                 return replace(known, sample=event.path, sample_step=event.step)
             case State():
-                return replace(known, end="", failure="")
+                return replace(known, end="", failure=None)
             case Failed():
                 return replace(known, end="failed", failure=event.message)
             case Finished():

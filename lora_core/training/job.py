@@ -15,6 +15,7 @@ from pathlib import Path
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Emit, Event, Failed, Finished, Sample, Saved, State, Validation, Warned
+from lora_core.messages import Message, plain
 from lora_core.models import load as base_models
 from lora_core.models.weights import free_device_memory
 from lora_core.runs import lock
@@ -61,7 +62,7 @@ class Job:
         self._identity: dict[str, str] = {}
         self._unwritten: list[Event] = []  # told before the run folder was ready, or while it could not be written
         self._begun = False
-        self._warned: set[str] = set()
+        self._warned: set[Message] = set()
         self._lock: lock.Holder | None = None
         self._drawn: set[str] = set()  # sample pictures that were told of before a kill
 
@@ -116,7 +117,7 @@ class Job:
             self.state = "finished"
         except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
             self.error = error = _in_words(error)
-            self._emit(Failed(discreet(explain(error, self.config)), traceback_of(error)))
+            self._emit(Failed(plain(discreet(explain(error, self.config))), traceback_of(error)))
             _let_go(error)
             self.state = "failed"
         finally:
@@ -163,7 +164,7 @@ class Job:
         newest = self.resume == "latest"
         state = checkpoint.latest(self.run.checkpoints) if newest else checkpoint.load(Path(self.resume))
         if notice := outputs.compare(state.identity, identity):
-            self._emit(Warned(notice))
+            self._emit(Warned(plain(notice)))
         return state
 
     def _begin(self, state: checkpoint.State | None) -> None:
@@ -197,9 +198,9 @@ class Job:
         self.run.go_on(self.config, state.step)
         self._emit(
             Warned(
-                f"The numbers went wrong at step {wrong.args[0]}, so nothing of them is kept: going back to step "
+                plain(f"The numbers went wrong at step {wrong.args[0]}, so nothing of them is kept: going back to step "
                 f"{state.step} and on with {calm:.0%} of the learning rate (try {attempt} of {ROLL_BACKS}). If this "
-                "comes again, start with a lower learning_rate."
+                "comes again, start with a lower learning_rate.")
             )
         )
 
@@ -243,17 +244,17 @@ class Job:
             self._make_folder()
             self.run.begin(self.config)
             gone = f"{self.run.folder} was deleted or renamed during the training. It was made again and goes on from here."
-            self._unwritten.insert(0, Warned(gone))
+            self._unwritten.insert(0, Warned(plain(gone)))
             self._warn_listeners(gone)
         while self._unwritten:
             self.run.append(self._unwritten[0])
             del self._unwritten[0]
 
     def _warn_listeners(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
+        if plain(message) not in self._warned:
+            self._warned.add(plain(message))
             for listener in self.listeners:
-                listener(Warned(message))
+                listener(Warned(plain(message)))
 
     def _emit_or_stop(self, event: Event) -> None:
         """For the work before the first step, which can be given up at any event."""
@@ -316,7 +317,7 @@ class Job:
                     if name not in self._drawn:
                         self._emit(Sample(session.step, name, wish.prompt, wish.seed))
             except WriteError as cause:  # pictures can be drawn again, steps are dear
-                self._emit(Warned(f"The sample pictures of step {session.step} are left out. {cause}"))
+                self._emit(Warned(plain(f"The sample pictures of step {session.step} are left out. {cause}")))
 
     def save(self, session: Session) -> None:
         with self._pause(session):

@@ -10,6 +10,7 @@ from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.events import Emit, Warned
+from lora_core.messages import plain
 from lora_core.models import device as precision
 from lora_core.models import int8
 from lora_core.models import load as base_models
@@ -56,12 +57,12 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     compute = precision.choose(config.device, config.mixed_precision, team)
     team.join(compute.device)
     for notice in (*compute.notices, *plan.notices):
-        emit(Warned(notice))
+        emit(Warned(plain(notice)))
     model = base_models.open_hollow(
         config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type
     )
     for sentence in quality_sentences(model, dataset, config):
-        emit(Warned(sentence))
+        emit(Warned(plain(sentence)))
     _check_size(model, plan)
     fitted = memory.fitted(config, of_model(model), compute, plan.buckets)  # the run keeps the settings as they were asked
     for notice in (
@@ -69,7 +70,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         memory.page_file_notice(model, config, compute, plan.buckets),
     ):  # fmt: skip
         if notice:
-            emit(Warned(notice))
+            emit(Warned(plain(notice)))
     if config.train_text_encoder or config.shuffle_tags:  # else they are gone again once the captions are encoded
         for encoder in model.text_encoders.values():
             bring(encoder, compute.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_core.events import Emit, Step, Warned
+from lora_core.messages import plain
 from lora_core.models.device import used_bytes
 from lora_core.training.drift import Drift
 from lora_core.training.spill import Spill, card
@@ -60,7 +61,7 @@ class Meter:
                 raise Diverged(step)
             self.emit(Step(step, self.total, loss, rate, self.speed(), self.eta(step), memory))
             if notice := self.drift.add(step, loss):
-                self.emit(Warned(notice))
+                self.emit(Warned(plain(notice)))
         self._look_for_spilling()
         self.waiting.clear()
         self.read_at = self.looked_at = time.monotonic()
@@ -69,7 +70,7 @@ class Meter:
         """Right after losses were read, so that the card has computed all the steps whose time is taken."""
         step_seconds = (time.monotonic() - self.looked_at) / len(self.waiting)
         if (memory := card(self.device)) and (notice := self.spill.add(step_seconds, memory)):
-            self.emit(Warned(notice))
+            self.emit(Warned(plain(notice)))
 
     def speed(self) -> float:
         """Steps per second over the latest steps; 0 before the first. The first step warms up and is left out."""

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lora_core.cli.main import stop_signals
 from lora_core.errors import UserError
+from lora_core.messages import LANGUAGES
 from lora_core.ui.server import instance
 from lora_core.ui.shared.crash import tell_terminal
-from lora_core.ui.shared.texts import LANGUAGES
 
 if TYPE_CHECKING:
     from lora_core.ui.state.app import App

@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 
 from lora_core import __version__
+from lora_core.messages import LANGUAGES
 from lora_core.ui.server.guard import refuse_strange_files
-from lora_core.ui.shared.texts import LANGUAGES, NAMES, Texts
+from lora_core.ui.shared.texts import NAMES, Texts
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.page import TABS, Page
 

@@ -26,6 +26,7 @@ from lora_core.events import (
     Validation,
     Warned,
 )  # fmt: skip
+from lora_core.messages import plain
 
 
 class Stream(io.TextIOWrapper):
@@ -133,7 +134,7 @@ def test_a_warning_comes_above_the_bar_and_the_bar_comes_back() -> None:
     stream = Stream(screen=True)
     show = Terminal(stream, {"NO_COLOR": "1"})
     show(step(100))
-    show(Warned("fp16 needs a graphics card; computing in fp32"))
+    show(Warned(plain("fp16 needs a graphics card; computing in fp32")))
     show(step(101))
     lines = shown(stream.text())
     assert lines[0] == "Warning: fp16 needs a graphics card; computing in fp32"
@@ -150,10 +151,10 @@ def test_only_warnings_are_coloured_and_only_where_that_is_wanted() -> None:
         ({"TERM": "dumb"}, False),
     ):
         stream = Stream(screen=True)
-        Terminal(stream, environ)(Warned("a"))
+        Terminal(stream, environ)(Warned(plain("a")))
         assert ("\x1b[33m" in stream.text()) == coloured
     stream = Stream(screen=False)
-    Terminal(stream, {})(Warned("a"))
+    Terminal(stream, {})(Warned(plain("a")))
     assert stream.text() == "Warning: a\n"
 
 
@@ -246,7 +247,7 @@ def test_everything_worth_knowing_has_a_line() -> None:
     events: list[Event] = [
         State("running"), Validation(0, 0.25, 0.24, True), Validation(100, 0.2, 0.1, False),
         Saved(100, "checkpoints/step_0000100"), Sample(100, "samples/a.png", "a zebu", 7),
-        State("paused"), State("running"), State("stopping"), Failed("told by the door"),
+        State("paused"), State("running"), State("stopping"), Failed(plain("told by the door")),
     ]  # fmt: skip
     for event in events:
         show(event)

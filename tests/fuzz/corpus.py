@@ -18,6 +18,7 @@ from safetensors.torch import save
 from lora_core.config import PRESETS, TrainConfig
 from lora_core.events import Failed, Finished, Sample, Saved, Step, Validation, Warned, to_line
 from lora_core.lora.file import serialise
+from lora_core.messages import plain
 from tests.support.lora_values import random_lora
 
 OPENED = "a-pickle-ran"  # the file that a pickle would make if its code ran
@@ -123,8 +124,9 @@ def pickles() -> tuple[bytes, ...]:
 
 def events() -> bytes:
     told = [
-        Warned("ação"), Validation(0, 0.5, 0.5, True), Step(1, 9, 0.5, 1e-4), Sample(4, "samples/a.png", "a zebu", 1),
-        Saved(4, "checkpoints/step_0000004"), Step(5, 9, float("nan"), 1e-4), Failed("x", "Traceback"),
+        Warned(plain("ação")), Validation(0, 0.5, 0.5, True), Step(1, 9, 0.5, 1e-4),
+        Sample(4, "samples/a.png", "a zebu", 1),
+        Saved(4, "checkpoints/step_0000004"), Step(5, 9, float("nan"), 1e-4), Failed(plain("x"), "Traceback"),
         Finished(9, "a.safetensors", 4),
     ]  # fmt: skip
     return b"".join(to_line(event, 1.0).encode() + b"\n" for event in told)

@@ -11,6 +11,7 @@ import pytest
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Saved, Step, Validation, Warned, to_line
+from lora_core.messages import plain
 from lora_core.runs.run import Run, list_runs, make_folder
 
 
@@ -118,7 +119,7 @@ def test_an_old_run_with_damaged_settings_moves_too(tmp_path: Path) -> None:
 
 def test_events_come_back_in_order_and_from_an_offset(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    events: list[Event] = [Warned("ação"), Step(1, 9, 0.5, 1e-4), Saved(1, "checkpoints/step_0000001")]
+    events: list[Event] = [Warned(plain("ação")), Step(1, 9, 0.5, 1e-4), Saved(1, "checkpoints/step_0000001")]
     offset = 0
     for event in events:
         run.append(event)
@@ -130,29 +131,29 @@ def test_events_come_back_in_order_and_from_an_offset(tmp_path: Path) -> None:
 
 def test_a_line_still_being_written_waits(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.append(Warned("a"))
-    line = to_line(Warned("b"), 1.0).encode()
+    run.append(Warned(plain("a")))
+    line = to_line(Warned(plain("b")), 1.0).encode()
     with run.events_file.open("ab") as file:
         file.write(line[:10])
     first, offset = run.read()
-    assert [e for e, _ in first] == [Warned("a")]
+    assert [e for e, _ in first] == [Warned(plain("a"))]
     with run.events_file.open("ab") as file:
         file.write(line[10:] + b"\n")
-    assert [e for e, _ in run.read(offset)[0]] == [Warned("b")]
+    assert [e for e, _ in run.read(offset)[0]] == [Warned(plain("b"))]
 
 
 @pytest.mark.parametrize("cut", [b'{"kind": "Step", "at": 1', b'{"kind": "Warned", "message": "\xc3', b"\x00\x00\x00"])
 def test_a_line_cut_by_a_crash_spoils_no_other(tmp_path: Path, cut: bytes) -> None:
     run = Run(tmp_path)
-    run.append(Warned("before"))
+    run.append(Warned(plain("before")))
     with run.events_file.open("ab") as file:
         file.write(cut)
-    run.append(Warned("after"))
-    assert [e for e, _ in run.read()[0]] == [Warned("before"), Warned("after")]
+    run.append(Warned(plain("after")))
+    assert [e for e, _ in run.read()[0]] == [Warned(plain("before")), Warned(plain("after"))]
 
 
 def test_a_file_name_that_is_no_text_is_still_told(tmp_path: Path) -> None:
-    event = Warned("caf\udce9.png: not readable")
+    event = Warned(plain("caf\udce9.png: not readable"))
     Run(tmp_path).append(event)
     assert [e for e, _ in Run(tmp_path).read()[0]] == [event]
 
@@ -160,17 +161,17 @@ def test_a_file_name_that_is_no_text_is_still_told(tmp_path: Path) -> None:
 def test_a_run_started_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for _ in range(5):
-        run.append(Warned("a long message of the old run"))
+        run.append(Warned(plain("a long message of the old run")))
     _, offset = run.read()
-    run.events_file.write_bytes(to_line(Warned("new"), 1.0).encode() + b"\n")
-    assert [e for e, _ in run.read(offset)[0]] == [Warned("new")]
+    run.events_file.write_bytes(to_line(Warned(plain("new")), 1.0).encode() + b"\n")
+    assert [e for e, _ in run.read(offset)[0]] == [Warned(plain("new"))]
 
 
 def test_going_on_drops_what_later_steps_told(tmp_path: Path) -> None:
     run, config = Run(tmp_path), TrainConfig()
     run.begin(config)
     early: list[Event] = [Validation(0, 0.5, 0.5, True), Step(1, 4, 0.5, 1e-4), Saved(2, "checkpoints/step_0000002")]
-    late: list[Event] = [Step(3, 4, 0.5, 1e-4), Finished(4, "a.safetensors", 4), Failed("x")]
+    late: list[Event] = [Step(3, 4, 0.5, 1e-4), Finished(4, "a.safetensors", 4), Failed(plain("x"))]
     for event in early + late:
         run.append(event)
     for step in (2, 4):
@@ -184,7 +185,7 @@ def test_going_on_drops_what_later_steps_told(tmp_path: Path) -> None:
 def test_finished_is_the_last_good_end(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.append(Finished(5, "a.safetensors", 5, stopped=True))
-    run.append(Warned("more"))
+    run.append(Warned(plain("more")))
     run.append(Finished(9, "a.safetensors", 5))
     assert run.finished() == Finished(9, "a.safetensors", 5)
 

@@ -28,6 +28,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
+from lora_core.messages import plain
 from lora_core.models.hub import download
 from lora_core.models.hub.download import Meter, RemoteFile, Target
 from lora_core.models.hub.errors import NotAHub, Unreachable, endpoint, explain, host, session
@@ -112,7 +113,7 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
     order: tuple[Variant, ...] = (None, HALF) if precision == "no" else (HALF, None)
     if note is None or repo == asked or not (found := _cached(asked, _good_enough(order))):  # from before it moved
         if note:
-            emit(Warned(note))
+            emit(Warned(plain(note)))
         found = _cached(repo, _good_enough(order))
     if found:
         return found
@@ -121,7 +122,7 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
     except Unreachable as error:
         if not (found := _cached(repo, order)):
             raise
-        emit(Warned(f"{error} Until then the half precision weights in the cache are used."))
+        emit(Warned(plain(f"{error} Until then the half precision weights in the cache are used.")))
         return found
 
 
@@ -196,7 +197,7 @@ def _present(repo: str, emit: Emit) -> tuple[str, ModelInfo]:
     info = _ask(repo)
     name = info.id if is_repo_id(info.id or "") else repo
     if name != repo:
-        emit(Warned(f"{repo} is called {name} on {host()} now; write {name} from here on."))
+        emit(Warned(plain(f"{repo} is called {name} on {host()} now; write {name} from here on.")))
         _remember(repo, name)
     return name, info
 

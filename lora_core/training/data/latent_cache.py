@@ -27,6 +27,7 @@ from lora_core.dataset.buckets import crop_box
 from lora_core.dataset.quality import workers
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
+from lora_core.messages import plain
 from lora_core.models.device import free_bytes
 from lora_core.models.families import BaseModel, Conditioning, Frame, Tensors
 from lora_core.models.load import fingerprint
@@ -168,7 +169,7 @@ class _Encoder:
             notice = self._written.popleft().result()
             self._has_written = self._has_written or not notice
             if notice:
-                self.emit(Warned(notice))
+                self.emit(Warned(plain(notice)))
 
 
 def pictures_at_once(device: torch.device, size: Size) -> int:
@@ -220,7 +221,7 @@ def _posteriors(model: BaseModel, pictures: Sequence[np.ndarray], emit: Emit) ->
         return [{"mean": mean.clone(), "std": std.clone()} for mean, std in zip(mean_BCHW, std_BCHW, strict=True)]
     if vae.dtype == torch.float32:
         raise UserError(f"The VAE of {model.name} gives no numbers; it is damaged. Take another one with --vae.")
-    emit(Warned(f"The VAE of {model.name} overflows in 16 bit, so it computes in fp32 from here on."))
+    emit(Warned(plain(f"The VAE of {model.name} overflows in 16 bit, so it computes in fp32 from here on.")))
     in_fp32(vae)
     return _posteriors(model, pictures, emit)
 
@@ -264,7 +265,7 @@ class Prompts:
         for (caption, path), made in zip(missing.items(), self._encoded(list(missing)), strict=True):
             self.known[caption] = made
             if notice := tensor_store.write(path, made):
-                emit(Warned(notice))
+                emit(Warned(plain(notice)))
         missing.clear()
 
     def __call__(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:

@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from lora_core.events import Emit, Warned
+from lora_core.messages import plain
 from lora_core.system.files import TEMPORARY_SUFFIX, WriteError, write_bytes_whole
 from lora_core.system.paths import cache_folder
 
@@ -63,7 +64,7 @@ def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) 
         return found
     made = make()
     if notice := write(path, made):
-        emit(Warned(notice))
+        emit(Warned(plain(notice)))
     return made
 
 
@@ -109,5 +110,5 @@ def _limit(emit: Emit) -> float:
     try:
         return float(given or LIMIT_GB) * 1e9
     except ValueError:
-        emit(Warned(f"{LIMIT_VARIABLE} is {given!r} and no number, so {LIMIT_GB:g} GB is taken; write it like 20."))
+        emit(Warned(plain(f"{LIMIT_VARIABLE} is {given!r} and no number, so {LIMIT_GB:g} GB is taken; write it like 20.")))
         return LIMIT_GB * 1e9

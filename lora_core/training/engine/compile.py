@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase, Warned
+from lora_core.messages import plain
 from lora_core.models.families import BaseModel, Conditioning, Predict
 from lora_core.training.engine import adapters, lean_activations
 
@@ -69,7 +70,7 @@ class _Compiled:
                 lean_activations.keep_less(self._model.unet)
             error = getattr(error, "inner_exception", error)
             why = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
-            self._emit(Warned(f"Steps take longer than asked for, for compiling them failed: {why}."))
+            self._emit(Warned(plain(f"Steps take longer than asked for, for compiling them failed: {why}.")))
 
     def _answers(self, predict: Predict, *asked: Tensor | Conditioning) -> tuple[Tensor, Tensor]:
         """A prediction, and the gradient of its square by all adapters of the UNet, end to end."""

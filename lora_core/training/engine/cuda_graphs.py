@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
+from lora_core.messages import plain
 from lora_core.models.families import BaseModel
 from lora_core.models.weights import free_device_memory
 from lora_core.training.engine.parallel import Answers, Lanes, Lesson, add_to, gradients_of
@@ -160,7 +161,7 @@ class GraphLanes(Lanes):
     def _give_up(self, why: str) -> None:
         self._is_off = True
         self._drop_graphs()
-        self._emit(Warned(f"Steps take longer than they could, for capturing one as a graph failed: {why}."))
+        self._emit(Warned(plain(f"Steps take longer than they could, for capturing one as a graph failed: {why}.")))
 
 
 class _Graph:

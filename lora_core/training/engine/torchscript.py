@@ -22,6 +22,7 @@ from torch.jit._trace import TracerWarning
 
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
+from lora_core.messages import plain
 from lora_core.models import device as precision
 from lora_core.models.families import BaseModel, Conditioning, Predict, Tensors
 from lora_core.training.engine import adapters
@@ -109,7 +110,7 @@ class _Recorded:
                 raise RuntimeError("the answers differ")
         except Exception as error:  # noqa: BLE001  whatever it is, there is another way
             self._is_off = True
-            self._emit(Warned(f"A step takes a little longer than it could, for recording it failed: {error}."))
+            self._emit(Warned(plain(f"A step takes a little longer than it could, for recording it failed: {error}.")))
 
     def _trace(self, key: Hashable, inputs: Tensors) -> None:
         """Write the operations down, as a program of its own: what `torch.jit.trace` makes is never freed again."""

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lora_core.ui.shared.texts import LANGUAGES
+from lora_core.messages import LANGUAGES
 
 LARGEST_UPLOAD = 1024 * 2**20  # bytes of one upload: the LoRA of a large model is most of that
 LARGEST_CALL = 8 * 2**20  # bytes of any other request

@@ -18,11 +18,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lora_core.messages import LANGUAGES
 from lora_core.ui import window
 from lora_core.ui.server.gradio_streams import Streams
 from lora_core.ui.server.guard import LARGEST_UPLOAD, policy
 from lora_core.ui.shared.crash import tell_terminal
-from lora_core.ui.shared.texts import LANGUAGES, Texts
+from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 from lora_core.ui.theme import THEME
 

@@ -19,13 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_core import __version__
 from lora_core.errors import UserError
+from lora_core.messages import LANGUAGES
 from lora_core.ui import window
 from lora_core.ui.server import instance
 from lora_core.ui.server.error_report import trouble_panel
 from lora_core.ui.server.guard import Guard, Password
 from lora_core.ui.server.pages import Pages
 from lora_core.ui.shared.signed_urls import ROUTE, Refused
-from lora_core.ui.shared.texts import LANGUAGES, Texts, preferred
+from lora_core.ui.shared.texts import Texts, preferred
 from lora_core.ui.state.app import App
 from lora_core.ui.state.lora_library import desk_of
 from lora_core.ui.tabs.dataset.routes import add_routes as add_dataset_routes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-LANGUAGES = ("en", "pt-BR")
+from lora_core import messages
+from lora_core.messages import LANGUAGES, Message
+
 NAMES = {"en": "English", "pt-BR": "Português"}
 LOCALE = Path(__file__).parents[1] / "locale"
 
@@ -24,11 +25,13 @@ class Texts:
     def __call__(self, key: str, **values: object) -> str:
         return self._texts[key].format(**values) if values else self._texts[key]
 
+    def say(self, message: Message) -> str:
+        """A sentence of the core."""
+        return messages.say(message, self.language)
+
     def number(self, figure: object) -> str:
         """A figure as the language writes it: 1.5 is 1,5 in Portuguese, and 1,000 is 1.000."""
-        if self.language == "en":
-            return str(figure)
-        return re.sub(r"(?<=\d)[.,](?=\d)", lambda mark: "," if mark[0] == "." else ".", str(figure))
+        return messages.localized(str(figure), self.language)
 
     def size(self, count: float) -> str:
         """Bytes as people read them."""

@@ -10,6 +10,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
+from lora_core.messages import PLAIN, Message
 from lora_core.ui.shared.texts import load
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 _ADDED = {"through": " through the proxy .+?|", "slower": ", and a step takes .+?|"}
 
 
-def translated(sentence: str, text: Texts) -> str:
+def translated(sentence: str | Message, text: Texts) -> str:
     """A sentence of the core in the language of `text`."""
+    if isinstance(sentence, Message):
+        if sentence.key != PLAIN:
+            return text.say(sentence)
+        sentence = str(sentence)
     if text.language == "en":
         return sentence
     for key, pattern in _patterns():

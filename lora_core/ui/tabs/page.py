@@ -96,6 +96,6 @@ class Page:
 
     def _tell(self, fn: Callable[..., Any], error: Exception) -> None:
         if isinstance(error, UserError):
-            gr.Warning(translated(str(error), self.text), title=self.text("frame.notice"))
+            gr.Warning(translated(error.message, self.text), title=self.text("frame.notice"))
         else:
             self.app.note_trouble(getattr(fn, "__qualname__", repr(fn)), error)

@@ -25,9 +25,10 @@ from PIL import Image
 
 from lora_core.dataset import CaptionBook, fixes
 from lora_core.dataset.items import KINDS, problem
+from lora_core.messages import LANGUAGES
 from lora_core.system import files
 from lora_core.ui.shared.dataset_words import label, said, spoken
-from lora_core.ui.shared.texts import LANGUAGES, LOCALE, Texts, load
+from lora_core.ui.shared.texts import LOCALE, Texts, load
 from lora_core.ui.state import open_dataset
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.dataset import routes as dataset_routes

@@ -16,10 +16,11 @@ from PIL import Image
 from lora_core.errors import UserError
 from lora_core.lora.shapes import FAMILIES
 from lora_core.lora.summary import facts_of
+from lora_core.messages import LANGUAGES
 from lora_core.runs.index import Shelf
 from lora_core.system.file_names import PROBLEMS
 from lora_core.ui.shared import file_dialog
-from lora_core.ui.shared.texts import LANGUAGES, Texts
+from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.export import choices
 from lora_core.ui.tabs.export import views as export_views

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from lora_core.errors import UserError
+from lora_core.messages import LANGUAGES
 from lora_core.runs.run import Run
 from lora_core.sampling import grid, samplers
 from lora_core.sampling.gallery import Drawn, Settings
-from lora_core.ui.shared.texts import LANGUAGES, Texts
+from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state import drawing as stages
 from lora_core.ui.state import lora_library as desk
 from lora_core.ui.state.app import App

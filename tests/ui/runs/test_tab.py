@@ -15,6 +15,7 @@ from lora_core import events
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation
+from lora_core.messages import plain
 from lora_core.runs import actions
 from lora_core.runs import index as runs_shelf
 from lora_core.runs import summary as runs_summary
@@ -92,9 +93,9 @@ def test_the_summary_is_what_all_the_events_say(root: Path) -> None:
 @pytest.mark.parametrize(
     ("last", "end"),
     [
-        ((), ""), ((Failed("No memory; lower it."),), "failed"),
+        ((), ""), ((Failed(plain("No memory; lower it.")),), "failed"),
         ((Finished(2, "zebu.safetensors", 2, stopped=True),), "stopped"),
-        ((Failed("x"), State("running")), ""),
+        ((Failed(plain("x")), State("running")), ""),
     ],
     ids=["cut", "failed", "stopped", "gone on"],
 )  # fmt: skip
@@ -161,7 +162,7 @@ def test_events_are_read_once_and_again_when_they_changed(
     again = Shelf(root, shelf.cache_file)
     assert [row.summary for row in again.rows()] == [row.summary for row in shelf.rows()]
     assert len(read) == 2
-    run.append(Failed("late"))
+    run.append(Failed(plain("late")))
     assert {row.summary.end for row in again.rows()} == {"failed", "finished"}
     assert len(read) == 3
     assert sorted(json.loads(shelf.cache_file.read_text(encoding="utf-8"))) == [str(root / "a"), str(root / "b")]

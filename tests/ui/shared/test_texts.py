@@ -15,9 +15,10 @@ import httpx2
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+from lora_core.messages import LANGUAGES
 from lora_core.models.hub import errors as hub_errors
 from lora_core.ui.shared import texts
-from lora_core.ui.shared.texts import LANGUAGES, LOCALE, NAMES, Texts, load, preferred
+from lora_core.ui.shared.texts import LOCALE, NAMES, Texts, load, preferred
 from lora_core.ui.shared.translate import translated
 
 UI = LOCALE.parent

@@ -11,6 +11,7 @@ import pytest
 
 from lora_core.errors import UserError
 from lora_core.events import Failed, Finished, Phase, Sample, State, Step, Validation, to_line
+from lora_core.messages import plain
 from lora_core.runs import lock
 from lora_core.runs.history import History
 from lora_core.runs.run import Run
@@ -121,7 +122,7 @@ def test_time_left_is_counted_down_and_unknown_when_it_is(tmp_path: Path) -> Non
     write(run, Phase("sample", 0, 4))
     history.update()
     assert history.eta_seconds(1002.5) == 22.5
-    write(run, Failed("out", ""))
+    write(run, Failed(plain("out"), ""))
     history.update()
     assert history.ended == "failed"
 

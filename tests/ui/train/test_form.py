@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import re
-import string
 import tomllib
 from html.parser import HTMLParser
 
 import pytest
 
 from lora_core.config import TrainConfig, presets, settings
+from lora_core.messages import LANGUAGES, Message
 from lora_core.settings import Problem
-from lora_core.ui.shared.texts import LANGUAGES, LOCALE, Texts
+from lora_core.ui.shared.texts import LOCALE, Texts
 from lora_core.ui.tabs.train import form
 
 EN, PT = Texts("en"), Texts("pt-BR")
@@ -87,13 +87,13 @@ def test_boxes_take_what_people_type() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "english", "portuguese"),
     [
-        ("train_batch_size", "0", "0 is too low", "Precisa ser um número inteiro, de 1 a 512."),
-        ("resolution", "500", "Not a multiple|500 is not a multiple of 8", "múltiplo de 8"),
-        ("learning_rate", "fast", "Needs a number", "Precisa ser um número, de 0 a 10."),
-        ("output_name", "a/b", "is no file name", "Não é um nome de arquivo"),
-        ("output_name", "\ud800", "bytes that are no text", "Precisa ser um texto comum."),
-        ("transparent_color", "white", "#rrggbb", "Não tem a forma #rrggbb."),
-        ("optimizer", "sgd", "is not one of adamw", "Escolha entre adamw"),
+        ("train_batch_size", "0", "0 is too low", "0 é pouco; o mínimo é 1"),
+        ("resolution", "500", "Not a multiple|500 is not a multiple of 8", "500 não é múltiplo de 8; use 496 ou 504"),
+        ("learning_rate", "fast", "Needs a number", "Precisa ser um número, e não 'fast'"),
+        ("output_name", "a/b", "is no file name", "não é um nome de arquivo"),
+        ("output_name", "\ud800", "bytes that are no text", "bytes que não são texto"),
+        ("transparent_color", "white", "#rrggbb", "não tem a forma #rrggbb"),
+        ("optimizer", "sgd", "is not one of adamw", "não está entre adamw"),
         ("target_modules", [], "nothing to train", "Não há nada para treinar"),
     ],
 )
@@ -119,11 +119,5 @@ def test_all_problems_come_at_once_and_the_rest_stays_usable() -> None:
     assert set(form.problems(boxed, EN)) == {"train_batch_size", "seed"}
     right = form.typed_values(boxed)
     assert right["lora_rank"] == 8 and "seed" not in right
-    assert form.told(Problem("gone", "there is no such setting."), PT) == "There is no such setting."
+    assert form.told(Problem("gone", Message("settings.unknown", suggestion="")), PT) == "Essa configuração não existe."
 
-
-def test_texts_of_settings_use_the_same_places_in_both_languages() -> None:
-    for name in form.CLASHING:
-        assert f"settings.clash_{name}" in PT
-    for key in ("wants", "wants_range", "wants_multiple", "wants_choice"):
-        assert {place for _, place, *_ in string.Formatter().parse(PT(f"settings.{key}")) if place}

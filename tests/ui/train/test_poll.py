@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from lora_core.events import Sample, Step, Warned
+from lora_core.messages import plain
 from lora_core.runs.run import Run
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.train.poll import add_glance_route
@@ -84,7 +85,7 @@ def test_notices_samples_and_another_run_call_for_an_event(app: App, ask: Any, t
     run = prepare_run(tmp_path / "runs" / "one")
     app.training.show(run)
     keys = [ask()["key"]]
-    tell(run, Warned("Something to know."))
+    tell(run, Warned(plain("Something to know.")))
     keys.append(ask()["key"])
     tell(run, Sample(200, "samples/new.png", "a zebu", 7))
     keys.append(ask()["key"])

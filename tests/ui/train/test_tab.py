@@ -16,6 +16,7 @@ from PIL import Image
 from lora_core.config import TrainConfig, presets, read_preset
 from lora_core.errors import UserError
 from lora_core.events import Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned, to_line
+from lora_core.messages import plain
 from lora_core.runs.curve import MOST_POINTS
 from lora_core.runs.run import Run
 from lora_core.runs.verdict import verdict
@@ -306,7 +307,8 @@ def test_samples_are_shown_by_step_newest_first_and_bounded(tmp_path: Path) -> N
 
 
 def test_the_end_names_the_file_the_best_step_and_what_to_do(tmp_path: Path) -> None:
-    run = write(tmp_path, State("running"), Step(9, 9, 0.1, 1e-3), Warned("first"), Finished(9, "zebu.safetensors", 6))
+    warned, finished = Warned(plain("first")), Finished(9, "zebu.safetensors", 6)
+    run = write(tmp_path, State("running"), Step(9, 9, 0.1, 1e-3), warned, finished)
     html = end_html(view(run, "finished"), tmp_path / "zebu.safetensors", tmp_path / "before_after.png")
     assert "Done after 9 steps." in html and "at step 6" in html and "zebu.safetensors" in html and "<img" not in html
     Image.new("RGB", (8, 8)).save(tmp_path / "before_after.png")
@@ -358,15 +360,16 @@ def test_out_of_memory_offers_the_next_settings(tiny_sd1: Path, pictures: Path, 
     run.begin(config_for(tiny_sd1, pictures, tmp_path, gradient_checkpointing=True, train_batch_size=4))
     write(
         tmp_path,
-        Failed("The graphics card ran out of memory.", "Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory"),
+        Failed(plain("The graphics card ran out of memory."), "Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory"),
     )
     training.show(run)
     assert ran_out_of_memory(training)
     assert actions(training, run, "failed", training.history(run))["retry"].visible
     assert retry_label(run, EN) == "Start again with less memory: Batch size 2, Batches per step 2"
-    write(tmp_path, State("running"), Failed("Other", "ValueError: MemoryError"))
+    write(tmp_path, State("running"), Failed(plain("Other"), "ValueError: MemoryError"))
     assert not ran_out_of_memory(training)
-    write(tmp_path, State("running"), Failed("The computer", "RuntimeError: [...] DefaultCPUAllocator: not enough memory"))
+    failed = Failed(plain("The computer"), "RuntimeError: [...] DefaultCPUAllocator: not enough memory")
+    write(tmp_path, State("running"), failed)
     assert ran_out_of_memory(training)
 
 

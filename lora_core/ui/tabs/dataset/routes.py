@@ -24,8 +24,9 @@ from lora_core.dataset import (
 )
 from lora_core.dataset.edit_log import Edit
 from lora_core.errors import UserError
+from lora_core.messages import LANGUAGES
 from lora_core.ui.shared.dataset_words import complaint, label
-from lora_core.ui.shared.texts import LANGUAGES, Texts
+from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 from lora_core.ui.state.captioning import Order
 from lora_core.ui.state.open_dataset import LARGE

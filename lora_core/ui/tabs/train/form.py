@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 LEFT_OUT = frozenset({"output_dir"})
 SUGGESTED = "pretrained_model_name_or_path"
 _BROWSE = "<!--browse-->"
-CLASHING = (
-    "bucket_step", "prior_prompts", "target_modules", "target_blocks", "pretrained_model_name_or_path", "transparent_color",
-    "output_name", "learning_rate",
-)  # fmt: skip
 
 
 def form_html(text: Texts, suggestions: Mapping[str, str], has_browse: bool = False) -> str:
@@ -77,12 +73,9 @@ def problems(boxed: Mapping[str, object], text: Texts) -> dict[str, str]:
 
 
 def told(problem: Problem, text: Texts) -> str:
-    """A problem in the language of the page; the core's own sentence is English."""
-    if text.language == "en" or problem.field not in settings():
-        return f"{problem.message[:1].upper()}{problem.message[1:]}"
-    if problem.field in CLASHING and not _is_wrong_alone(problem):
-        return text(f"settings.clash_{problem.field}")
-    return _wanted(settings()[problem.field], text)
+    """A problem in the language of the page, as a sentence of its own."""
+    said = text.say(problem.message)
+    return f"{said[:1].upper()}{said[1:]}"
 
 
 def typed_values(boxed: Mapping[str, object]) -> dict[str, Value]:
@@ -94,27 +87,6 @@ def typed_values(boxed: Mapping[str, object]) -> dict[str, Value]:
         except ConfigError:
             continue
     return right
-
-
-def _is_wrong_alone(problem: Problem) -> bool:
-    """Whether the setting has an impossible value itself; the sentences of `settings.typed` say so."""
-    signs = ("too low", "too high", "not a multiple", "needs ", "is not one of", "no text", "usable number")
-    return any(sign in problem.message for sign in signs)
-
-
-def _wanted(s: Setting, text: Texts) -> str:
-    """What the setting takes, as one sentence."""
-    if s.choices:
-        return text("settings.wants_choice", choices=", ".join(s.choices))
-    if s.kind not in (int, float):
-        return text(f"settings.wants_{s.kind.__name__}")
-    kind = text("settings.wants_int" if s.kind is int else "settings.wants_float")
-    facts = [kind]
-    if s.low is not None and s.high is not None:
-        facts.append(text("settings.wants_range", low=f"{s.low:.10g}", high=f"{s.high:.10g}"))
-    if s.multiple_of:
-        facts.append(text("settings.wants_multiple", n=s.multiple_of))
-    return text("settings.wants", facts=", ".join(facts))
 
 
 def _box(s: Setting, value: object) -> object:

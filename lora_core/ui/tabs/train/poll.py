@@ -21,8 +21,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from lora_core.errors import UserError
+from lora_core.messages import LANGUAGES
 from lora_core.runs.run import SHEET, Run
-from lora_core.ui.shared.texts import LANGUAGES, Texts
+from lora_core.ui.shared.texts import Texts
 from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.train.buttons import Action, actions, retry_label
