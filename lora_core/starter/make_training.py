@@ -5,7 +5,7 @@
 The word for it is "ampulheta", Portuguese for hourglass: the model knows no such word either. Four colours of the
 figure stand on three backgrounds each: with a colour of its own on every background, a LoRA learned the pairs by heart
 and painted backgrounds that nobody asked for. All stand upright, as hourglasses do: twelve pictures are too few
-to tell a tilt of eight degrees from the shape, and what was learned of them was lopsided (tests/benchmarks/LOG.md).
+to tell a tilt of eight degrees from the shape, and what was learned of them was lopsided (docs/log.md).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from lora_core.cli import flags
 from lora_core.config import PRESETS, settings
 from tests import ROOT
+from tests.policy import settings_doc
 
 ENGLISH, PORTUGUESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.pt-BR.md"))
 BOTH = pytest.mark.parametrize("text", [ENGLISH, PORTUGUESE], ids=["en", "pt-BR"])
@@ -143,3 +144,10 @@ def test_numbers_of_speed_and_memory_stand_only_where_they_are_measured(text: st
     outside = re.sub(r"<!-- measured -->.*?<!-- /measured -->", "", text, flags=re.DOTALL)
     assert len(outside) < len(text)
     assert re.findall(r"\d+[.,]?\d* ?(?:it/s|s/it|seconds|segundos|minutes|minutos|GiB|MiB)", outside) == []
+
+
+@pytest.mark.parametrize("language", settings_doc.PAGES)
+def test_the_page_of_the_settings_is_what_config_and_presets_say(language: str) -> None:
+    assert settings_doc.PAGES[language].read_text(encoding="utf-8") == settings_doc.page(language), (
+        "write it anew: python -m tests.policy.settings_doc --write"
+    )

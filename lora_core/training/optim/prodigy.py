@@ -23,7 +23,7 @@ class Prodigy(torch.optim.Optimizer):
     r and s are divided by (1 - sqrt(beta2)) and by d_0 squared, which both fall out of their ratio: they would be too
     small for fp32. As in the authors' `safeguard_warmup`, s is summed without gamma, so that a warm-up of the rate makes
     the estimate smaller, not larger; as in their `use_bias_correction`, gamma is corrected as Adam's rate is (Kingma & Ba
-    2015), which forgets less of the base model (tests/benchmarks/LOG.md). No number leaves the device in a step: d is a
+    2015), which forgets less of the base model (docs/log.md). No number leaves the device in a step: d is a
     tensor, in the first parameter's state.
     """
 
