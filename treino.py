@@ -8,12 +8,11 @@ from lora_core.install import bootstrap
 
 # The answers to these need nothing installed, so nobody waits for an installation to read them.
 ANSWERS = {"-h", "--help", "--version", "--list_presets", "--list-presets"}
-COMMANDS = {"caption", "convert", "export", "info"}
 
 
 def main(argv: list[str]) -> int:
     bootstrap.require_python()
-    if not ANSWERS.intersection(argv) or COMMANDS.intersection(argv[:1]):
+    if not ANSWERS.intersection(argv) or (argv[:1] and argv[0] in bootstrap.COMMANDS):
         bootstrap.ensure()
     from lora_core.cli.main import main as run
 

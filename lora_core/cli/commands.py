@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from lora_core import captioners
 from lora_core.cli.info import describe, quoted
-from lora_core.cli.main import DONE, STOPPED, stop_signals
 from lora_core.cli.terminal import Terminal
 from lora_core.dataset import CaptionBook, add_trigger
-from lora_core.errors import UserError
+from lora_core.errors import DONE, STOPPED, UserError
 from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import DTYPES
 from lora_core.lora.shapes import FAMILIES
 from lora_core.system import files
+from lora_core.system.signals import stop_signals
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import search as webui_places
 from lora_core.webuis.card import propose
@@ -72,7 +72,7 @@ def convert(argv: list[str]) -> int:
     print(f"{done.path}: {done.modules} layers for {done.family}, {done.dtype}.")
     for module in done.left_out:
         print(f"Left out: {module}")
-    return 0
+    return DONE
 
 
 def export(argv: list[str]) -> int:
@@ -94,7 +94,7 @@ def export(argv: list[str]) -> int:
     print(f"{done.webui}: {done.lora}")
     print(f"Prompt: {done.prompt}")
     print(f"{done.refreshed} has read its list again." if done.refreshed else done.hint)
-    return 0
+    return DONE
 
 
 def info(argv: list[str]) -> int:
@@ -105,7 +105,7 @@ def info(argv: list[str]) -> int:
     )
     for line in describe(parser.parse_args(argv).path):
         print(line)
-    return 0
+    return DONE
 
 
 def _caption_parser() -> argparse.ArgumentParser:
@@ -204,3 +204,6 @@ def _chosen(to: str) -> WebUI:
         raise UserError("No webui was found on this computer; name its folder with --to FOLDER.")
     lines = "".join(f"\n  --to {quoted(webui.folder)}   ({webui.kind})" for webui in found)
     raise UserError(f"{len(found)} webuis were found; choose one:{lines}")
+
+
+RUN: dict[str, Callable[[list[str]], int]] = {"caption": caption, "convert": convert, "export": export, "info": info}

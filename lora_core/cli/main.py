@@ -12,12 +12,9 @@ import functools
 import io
 import os
 import shlex
-import signal
 import sys
 import textwrap
-import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,24 +23,22 @@ from lora_core import __version__
 from lora_core.cli import flags
 from lora_core.cli.terminal import Terminal
 from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
-from lora_core.errors import UserError
+from lora_core.errors import DONE, FAILED, STOPPED, WRONG_INPUT, UserError
 from lora_core.events import Event, Failed, Finished
+from lora_core.install.bootstrap import COMMANDS, ROOT
 from lora_core.runs.run import Run
 from lora_core.settings import ConfigError, suggest, typed
 from lora_core.system import windows
 from lora_core.system.distributed import Team
 from lora_core.system.quick_import import importing
 from lora_core.system.redact import discreet, traceback_of
+from lora_core.system.signals import stop_signals
 
 if TYPE_CHECKING:
     from lora_core.training.data.plan import Plan
     from lora_core.training.job import Job
 
-DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
-ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("caption", "convert", "export", "info")
 PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae")
-ONE_PRESS_S = 0.5  # a console and a launcher may both pass on one Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -154,7 +149,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] and argv[0] in COMMANDS:
         from lora_core.cli import commands
 
-        return int(getattr(commands, argv[0])(argv[1:]))
+        return commands.RUN[argv[0]](argv[1:])
     found = flags.parse(argv)
     if found.help:
         flags.parser().print_help()
@@ -248,31 +243,6 @@ def _watch(job: Job, terminal: Terminal) -> None:
             if len(asked) > 1:
                 terminal.say("Stopped at once." + _how_to_go_on(job.run))
                 os._exit(STOPPED)  # a join of the training thread would wait for its step
-
-
-@contextlib.contextmanager
-def stop_signals(once: bool = False) -> Iterator[list[float]]:
-    """Collect the times of Ctrl-C and its kin instead of raising KeyboardInterrupt at any line.
-
-    once: no second one counts, for a launcher repeats them, and ends its processes after half a minute anyway.
-    """
-    asked: list[float] = []
-
-    def note(number: int, frame: object) -> None:
-        if not asked or (not once and time.monotonic() - asked[-1] > ONE_PRESS_S):
-            asked.append(time.monotonic())
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
-    # nohup has SIGHUP ignored, and means it.
-    old = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
-    for number in old:
-        signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lora_core.cli.main import stop_signals
 from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES
+from lora_core.system.signals import stop_signals
 from lora_core.ui.server import instance
 from lora_core.ui.shared.crash import tell_terminal
 

@@ -21,6 +21,7 @@ from lora_core.cli import main as cli
 from lora_core.config import TrainConfig
 from lora_core.dataset import CaptionBook
 from lora_core.events import Finished, Validation
+from lora_core.install.bootstrap import COMMANDS
 from lora_core.lora.file import read, write
 from lora_core.lora.metadata import TrainingFacts, build
 from lora_core.runs.run import Run
@@ -205,10 +206,14 @@ def test_missing_words(line: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert "--help" in err
 
 
-@pytest.mark.parametrize("command", ["caption", "convert", "export"])
+def test_each_command_has_its_function() -> None:
+    assert tuple(commands.RUN) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
-        getattr(commands, command)(["--help"])
+        commands.RUN[command](["--help"])
     assert leaving.value.code == 0
     assert f"treino.py {command}" in capsys.readouterr().out
 

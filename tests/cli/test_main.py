@@ -17,10 +17,12 @@ import pytest
 from lora_core import __version__
 from lora_core.cli import flags
 from lora_core.cli import main as cli
-from lora_core.cli.main import ROOT, Request, main, request, resume_command
+from lora_core.cli.main import Request, main, request, resume_command
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
+from lora_core.install.bootstrap import COMMANDS, ROOT
 from lora_core.runs.run import Run
+from lora_core.system import signals
 
 QUICK = [
     "--resolution", "64", "--bucket_step", "16", "--train_batch_size", "2", "--lora_rank", "2", "--sample_count", "0",
@@ -351,7 +353,7 @@ def test_a_second_ctrl_c_stops_at_once(workplace: Path) -> None:
         for line in process.stdout:
             if line.startswith("Stopping: "):
                 break
-        time.sleep(cli.ONE_PRESS_S * 2)
+        time.sleep(signals.ONE_PRESS_S * 2)
         press_ctrl_c(process)
         rest, errors = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -395,17 +397,17 @@ def test_ctrl_c_before_the_training_is_130(
 
 def test_one_press_passed_on_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with cli.stop_signals() as presses:
+    with signals.stop_signals() as presses:
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
         assert len(presses) == 1
-        presses[0] -= cli.ONE_PRESS_S * 2
+        presses[0] -= signals.ONE_PRESS_S * 2
         signal.raise_signal(signal.SIGINT)
         assert len(presses) == 2
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_other_commands_go_through_the_same_door(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"treino.py {command}" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -27,23 +28,29 @@ sys.stdout.buffer.write((path or "").encode("utf-8"))
 
 
 def has_dialogs(platform: str = sys.platform, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this computer has a screen that the window's process can show a dialog on."""
-    if platform in ("win32", "darwin"):
-        return True
-    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+    """Whether there is a screen for the system's dialog, and something to show it with."""
+    has_screen = platform in ("win32", "darwin") or bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+    return has_screen and importlib.util.find_spec("_tkinter") is not None
 
 
-def choose(title: str, start: str, kind: str, command: tuple[str, ...] = (sys.executable, "-c", _SCRIPT)) -> str:
-    """The path a person chooses, "" when they close the dialog or there is none. kind: "folder", or such as "*.png"."""
+def choose(title: str, start: str, kind: str, command: tuple[str, ...] = (sys.executable, "-c", _SCRIPT)) -> str | None:
+    """The path a person chooses; "" when they close the dialog, None where there can be none.
+
+    kind: "folder", or such as "*.png". start: the folder to show first.
+    """
     folder = start if os.path.isdir(start) else str(Path.home())
     try:
         done = subprocess.run(
             [*command, title, folder, kind], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_WAIT_S, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
         return ""
+    except OSError:
+        return None
+    if done.returncode:
+        return None
     chosen = done.stdout.decode("utf-8", "replace").strip()
-    return os.path.normpath(chosen) if done.returncode == 0 and chosen else ""
+    return os.path.normpath(chosen) if chosen else ""
 
 
 def complete(typed: str, ending: str = "") -> list[str]:

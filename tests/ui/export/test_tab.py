@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from lora_core.lora.summary import facts_of
 from lora_core.messages import LANGUAGES
 from lora_core.runs.index import Shelf
 from lora_core.system.file_names import PROBLEMS
-from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.export import choices
@@ -136,30 +133,6 @@ def test_a_folder_is_a_webui_or_a_place_to_save(tmp_path: Path) -> None:
 def test_what_is_pasted_depends_on_the_webui() -> None:
     assert choices.paste_text("Forge", "<lora:a:1> zebu", "zebu") == "<lora:a:1> zebu"
     assert choices.paste_text("ComfyUI", "<lora:a:1> zebu", "zebu") == "zebu"
-
-
-def test_typed_paths_are_completed(tmp_path: Path) -> None:
-    (tmp_path / "Runs").mkdir()
-    (tmp_path / "rune.safetensors").touch()
-    (tmp_path / "rum.txt").touch()
-    assert file_dialog.complete(str(tmp_path / "ru")) == [str(tmp_path / "Runs")]
-    assert file_dialog.complete(str(tmp_path / "ru"), ".safetensors") == [
-        str(tmp_path / "rune.safetensors"), str(tmp_path / "Runs"),
-    ]  # fmt: skip
-    assert file_dialog.complete("") == []
-    assert file_dialog.complete(str(tmp_path / "no" / "such")) == []
-    assert file_dialog.complete("a\0b") == []
-
-
-def test_the_dialog_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
-    said = "import sys; sys.stdout.buffer.write('|'.join(sys.argv[1:4]).encode())"
-    command = (sys.executable, "-c", said)
-    assert file_dialog.choose("férias", str(tmp_path), "folder", command) == os.path.normpath(f"férias|{tmp_path}|folder")
-    assert file_dialog.choose("x", "nowhere", "folder", (sys.executable, "-c", "raise SystemExit(1)")) == ""
-    assert file_dialog.choose("x", "nowhere", "folder", ("no-such-program",)) == ""
-    assert file_dialog.has_dialogs("linux", {"DISPLAY": ":0"})
-    assert not file_dialog.has_dialogs("linux", {})
-    assert file_dialog.has_dialogs("win32", {})
 
 
 def test_what_came_from_files_is_escaped(app: App, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from lora_core.dataset import (
 from lora_core.dataset.edit_log import Edit
 from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES
+from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.dataset_words import complaint, label
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
@@ -105,13 +106,13 @@ class Clerk:
         return {}
 
     def browse(self, asked: Asked, text: Texts) -> Told:
-        found = uploads.browse(self.desk.folder or Path.home(), text("dataset.folder"))
+        found = file_dialog.choose(text("dataset.folder"), str(self.desk.folder or ""), "folder")
         if found is None:
             raise UserError(text("dataset.no_dialog"))
         return {"folder": found}
 
     def complete(self, asked: Asked, text: Texts) -> Told:
-        return {"folders": uploads.completions(str(asked["folder"])) or self.desk.recent()}
+        return {"folders": file_dialog.complete(str(asked["folder"])) or self.desk.recent()}
 
     def look(self, asked: Asked, text: Texts) -> Told:
         """One picture, large, with what the model sees of it."""

@@ -12,9 +12,9 @@ import gradio as gr
 
 from lora_core.captioners import DEFAULT_THRESHOLD
 from lora_core.errors import UserError
+from lora_core.ui.shared.file_dialog import has_dialogs
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.state.app import ROOT, App
-from lora_core.ui.tabs.dataset.uploads import can_browse
 from lora_core.ui.tabs.page import Page
 
 # What the script says itself; the rest of the tab's texts stand in the markup.
@@ -80,7 +80,7 @@ def _markup(page: Page) -> str:
     parts = {
         "hello": " hidden" * (page.app.dataset.folder is not None),
         "facts": escape(json.dumps(facts, ensure_ascii=False)),
-        "browse": f'<button type="button" id="dataset-browse" class="ds-button">{t("browse")}</button>' * can_browse(),
+        "browse": f'<button type="button" id="dataset-browse" class="ds-button">{t("browse")}</button>' * has_dialogs(),
         "sizes": "".join(f"<option>{size}</option>" for size in _SIZES),
         "kinds": "".join(f'<option value="{kind}">{t(f"many_{kind}")}</option>' for kind in _EDITS),
         "threshold": str(DEFAULT_THRESHOLD),

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
 from lora_core.runs.run import Run
+from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.shared.translate import translated
-from lora_core.ui.tabs.dataset.uploads import browse, can_browse
 from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.base_models import Models
 from lora_core.ui.tabs.train.cost import CardCosts, Cost, card_line, cost, levels_html, memory_line, time_line
@@ -64,7 +64,7 @@ class Setup:
     def form_html(self) -> str:
         default = str(settings()["pretrained_model_name_or_path"].default)
         usual = {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
-        return form.form_html(self.text, usual, can_browse())
+        return form.form_html(self.text, usual, file_dialog.has_dialogs())
 
     def cards_html(self, chosen: str = "") -> str:
         known = self._costs.of(self.cards.all()) or {} if self.app.core_ready() else {}
@@ -142,8 +142,8 @@ class Setup:
 
     def browse(self, boxed: Mapping[str, object]) -> str:
         """Let the system's own dialog fill in the folder of pictures."""
-        now = Path(str(form.read(boxed).get("train_data_dir") or Path.home()))
-        chosen = browse(now if now.is_dir() else Path.home(), self.text("train.browse_title"))
+        now = str(form.read(boxed).get("train_data_dir", ""))
+        chosen = file_dialog.choose(self.text("train.browse_title"), now, "folder")
         return self.take_folder(chosen, boxed) if chosen else self._order({}, "")
 
     def found_models(self) -> dict[str, str] | None:
