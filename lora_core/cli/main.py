@@ -249,10 +249,8 @@ def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
     if not end.path:
         terminal.say("Stopped before a step was trained; there was nothing to save.")
         return STOPPED
-    from lora_core.training import checkpoint
-
     terminal.say(f"The LoRA is in {run.folder / end.path}")
-    best = checkpoint.folder_of(run.checkpoints, end.best_step) / checkpoint.LORA
+    best = run.checkpoint_lora(end.best_step)
     if 0 < end.best_step == end.step:
         terminal.say("Its last step has the lowest validation loss.")
     elif best.exists():

@@ -6,16 +6,24 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_core.lora.adapter import Lora
 from lora_core.lora.dialects import dialects_of
 from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import read, width_of
-from lora_core.lora.shapes import UnknownFamilyError, family_of
-from lora_core.webuis.export import warnings_for
+from lora_core.lora.shapes import UnknownFamilyError, family_of, is_toy
+
+# What may make an export useless, by kind.
+WARNINGS = {
+    "toy": "This LoRA was made for the starter model, a toy that no webui has, so it will do nothing there. "
+    "Train on SD 1.5, SD 2.1 or SDXL for your webui.",
+    "dora": "This DoRA is normalised over outputs, which webuis compute differently; pictures may differ.",
+    "fooocus": "Fooocus has SDXL models only; this LoRA will do nothing there.",
+}
 
 
 @dataclass(frozen=True)
 class LoraFacts:
-    """A LoRA in plain values. `family` is "" where nothing in it tells; `warned` holds keys of `export.WARNINGS`."""
+    """A LoRA in plain values. `family` is "" where nothing in it tells; `warned` holds keys of WARNINGS."""
 
     path: Path
     size: int  # bytes
@@ -53,6 +61,13 @@ def facts_of(path: Path) -> LoraFacts:
         title=metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),
         base_model=metadata.get("ss_sd_model_name", ""),
     )  # fmt: skip
+
+
+def warnings_for(lora: Lora, family: str, webui_kind: str = "") -> tuple[str, ...]:
+    """The keys of WARNINGS that hold for a LoRA in a webui."""
+    is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
+    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": webui_kind == "Fooocus" and family != "sdxl"}
+    return tuple(kind for kind, is_so in holds.items() if is_so)
 
 
 def _names(path: Path) -> list[str]:

@@ -51,7 +51,7 @@ def contents(row: Row) -> Contents:
     sizes = [size for part in parts for _, size in files_of(part)]
     return Contents(
         tuple(parts), len(sizes), sum(sizes),
-        len([*row.run.checkpoints.glob("step_*/lora.safetensors")]), len([*row.run.samples.glob("step_*.png")]),
+        len(row.run.checkpoint_loras()), len([*row.run.samples.glob("step_*.png")]),
         tuple(path.name for path in stays),
     )  # fmt: skip
 

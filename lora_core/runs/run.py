@@ -15,6 +15,7 @@ from lora_core.system.files import write_text_whole
 
 SHEET = "before_after.png"
 PARTS = ("config.toml", "events.jsonl", "checkpoints", "samples")
+LORA_FILE = "lora.safetensors"  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Run:
 
     def lora_file(self, config: TrainConfig) -> Path:
         return self.folder / f"{config.output_name}.safetensors"
+
+    def checkpoint_lora(self, step: int) -> Path:
+        """The LoRA of the checkpoint of a step, which need not be there."""
+        return self.checkpoints / f"step_{step:07d}" / LORA_FILE
+
+    def checkpoint_loras(self) -> list[Path]:
+        """The LoRAs of the checkpoints, oldest first."""
+        return sorted(self.checkpoints.glob(f"step_*/{LORA_FILE}"))
 
     def begin(self, config: TrainConfig) -> None:
         """Make the folder ready for a new run; what an older run left here moves to `previous/<time>/` first."""
@@ -128,6 +137,14 @@ def list_runs(folder: Path) -> list[Run]:
     candidates = [folder, *folder.glob("*"), *folder.glob("*/previous/*"), *folder.glob("previous/*")]
     found = {path.resolve(): Run(path) for path in candidates if (path / "config.toml").is_file()}
     return sorted(found.values(), key=lambda run: run.config_file.stat().st_mtime, reverse=True)
+
+
+def run_of(lora: Path) -> Run | None:
+    """The run a LoRA lies in, directly or as the LoRA of a checkpoint."""
+    for run in (Run(lora.parent), *map(Run, lora.parent.parents[1:2])):
+        if run.config_file.is_file() or run.events_file.is_file():
+            return run
+    return None
 
 
 def make_folder(folder: Path) -> None:

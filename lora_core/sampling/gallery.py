@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from lora_core.runs.run import run_of
 from lora_core.sampling.infotext import LoraCall, parameters_text, save_picture
 from lora_core.system.file_names import plain
 from lora_core.system.files import WriteError, explain
-from lora_core.webuis.loras import run_of
 
 if TYPE_CHECKING:
     from lora_core.sampling.pipeline import Shot

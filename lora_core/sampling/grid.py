@@ -7,20 +7,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from lora_core.errors import UserError
 from lora_core.sampling.gallery import Settings
+from lora_core.sampling.sheet import Place, sheet
 
 WEIGHT, CHECKPOINT, PROMPT = "weight", "checkpoint", "prompt"
 KINDS = ((WEIGHT, CHECKPOINT), (WEIGHT, PROMPT), (CHECKPOINT, PROMPT))  # across, down
 MOST_CELLS = 100
 _TITLES = {WEIGHT: "Weight", CHECKPOINT: "Checkpoint", PROMPT: "Prompt"}
-_PAPER, _INK, _EMPTY = "#ffffff", "#202428", "#e4e7eb"
-_MOST_LINES = 6
-
-Place = tuple[int, int]
-"""(row, column)"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,10 @@ class Grid:
             "Y Type": _TITLES[self.rows.kind], "Y Values": ", ".join(self.rows.labels),
         }  # fmt: skip
 
+    def sheet(self, pictures: Mapping[Place, Image.Image]) -> Image.Image:
+        """The grid as one picture, cells in their own size; what was not drawn stays blank."""
+        return sheet(self.columns.labels, self.rows.labels, pictures, (self.base.width, self.base.height))
+
 
 def check(grid: Grid) -> Grid:
     """Raises UserError when a grid has no picture or too many."""
@@ -98,44 +98,3 @@ def prompts(text: str) -> Axis:
 def checkpoints(choices: Sequence[tuple[str, Mapping[str, object]]]) -> Axis:
     """LoRAs by label, each with the settings that call it (`lora`, `name`, `hash`)."""
     return Axis(CHECKPOINT, tuple(label for label, _ in choices), tuple(dict(change) for _, change in choices))
-
-
-def sheet(grid: Grid, pictures: Mapping[Place, Image.Image]) -> Image.Image:
-    """The table as one picture, cells in their own size; what was not drawn stays blank."""
-    width, height = grid.base.width, grid.base.height
-    size = max(14, min(width, height) // 18)
-    font, gap, side = ImageFont.load_default(size), size // 2, max(width // 2, 8 * size)
-    tops = [_wrapped(label, font, width - gap) for label in grid.columns.labels]
-    head = max(text.count("\n") + 1 for text in tops) * round(size * 1.4) + 2 * gap
-    columns, rows = len(grid.columns.labels), len(grid.rows.labels)
-    page = Image.new("RGB", (side + columns * (width + gap) + gap, head + rows * (height + gap)), _PAPER)
-    ink = ImageDraw.Draw(page)
-    for column, text in enumerate(tops):
-        left = side + column * (width + gap)
-        ink.multiline_text((left + width // 2, head // 2), text, _INK, font, anchor="mm", align="center")
-    for row, label in enumerate(grid.rows.labels):
-        top = head + row * (height + gap)
-        ink.multiline_text((gap, top + height // 2), _wrapped(label, font, side - 2 * gap), _INK, font, anchor="lm")
-        for column in range(columns):
-            corner = side + column * (width + gap), top
-            if picture := pictures.get((row, column)):
-                page.paste(picture, corner)
-            else:
-                ink.rectangle((*corner, corner[0] + width - 1, corner[1] + height - 1), _EMPTY)
-    return page
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Broken between words, and within those wider than a line; at most six lines."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-            continue
-        lines += [""] if lines[-1] else []
-        for sign in word:
-            if lines[-1] and font.getlength(lines[-1] + sign) > width:
-                lines.append("")
-            lines[-1] += sign
-    return "\n".join(lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], f"{lines[_MOST_LINES - 1]}..."])

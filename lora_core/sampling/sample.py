@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from lora_core.config import TrainConfig
@@ -167,36 +167,3 @@ def evaluating(model: BaseModel) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.train(training)
-
-
-def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 192) -> Image.Image:
-    """A labelled grid: a row per prompt, a column per state (say, without and with the LoRA). `cell` in pixels."""
-    gap, head, text_width = 10, 34, 230
-    width = text_width + len(columns) * (cell + gap) + gap
-    page = Image.new("RGB", (width, head + len(rows) * (cell + gap) + gap), "#ffffff")
-    ink, font = ImageDraw.Draw(page), ImageFont.load_default(size=16)
-    for column, label in enumerate(columns):
-        ink.text((text_width + column * (cell + gap) + cell // 2, head // 2 + 4), label, "#202428", font, anchor="mm")
-    for row, (prompt, pictures) in enumerate(rows):
-        top = head + row * (cell + gap)
-        ink.multiline_text(
-            (gap, top + cell // 2), _wrapped(prompt, font, text_width - 2 * gap), "#202428", font, anchor="lm"
-        )
-        for column, picture in enumerate(pictures):
-            scale = cell / max(picture.size)
-            size = round(picture.width * scale), round(picture.height * scale)
-            smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-            left = text_width + column * (cell + gap) + (cell - size[0]) // 2
-            page.paste(picture.resize(size, smooth), (left, top + (cell - size[1]) // 2))
-    return page
-
-
-def _wrapped(text: str, font: Any, width: int) -> str:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return "\n".join(lines[:8])

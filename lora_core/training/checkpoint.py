@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from lora_core.errors import UserError
+from lora_core.runs.run import LORA_FILE
 from lora_core.system.files import fsync_folder, replace_with_retry, write_bytes_whole
 
-LORA = "lora.safetensors"
 STATE = "state.pt"
 _UNFINISHED = ".treino.tmp"
 
@@ -60,7 +60,7 @@ def save(checkpoints: Path, state: State, write_lora: Callable[[Path], None], ke
         buffer = io.BytesIO()
         torch.save(vars(state), buffer)
         write_bytes_whole(draft / STATE, buffer.getvalue())
-        write_lora(draft / LORA)
+        write_lora(draft / LORA_FILE)
         replace_with_retry(draft, final)
         fsync_folder(checkpoints)
     finally:

@@ -20,6 +20,7 @@ from lora_core.runs.run import SHEET, Run
 from lora_core.sampling import sample
 from lora_core.sampling.infotext import parameters_text, save_picture
 from lora_core.sampling.sample import Wish
+from lora_core.sampling.sheet import Place, sheet
 from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
 from lora_core.training import checkpoint
 from lora_core.training.data.tensor_store import stored
@@ -29,6 +30,7 @@ from lora_core.training.facts import facts
 from lora_core.training.progress import Diverged
 from lora_core.training.train import Session
 
+_CELL, _PROMPT_WIDTH = 192, 230  # of the before/after sheet, in pixels
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
 _FIXED = (
     "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
@@ -127,7 +129,7 @@ def state_of(session: Session, belongs_to: dict[str, str]) -> checkpoint.State:
 
 def write_final(session: Session, run: Run) -> Path:
     """Put the newest checkpoint's LoRA, verified when it was written, under the name the user chose; and the sheet."""
-    newest = checkpoint.folder_of(run.checkpoints, session.step) / checkpoint.LORA
+    newest = run.checkpoint_lora(session.step)
     path = run.lora_file(session.config)
     write_bytes_whole(path, newest.read_bytes())
     before_after(run, session)
@@ -180,13 +182,15 @@ def _of_base_model(session: Session, todo: list[Wish], emit: Emit, on_step: Call
 
 def before_after(run: Run, session: Session) -> None:
     """A sheet of the sample prompts without and with the LoRA; none when no samples were drawn."""
-    rows = []
+    prompts: list[str] = []
+    pictures: dict[Place, Image.Image] = {}
     for index, wish in enumerate(wishes(session)):
         pair = [_sample_path(run, step, index) for step in (0, session.step)]
         if all(path.is_file() for path in pair):
-            rows.append((wish.prompt, [_opened(path) for path in pair]))
-    if rows:
-        page = sample.sheet(rows, ("without LoRA", "with LoRA"))
+            pictures |= {(len(prompts), column): _opened(path) for column, path in enumerate(pair)}
+            prompts.append(wish.prompt)
+    if prompts:
+        page = sheet(("without LoRA", "with LoRA"), prompts, pictures, (_CELL, _CELL), _PROMPT_WIDTH)
         with whole_file(run.folder / SHEET) as temporary, temporary.open("wb") as file:
             page.save(file, "PNG")
 

@@ -15,7 +15,7 @@ from lora_core.events import Validation
 from lora_core.lora.file import read
 from lora_core.lora.metadata import CONFIG
 from lora_core.lora.shapes import family_of
-from lora_core.runs.run import Run
+from lora_core.runs.run import Run, run_of
 from lora_core.system.file_names import plain
 from lora_core.webuis.export import Sidecar
 
@@ -71,7 +71,7 @@ def propose(source: Path) -> Proposal:
     """
     path = lora_of(source)
     lora, metadata = read(path)
-    run, step = _run_of(path), _step_of(path)
+    run, step = run_of(path), _step_of(path)
     config = _config(metadata)
     trigger = metadata.get("modelspec.trigger_phrase") or str(config.get("trigger_word", "")) or _common_tag(metadata)
     overfit = _overfit(run, step) if run else None
@@ -113,14 +113,6 @@ def sample_of(run: Run, step: int | None) -> Path | None:
     return pictures[wanted][0] if wanted is not None else None
 
 
-def _run_of(path: Path) -> Run | None:
-    """The run a LoRA lies in, directly or as the LoRA of a checkpoint."""
-    for folder in (path.parent, *path.parent.parents[1:2]):
-        if (folder / "events.jsonl").is_file():
-            return Run(folder)
-    return None
-
-
 def _step_of(path: Path) -> int | None:
     match = _STEP.fullmatch(path.parent.name)
     return int(match[1]) if match else None
@@ -136,7 +128,7 @@ def _overfit(run: Run, step: int | None) -> Overfit | None:
     best = min(trained, key=lambda at: trained[at])
     if trained[mine] < OVERFIT * trained[best]:
         return None
-    better = run.checkpoints / f"step_{best:07d}" / "lora.safetensors"
+    better = run.checkpoint_lora(best)
     return Overfit(mine, trained[mine], best, trained[best], better if better.is_file() else None)
 
 

@@ -14,7 +14,8 @@ from lora_core.errors import UserError
 from lora_core.lora.adapter import Lora
 from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
-from lora_core.lora.shapes import family_of, is_toy
+from lora_core.lora.shapes import family_of
+from lora_core.lora.summary import WARNINGS, warnings_for
 from lora_core.system.file_names import check_name
 from lora_core.system.files import WriteError, explain
 from lora_core.system.placing import place
@@ -26,15 +27,6 @@ ON_EXISTING = (KEEP_BOTH, REPLACE, CANCEL)
 _PICTURE_SIDE = 512  # pixels; the cards of A1111 and Forge are drawn smaller than that
 _TINY_SIDE = 256  # smaller pictures are enlarged in whole steps, so that a card is not a blur
 _VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
-
-
-# What may make an export useless, by kind.
-WARNINGS = {
-    "toy": "This LoRA was made for the starter model, a toy that no webui has, so it will do nothing there. "
-    "Train on SD 1.5, SD 2.1 or SDXL for your webui.",
-    "dora": "This DoRA is normalised over outputs, which webuis compute differently; pictures may differ.",
-    "fooocus": "Fooocus has SDXL models only; this LoRA will do nothing there.",
-}
 
 
 class ExistsError(UserError):
@@ -207,10 +199,3 @@ def _older(card: Path) -> dict[str, Any]:
 
 def _with_version(sidecar: Sidecar, family: str) -> Sidecar:
     return Sidecar(**{**vars(sidecar), "sd_version": _VERSIONS[family]})
-
-
-def warnings_for(lora: Lora, family: str, webui_kind: str = "") -> tuple[str, ...]:
-    """The keys of WARNINGS that hold for a LoRA in a webui."""
-    is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
-    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": webui_kind == "Fooocus" and family != "sdxl"}
-    return tuple(kind for kind, is_so in holds.items() if is_so)

@@ -14,7 +14,6 @@ from lora_core.runs.run import Run, list_runs
 from lora_core.webuis import detect as webuis
 
 FINISHED, CHECKPOINT, WEBUI = "finished", "checkpoint", "webui"
-CHECKPOINT_LORA = "lora.safetensors"
 _MOST_IN_A_WEBUI = 1000  # more than anyone scrolls through; what lies beyond is reached by its path
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors limits it
 
@@ -46,7 +45,7 @@ def of_run(run: Run) -> list[Found]:
     if (finished := _finished(run)) and finished.is_file():
         step = ends[-1] if ends else None
         found.append(Found(finished, FINISHED, home, finished.stem, step, step is not None and step == best))
-    for path in sorted(run.checkpoints.glob(f"step_*/{CHECKPOINT_LORA}"), reverse=True):
+    for path in reversed(run.checkpoint_loras()):
         step = int(path.parent.name.removeprefix("step_").partition("_")[0])
         if not found or found[0].step != step:
             found.append(Found(path, CHECKPOINT, home, path.parent.name, step, step == best))
@@ -77,14 +76,6 @@ def outcome(run: Run) -> Iterator[Event]:
 def of_webuis(found: list[webuis.WebUI]) -> list[Found]:
     """LoRAs in the folders of these webuis, by name."""
     return [lora for webui in found for lora in _in_folder(webui)]
-
-
-def run_of(lora: Path) -> Run | None:
-    """The run a LoRA lies in, directly or as the LoRA of a checkpoint."""
-    for folder in (lora.parent, *lora.parent.parents[1:2]):
-        if (folder / "config.toml").is_file():
-            return Run(folder)
-    return None
 
 
 def hash_of(path: Path) -> str:

@@ -13,8 +13,9 @@ from lora_core.events import Sample
 from lora_core.lora.file import read
 from lora_core.lora.shapes import family_of, is_toy
 from lora_core.models.catalog import BASES, STARTER
+from lora_core.runs.run import run_of
 from lora_core.webuis.card import propose
-from lora_core.webuis.loras import outcome, run_of
+from lora_core.webuis.loras import outcome
 
 _SIDES = {"sd1": 512, "sd2": 768, "sdxl": 1024}  # pixels the families were trained at
 _STEPS, _GUIDANCE = 25, 7.0

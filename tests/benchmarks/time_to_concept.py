@@ -125,7 +125,7 @@ def advance(spec: str, known: Result, asked: argparse.Namespace, keep: Callable[
         train(config, asked.out / "cache", asked.limit_s)
         known.ended = True
     known.seconds = clock(Run(folder).read()[0], known.starts)
-    for lora in sorted(Run(folder).checkpoints.glob(f"step_*/{checkpoint.LORA}")):
+    for lora in Run(folder).checkpoint_loras():
         step = int(lora.parent.name.rpartition("_")[2])
         if known.reached is None and step in known.seconds and step not in known.scores:
             known.scores[step] = score(lora, asked.prompts)

@@ -46,7 +46,7 @@ def test_empty_and_endless_grids_are_refused() -> None:
 def test_the_sheet_shows_every_picture_in_its_place_and_size() -> None:
     made = Grid(BASE, grid.weights("0, 1"), grid.prompts("short\n" + "a very long prompt " * 30 + "\n" + "w" * 300))
     red, blue = Image.new("RGB", (64, 48), "#ff0000"), Image.new("RGB", (64, 48), "#0000ff")
-    page = grid.sheet(made, {(0, 0): red, (2, 1): blue})
+    page = made.sheet({(0, 0): red, (2, 1): blue})
     reds = [(x, y) for x in range(page.width) for y in range(page.height) if page.getpixel((x, y)) == (255, 0, 0)]
     blues = [(x, y) for x in range(page.width) for y in range(page.height) if page.getpixel((x, y)) == (0, 0, 255)]
     assert len(reds) == len(blues) == 64 * 48

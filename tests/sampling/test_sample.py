@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from lora_core.config import TrainConfig
 from lora_core.models import load as base_models
@@ -129,11 +128,3 @@ def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_
     assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() > 5
     with adapters.disabled(model):
         assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1
-
-
-def test_a_sheet_has_a_row_per_prompt_and_a_column_per_state() -> None:
-    red, blue = Image.new("RGB", (64, 48), "#ff0000"), Image.new("RGB", (64, 64), "#0000ff")
-    page = sample.sheet([("short", [red, blue]), ("a long prompt " * 20, [blue, red])], ("without", "with"), cell=100)
-    assert page.size == (230 + 2 * 110 + 10, 34 + 2 * 110 + 10)
-    assert page.getpixel((230 + 50, 34 + 50)) == (255, 0, 0) and page.getpixel((230 + 160, 34 + 50)) == (0, 0, 255)
-    assert page.getpixel((230 + 50, 34 + 160)) == (0, 0, 255)

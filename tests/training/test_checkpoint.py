@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lora_core.errors import UserError
+from lora_core.runs.run import LORA_FILE
 from lora_core.training import checkpoint
 
 
@@ -23,7 +24,7 @@ def test_a_checkpoint_reads_back_and_old_states_are_trimmed(tmp_path: Path) -> N
     assert checkpoint.latest(tmp_path).step == 15
     assert torch.equal(checkpoint.load(tmp_path / "step_0000010").adapters["w"], torch.full((3,), 10.0))
     assert [path.name for path in checkpoint.whole(tmp_path)] == ["step_0000010", "step_0000015"]
-    assert (tmp_path / "step_0000005" / checkpoint.LORA).read_bytes() == b"lora"
+    assert (tmp_path / "step_0000005" / LORA_FILE).read_bytes() == b"lora"
 
 
 def test_a_save_that_fails_leaves_nothing_of_itself_and_the_older_ones_whole(tmp_path: Path) -> None:

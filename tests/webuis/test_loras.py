@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_core.lora.file import read
+from lora_core.runs.run import run_of
 from lora_core.webuis import loras
 from lora_core.webuis.detect import Places, find
 from tests.support.lora_runs import finished_run, write_lora
@@ -41,8 +42,8 @@ def test_damaged_runs_hide_no_lora(tmp_path: Path) -> None:
 
 def test_a_lora_knows_its_run(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", {100: 0.4, 200: 0.5})
-    assert all(loras.run_of(found.path) == run for found in loras.of_run(run))
-    assert loras.run_of(write_lora(tmp_path / "elsewhere" / "x.safetensors")) is None
+    assert all(run_of(found.path) == run for found in loras.of_run(run))
+    assert run_of(write_lora(tmp_path / "elsewhere" / "x.safetensors")) is None
 
 
 def test_webui_folders_are_looked_through(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase
 from lora_core.sampling.gallery import Album, Drawn, Settings
-from lora_core.sampling.grid import Grid, check, sheet
+from lora_core.sampling.grid import Grid, check
 from lora_core.system import windows
 from lora_core.ui.state.training import Training
 
@@ -231,7 +231,7 @@ class Bench:
             if cell.drawn:
                 with Image.open(cell.drawn.path) as opened:
                     pictures[place] = opened.convert("RGB")
-        kept = self.album.keep(sheet(view.grid, pictures), view.cells[0].settings, beside, view.grid.parameters())
+        kept = self.album.keep(view.grid.sheet(pictures), view.cells[0].settings, beside, view.grid.parameters())
         self._change(sheet=kept, pictures=view.pictures + 1)
 
     def _told(self, event: Event) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lora_core.errors import UserError
 from lora_core.models.catalog import BASES, STARTER
 from lora_core.models.identify import of_path
+from lora_core.runs.run import run_of
 from lora_core.sampling.gallery import FOLDER, Album
 from lora_core.ui.state.drawing import Bench
 from lora_core.webuis import detect as webuis
@@ -106,8 +107,8 @@ def short_label(text: Texts, found: Found, alone: bool) -> str:
 
 def of_same_run(every: list[Found], path: Path) -> list[Found]:
     """The LoRAs of the run that a LoRA is of, from the first step to the last; the LoRA alone when it is of none."""
-    run = loras.run_of(path)
-    mine = [found for found in every if run and found.kind in (FINISHED, CHECKPOINT) and loras.run_of(found.path) == run]
+    run = run_of(path)
+    mine = [found for found in every if run and found.kind in (FINISHED, CHECKPOINT) and run_of(found.path) == run]
     return sorted(mine, key=lambda found: found.step or 0) or [found for found in every if found.path == path]
 
 

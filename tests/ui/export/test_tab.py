@@ -13,7 +13,7 @@ from PIL import Image
 
 from lora_core.errors import UserError
 from lora_core.lora.shapes import FAMILIES
-from lora_core.lora.summary import facts_of
+from lora_core.lora.summary import WARNINGS, facts_of
 from lora_core.messages import LANGUAGES
 from lora_core.runs.index import Shelf
 from lora_core.system.file_names import PROBLEMS
@@ -28,7 +28,6 @@ from lora_core.ui.tabs.page import TABS, Page
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import export
 from lora_core.webuis import search as webui_places
-from lora_core.webuis.export import WARNINGS
 from tests.support import webui_trees as trees
 from tests.support.event_loop import in_a_loop
 from tests.support.prepared_runs import TOY, prepare_run, write_lora

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.errors import UserError
 from lora_core.runs.index import Row, Shelf
+from lora_core.runs.run import run_of
 from lora_core.system.file_names import problem_of
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import loras
@@ -51,7 +52,7 @@ class Version:
 
 def exportable(rows: Sequence[Row]) -> list[Row]:
     """The runs that have a LoRA, in the order they are in."""
-    return [row for row in rows if row.lora or any(row.run.checkpoints.glob("step_*/lora.safetensors"))]
+    return [row for row in rows if row.lora or row.run.checkpoint_loras()]
 
 
 def versions(row: Row) -> list[Version]:
@@ -70,7 +71,7 @@ def version_label(version: Version, text: Texts) -> str:
 
 def pictures(lora: Path, extra: Path | None = None) -> list[Path]:
     """Sample pictures for the card: of the LoRA's own step first, then of the latest; none without the LoRA in them."""
-    run = loras.run_of(lora)
+    run = run_of(lora)
     found: list[tuple[int, Path]] = []
     for path in run.samples.glob("step_*.png") if run else ():
         if (match := _STEP.match(path.name)) and int(match[1]):
@@ -91,7 +92,7 @@ def place_in_runs(lora: Path, shelf: Shelf) -> tuple[str, Path] | None:
     from lora_core.webuis.card import lora_of
 
     path = lora_of(lora)
-    run = loras.run_of(path)
+    run = run_of(path)
     key = shelf.key_of(run.folder) if run else None
     return (key, path) if key is not None else None
 

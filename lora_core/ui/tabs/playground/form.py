@@ -13,6 +13,7 @@ import gradio as gr
 
 from lora_core.errors import UserError
 from lora_core.models.catalog import BASES, STARTER
+from lora_core.runs.run import run_of
 from lora_core.sampling import grid, samplers
 from lora_core.sampling.gallery import Settings
 from lora_core.sampling.grid import Axis, Grid
@@ -171,7 +172,7 @@ class Form:
             return grid.prompts(said["prompts"] or settings.prompt)
         wanted = set(said["checkpoints"] or [])
         chosen = [found for found in self.desk.found() if str(found.path) in wanted]
-        runs = {loras.run_of(found.path) for found in chosen}
+        runs = {run_of(found.path) for found in chosen}
         chosen.sort(key=lambda found: (found.home, found.step or 0))
         return grid.checkpoints([(short_label(self.text, f, len(runs) == 1), _call(f, settings)) for f in chosen])
 

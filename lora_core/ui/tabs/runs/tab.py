@@ -253,7 +253,7 @@ class RunsTab:
 
     def _lora(self, row: Row) -> Path | None:
         """The finished LoRA, or else that of the last checkpoint."""
-        return row.lora or max(row.run.checkpoints.glob("step_*/lora.safetensors"), default=None)
+        return row.lora or max(row.run.checkpoint_loras(), default=None)
 
     def open(self, look: Look) -> None:
         open_folder(self.shelf.row(look.key).run.folder, [self.app.runs_folder])
