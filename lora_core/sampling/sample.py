@@ -21,7 +21,7 @@ from lora_core.sampling import samplers
 from lora_core.training.engine.parallel import divided
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
-DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (estimate_graph.parts_count)
+DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (tests/benchmarks/counting)
 _ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 

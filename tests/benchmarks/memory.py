@@ -3,106 +3,45 @@
     python -m tests.benchmarks.memory [--families sd1 sdxl] [--rank 16] [--batch 1] [--half] [--eight-bit]
                                       [--write] [--cards]
 
-"computed" needs no graphics card: the training step runs on tensors without memory (lora_core/training/estimate/count.py).
+"computed" needs no graphics card: the training step runs on tensors without memory (tests/benchmarks/counting).
 With a CUDA card the same step runs there too, on random weights built from the configs, and "measured" is
 torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither. "with graphs" is
 what the card's own count of free memory loses to steps that are replayed from a graph, with the weights, the graph's list
 of kernels, workspaces and gaps.
 --cards: the README's tables, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
 textbook loop has them. --eight-bit: the frozen UNet in 8 bits. --write: count anew what comes with Treino
-(lora_core/families/assets/counts.json).
+(lora_core/models/families/assets/counts.json).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 
 import torch
 
-from lora_core.config import TARGETS, TrainConfig, find_preset
-from lora_core.models.architecture import Shapes, of_family, shapes_of
-from lora_core.models.catalog import STARTER
-from lora_core.system.files import write_text_whole
+from lora_core.config import TrainConfig
+from lora_core.models.architecture import Shapes, of_family
 from lora_core.training import train
-from lora_core.training.estimate import graph as estimate_graph
 from lora_core.training.estimate import memory as estimate
-from lora_core.training.estimate.count import Ledger, counting, tensors_of
-from lora_core.training.estimate.counts import SHIPPED, Book, Graph, Parts, learn
-from lora_core.training.estimate.levels import LEVELS
+from tests.benchmarks.counting.meta_session import meta_model, meta_session, session_of
+from tests.benchmarks.counting.op_counter import OpCounter, counting, tensors_of
+from tests.benchmarks.counting.shipped import MODULES, RESOLUTION, counted, write
 
 MIB = 2**20
 NAMES = {"sd1": "SD 1.5", "sd2": "SD 2.1", "sdxl": "SDXL"}
-RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024}
-MODULES: dict[str, tuple[str, ...]] = {
-    "q v": ("to_q", "to_v"),
-    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
-    "attention, ff": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
-    "attention, ff, proj": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
-    "all": TARGETS,
-}
-
-
-def shipped() -> Iterator[tuple[Shapes, TrainConfig, int]]:
-    """The graphs whose counts come with Treino: the presets', the usual modules, and all, which holds every other."""
-    names = ("careful", "character", "fast", "low_memory", "object", "style")
-    for preset in names:
-        values = find_preset(preset).values
-        for number_bytes in (2, 4):
-            yield of_family("sd1"), TrainConfig.of(values), number_bytes
-        for changes in LEVELS.values():
-            yield of_family("sd1"), TrainConfig.of({**values, **changes}), 2
-    for family in RESOLUTION:
-        for quarters in (1, 2, 3):
-            for targets in MODULES.values():
-                yield of_family(family), TrainConfig.of({"target_modules": targets, "checkpointed_quarters": quarters}), 2
-            for asked in ({"eight_bit_base": True}, {"train_text_encoder": True}):
-                most = {**asked, "target_modules": TARGETS, "checkpointed_quarters": quarters}
-                yield of_family(family), TrainConfig.of(most), 2
-        for checkpointing in (True, False):
-            for targets in MODULES.values():
-                asked = {"eight_bit_base": True, "gradient_checkpointing": checkpointing, "target_modules": targets}
-                yield of_family(family), TrainConfig.of(asked), 2
-    for is_lean, checkpointing in ((False, False), (True, False), (True, True)):
-        asked = {"lean_activations": is_lean, "gradient_checkpointing": checkpointing}
-        yield shapes_of(STARTER), TrainConfig.of({**find_preset("quickstart").values, **asked}), 4
-    for checkpointing in (True, False):
-        for name in (STARTER, *RESOLUTION):
-            shapes = shapes_of(name) if name == STARTER else of_family(name)
-            lessons = {"prior_prompts": "x", "prior_pictures": 1} if name == STARTER else {}
-            for number_bytes in (4,) if name == STARTER else (2, 4):
-                plain = {"gradient_checkpointing": checkpointing}
-                for targets in MODULES.values():
-                    yield shapes, TrainConfig.of({**plain, "target_modules": targets}), number_bytes
-                for is_lean in (True, False):
-                    most = {**plain, **lessons, "target_modules": TARGETS, "train_text_encoder": True}
-                    yield shapes, TrainConfig.of({**most, "lean_activations": is_lean}), number_bytes
-
-
-def write() -> None:
-    """Count what the shipped book does not hold."""
-    book = Book.read(SHIPPED)
-    for shapes, config, number_bytes in shipped():
-        graph, parts = Graph.of(shapes, config, number_bytes), Parts.of(shapes, number_bytes)
-        if graph in book.steps and parts in book.parts:
-            continue
-        print(f"counting {shapes.family}, {', '.join(graph.targets)}", flush=True)
-        book.steps[graph] = estimate_graph.step_count(shapes, config, number_bytes)
-        book.parts[parts] = estimate_graph.parts_count(shapes, number_bytes)
-        write_text_whole(SHIPPED, book.text())
 
 
 def half_bytes(shapes: Shapes, config: TrainConfig) -> int:
     """Live bytes of a step beside weights and adapters, with adapters in 16 bit."""
     side = config.resolution // shapes.pixels_per_latent
-    session = estimate_graph.hollow_session(shapes, config, torch.float16, config.train_batch_size, side)
+    session = meta_session(shapes, config, torch.float16, config.train_batch_size, side)
     for parameter in session.parameters.values():
         parameter.data = parameter.data.half()
-    ledger = Ledger(plain=True)
-    ledger.ignore(tensors_of(session.model.adapted()))
-    with counting(ledger):
+    counter = OpCounter(plain=True)
+    counter.ignore(tensors_of(session.model.adapted()))
+    with counting(counter):
         train.optimizer_step(session)
-    return int(ledger.most())
+    return int(counter.most())
 
 
 def measured(shapes: Shapes, config: TrainConfig) -> tuple[int, int]:
@@ -135,12 +74,12 @@ def measured_with_graphs(shapes: Shapes, config: TrainConfig) -> int:
 def on_card(shapes: Shapes, config: TrainConfig) -> train.Session:
     """A session of a model with random weights on the card."""
     card, side = torch.device("cuda"), config.resolution // shapes.pixels_per_latent
-    model = estimate_graph.hollow_model(shapes, torch.float16)
+    model = meta_model(shapes, torch.float16)
     model.unet.to_empty(device=card)
     with torch.no_grad():
         for parameter in model.unet.parameters():
             parameter.normal_(std=0.02)
-    return estimate_graph.session_of(model, shapes, config, torch.float16, (side, side), card)
+    return session_of(model, shapes, config, torch.float16, (side, side), card)
 
 
 def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) -> str:
@@ -150,8 +89,8 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
         "lora_rank": asked.rank, "train_batch_size": asked.batch, "eight_bit_base": asked.eight_bit,
         "cuda_graphs": False,
     })  # fmt: skip
-    learn(shapes, config, 2)
-    found = estimate.memory(config, shapes)
+    with counted(shapes, config, 2):
+        found = estimate.memory(config, shapes)
     assert found, "it was just counted"
     cells = [f"{family:5} {name:20} {'checkpointed' if checkpointing else 'plain':12}"]
     cells += [f"{found.activations / MIB:10,.0f} {found.peak_step / MIB:10,.0f} {found.total / MIB:10,.0f} computed"]

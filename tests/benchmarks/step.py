@@ -7,8 +7,8 @@ The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, c
 (A B A B), so that what else the computer does meets both; a ratio is the median over the rounds, with its range.
 Memory: on a CUDA card the peak that was allocated beside what stands there between steps, in a step that is no replay of
 a graph, as a replay allocates nothing that torch counts; else counted tensor by tensor on the same step without memory
-(lora_core/training/estimate/count.py), in 16 bit as on a card. The textbook's adapters then are in
-16 bit too: that is the least it can take, for autocast keeps a copy of every adapter's input, which no count shows.
+(tests/benchmarks/counting), in 16 bit as on a card. The textbook's adapters then are in 16 bit too: that is the least it
+can take, for autocast keeps a copy of every adapter's input, which no count shows.
 --levels: instead, Treino's step with more or less memory beside its own as it is: what each setting costs in speed.
 """
 
@@ -33,8 +33,8 @@ from lora_core.models.architecture import Shapes, of_family, shapes_of
 from lora_core.models.catalog import STARTER
 from lora_core.training import prepare, train
 from lora_core.training.diffusion import add_noise
-from lora_core.training.estimate import graph
-from lora_core.training.estimate.count import META, Ledger, counting, tensors_of
+from tests.benchmarks.counting.meta_session import POOLED, latent_shape, meta_model, session_of
+from tests.benchmarks.counting.op_counter import META, OpCounter, counting, tensors_of
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RANK = 16
@@ -81,9 +81,9 @@ Side = tuple[Callable[[Case], Made], Case]
 
 def ours(case: Case) -> Made:
     """`train.optimizer_step`, as every training calls it on this device."""
-    model = graph.hollow_model(case.shapes, case.dtype)
+    model = meta_model(case.shapes, case.dtype)
     _fill(model.unet, case.device)
-    session = graph.session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
+    session = session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
     precision.use_cores(model.unet)
     if case.device != META:
         how = (model, session.prompts, case.config, session.compute, session.team, print)
@@ -111,7 +111,7 @@ def textbook(case: Case) -> Made:
     for parameter in trained:
         parameter.data = parameter.data.to(case.dtype if case.device == META else torch.float32)
     optimizer = torch.optim.SGD(trained) if case.device == META else torch.optim.AdamW(trained, lr=1e-4)
-    latents = torch.zeros(graph.latent_shape(case.shapes, case.batch, case.side), device=case.device)
+    latents = torch.zeros(latent_shape(case.shapes, case.batch, case.side), device=case.device)
     conditioning = _conditioning(unet, case)
     alphas_cumprod = torch.linspace(0.999, 0.005, 1000, device=case.device)
 
@@ -147,7 +147,7 @@ def _conditioning(unet: Any, case: Case) -> dict[str, Any]:
     states = torch.zeros(case.batch, 77, unet.config.cross_attention_dim, dtype=case.dtype, device=case.device)
     if unet.config.addition_embed_type != "text_time":
         return {"encoder_hidden_states": states}
-    pooled = torch.zeros(case.batch, graph.POOLED, dtype=case.dtype, device=case.device)
+    pooled = torch.zeros(case.batch, POOLED, dtype=case.dtype, device=case.device)
     frames = torch.zeros(case.batch, 6, device=case.device)
     return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": frames}}
 
@@ -178,13 +178,13 @@ def kept_mib(make: Callable[[Case], Made], case: Case) -> float:
         step()
         _wait(case.device)
         return (torch.cuda.max_memory_allocated() - standing) / MIB
-    hollow = replace(case, device=META, dtype=torch.float16)
-    step, unet = make(hollow)
-    ledger = Ledger(plain=True)
-    ledger.ignore(tensors_of({"unet": unet}))
-    with counting(ledger):
+    empty = replace(case, device=META, dtype=torch.float16)
+    step, unet = make(empty)
+    counter = OpCounter(plain=True)
+    counter.ignore(tensors_of({"unet": unet}))
+    with counting(counter):
         step()
-    return ledger.most() / MIB
+    return counter.most() / MIB
 
 
 def compare(name: str, mine: Side, theirs: Side, rounds: int, steps: int) -> str:

@@ -12,9 +12,9 @@ from lora_core.models.architecture import of_model
 from lora_core.models.families import BaseModel
 from lora_core.training import diffusion
 from lora_core.training.engine import adapters
-from lora_core.training.estimate.graph import session_of
 from lora_core.training.prior import Prior, draw_prior, prior_lesson
 from lora_core.training.train import Session
+from tests.benchmarks.counting.meta_session import session_of
 
 CONFIG = TrainConfig.of(
     {"resolution": 64, "prior_prompts": ["a cow", "a goat"], "prior_pictures": 3, "sample_inference_steps": 2}

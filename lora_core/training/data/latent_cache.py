@@ -42,7 +42,7 @@ AHEAD = 16  # pictures that are read, decoded and scaled before the VAE asks for
 DETAIL = 3.0
 PIXELS_AT_ONCE = 4 * 512 * 512  # of a batch for the VAE on a card, where there is room
 CAPTIONS_AT_ONCE = 32
-ENCODED_BYTES = 2572  # of a device, for each pixel that Stable Diffusion's VAE encodes in fp32 (estimate_graph.parts_count)
+ENCODED_BYTES = 2572  # of a device, for each pixel that Stable Diffusion's VAE encodes in fp32 (tests/benchmarks/counting)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,57 @@
-"""What was counted, kept: the counts that come with Treino and those made on this computer. Needs no torch.
+"""What training steps and their preparation keep in memory and compute, as counted ahead (`counts.json`). Needs no torch.
 
-A count holds for every batch, picture size and rank; it is made anew for other modules, checkpointing and the like.
+Sizes are polynomials in batch, picture size and rank, so that one count answers for all of them; it is made anew for
+other modules, checkpointing and the like. `python -m tests.benchmarks.memory --write` makes the file.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_core.config import BLOCKS, TrainConfig
 from lora_core.models.architecture import ASSETS, Shapes
-from lora_core.system.files import WriteError, write_text_whole
-from lora_core.system.paths import cache_folder
-from lora_core.training.estimate.polynomial import Poly
 
 SHIPPED = ASSETS / "counts.json"
 VERSION = 4
+Term = tuple[int, int, int]  # powers of the batch, of the side (in units of 8 latent pixels) and of the rank
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a polynomial is read. `side`: the root of the latent's area, in units of 8 latent pixels."""
+
+    batch: float
+    side: float
+    rank: float
+
+    @classmethod
+    def of(cls, batch: int, latent: tuple[int, int], rank: int) -> At:
+        return cls(batch, (latent[0] * latent[1]) ** 0.5 / 8, rank)
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """A sum of `factor * batch^b * side^s * rank^r`."""
+
+    terms: Mapping[Term, float]
+
+    def at(self, where: At) -> float:
+        return sum(f * where.batch**b * where.side**s * where.rank**r for (b, s, r), f in self.terms.items())
+
+    @classmethod
+    def from_json(cls, rows: Iterable[Sequence[Any]]) -> Polynomial:
+        """Of rows of three powers and a factor."""
+        return cls({(int(b), int(s), int(r)): float(factor) for b, s, r, factor in rows})
+
+
+def worst(moments: Iterable[Polynomial], where: At) -> float:
+    """The most there is at any of the moments."""
+    return max((moment.at(where) for moment in moments), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -30,13 +62,13 @@ class StepCount:
     adapters: trained numbers. rows: numbers Adafactor keeps. forward, step: of one prediction, of one batch of a step.
     """
 
-    moments: list[Poly]
-    draw: list[Poly]
-    adapters: Poly
-    rows: Poly
+    moments: list[Polynomial]
+    draw: list[Polynomial]
+    adapters: Polynomial
+    rows: Polynomial
     frozen: int  # numbers in the UNet of the format it computes in
-    forward: Poly
-    step: Poly
+    forward: Polynomial
+    step: Polynomial
     ops: int
     shrunk: int = 0  # bytes of the weights held in 8 bits
 
@@ -47,11 +79,11 @@ class PartsCount:
 
     vae: int
     texts: int
-    encode: list[Poly]
-    decode: list[Poly]
-    text: list[Poly]
-    encode_flops: Poly
-    decode_flops: Poly
+    encode: list[Polynomial]
+    decode: list[Polynomial]
+    text: list[Polynomial]
+    encode_flops: Polynomial
+    decode_flops: Polynomial
 
 
 @dataclass(frozen=True)
@@ -104,31 +136,26 @@ class Parts:
         return cls(shapes.vae_key(), shapes.text_key(), number_bytes)
 
 
-class Book:
-    """Counts by what they are counts of. Reading is quick; `learn_step` and `learn_parts` run the graphs."""
+@dataclass(frozen=True)
+class CostCounts:
+    """Counts by what they are counts of."""
 
-    def __init__(self, steps: dict[Graph, StepCount], parts: dict[Parts, PartsCount]):
-        self.steps, self.parts = steps, parts
+    steps: dict[Graph, StepCount]
+    parts: dict[Parts, PartsCount]
 
     @classmethod
-    def read(cls, path: Path) -> Book:
-        """The book in a file; an empty one where there is none, or one of another version."""
+    def read(cls, path: Path) -> CostCounts:
+        """The counts in a file; none where there is no file, or a damaged one, or one of another version."""
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
             if table["version"] != VERSION:
                 return cls({}, {})
-            steps = {_graph(row["of"]): _step_count(row["count"]) for row in table["steps"]}
-            return cls(steps, {Parts(**row["of"]): _parts_count(row["count"]) for row in table["parts"]})
-        except (OSError, ValueError, KeyError, TypeError):  # a damaged book is written anew
+            steps = {_graph(row["of"]): StepCount(**_values(row["count"])) for row in table["steps"]}
+            return cls(steps, {Parts(**row["of"]): PartsCount(**_values(row["count"])) for row in table["parts"]})
+        except (OSError, ValueError, KeyError, TypeError):
             return cls({}, {})
 
-    def text(self) -> str:
-        """The book as JSON, a count a line."""
-        steps = [_line({"of": asdict(graph), "count": _plain(count)}) for graph, count in self.steps.items()]
-        parts = [_line({"of": asdict(part), "count": _plain(found)}) for part, found in self.parts.items()]
-        return f'{{"version": {VERSION}, "steps": [\n{_rows(steps)}\n], "parts": [\n{_rows(parts)}\n]}}\n'
-
-    def nearest(self, graph: Graph) -> tuple[StepCount, bool] | None:
+    def step(self, graph: Graph) -> tuple[StepCount, bool] | None:
         """The count of a graph, or of the least graph known that holds it, and whether it is exactly that graph's."""
         if found := self.steps.get(graph):
             return found, True
@@ -138,83 +165,29 @@ class Book:
         least = min(larger, key=lambda g: (g.bytes, g.text != graph.text, g.prior, g.dropout, len(g.targets)))
         return self.steps[least], False
 
-
-def own_file() -> Path:
-    return cache_folder() / "estimates" / "counts.json"
-
-
-def known() -> Book:
-    """All counts there are, shipped and own."""
-    path = own_file()
-    own = _own(path, path.stat().st_mtime_ns if path.is_file() else 0)
-    shipped = _shipped()
-    return Book({**shipped.steps, **own.steps}, {**shipped.parts, **own.parts})
-
-
-def learn(shapes: Shapes, config: TrainConfig, number_bytes: int) -> None:
-    """Count what is not known yet, seconds to a minute of one core, and keep it. A disk that is full keeps nothing.
-
-    Raises:
-        UserError: the model has none of the layers to train.
-    """
-    from lora_core.training.estimate import graph as estimate_graph
-
-    book = known()
-    graph, part = Graph.of(shapes, config, number_bytes), Parts.of(shapes, number_bytes)
-    path = own_file()
-    own = Book.read(path)
-    if graph not in book.steps:
-        own.steps[graph] = estimate_graph.step_count(shapes, config, number_bytes)
-    if part not in book.parts:
-        own.parts[part] = estimate_graph.parts_count(shapes, number_bytes)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_whole(path, own.text())
-    except (OSError, WriteError):
-        return
+    def parts_of(self, part: Parts) -> tuple[PartsCount, bool] | None:
+        """The count of VAE and text encoders, or of the same ones in another format, and whether it is exactly theirs."""
+        if found := self.parts.get(part):
+            return found, True
+        alike = [count for other, count in self.parts.items() if other.vae == part.vae and other.text == part.text]
+        return (alike[0], False) if alike else None
 
 
 @functools.cache
-def _shipped() -> Book:
-    return Book.read(SHIPPED)
-
-
-@functools.lru_cache(maxsize=1)
-def _own(path: Path, changed: int) -> Book:
-    return Book.read(path)
-
-
-def _plain(count: StepCount | PartsCount) -> dict[str, Any]:
-    return {name: _plain_value(getattr(count, name)) for name in count.__dataclass_fields__}
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, Poly):
-        return value.to_json()
-    return [poly.to_json() for poly in value] if isinstance(value, list) else value
+def known() -> CostCounts:
+    """The counts that come with Treino."""
+    return CostCounts.read(SHIPPED)
 
 
 def _graph(row: Mapping[str, Any]) -> Graph:
     return Graph(**{**row, **{name: tuple(row[name]) for name in ("targets", "blocks") if name in row}})
 
 
-def _step_count(row: Mapping[str, Any]) -> StepCount:
-    return StepCount(**{name: _value(name, value) for name, value in row.items()})
-
-
-def _parts_count(row: Mapping[str, Any]) -> PartsCount:
-    return PartsCount(**{name: _value(name, value) for name, value in row.items()})
+def _values(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _value(name, value) for name, value in row.items()}
 
 
 def _value(name: str, value: Any) -> Any:
     if name in ("moments", "draw", "encode", "decode", "text"):
-        return [Poly.from_json(rows) for rows in value]
-    return value if isinstance(value, int) else Poly.from_json(value)
-
-
-def _line(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _rows(lines: list[str]) -> str:
-    return ",\n".join(lines)
+        return [Polynomial.from_json(rows) for rows in value]
+    return value if isinstance(value, int) else Polynomial.from_json(value)

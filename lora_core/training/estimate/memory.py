@@ -1,7 +1,7 @@
 """What a training will need, told before it starts: memory, disk, and what to change when the memory is not there.
 
-Memory is counted, not guessed (estimate_count.py): the real step is run once on tensors without memory, and what it
-keeps is known as a polynomial in batch, picture size and rank (estimate_book.py). Reading one takes well under a
+Memory is counted, not guessed (tests/benchmarks/counting): the real step was run once on tensors without memory, and
+what it keeps is known as a polynomial in batch, picture size and rank (counts.py). Reading one takes well under a
 millisecond. For sides that are multiples of 64 pixels it is exact to the byte of what PyTorch is asked for; for others
 it is off by less than a hundredth, for odd sides are rounded up on the way down. What it does not hold are the context
 of the driver, workspaces within a kernel, and gaps between tensors: `RESERVE_BYTES` stands for them.
@@ -16,11 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig
-from lora_core.models.architecture import Shapes, shapes_of
+from lora_core.models.architecture import Shapes
 from lora_core.models.vae_tiling import TILE
-from lora_core.training.estimate import counts as estimate_book
-from lora_core.training.estimate.counts import Book, Graph, Parts, PartsCount, StepCount
-from lora_core.training.estimate.polynomial import At, worst
+from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, StepCount, known, worst
 
 if TYPE_CHECKING:
     from lora_core.models.device import Device
@@ -91,47 +89,28 @@ class Verdict:
     longer: float = 0.0
 
 
-def peak_for(config: TrainConfig, name: str = "", sizes: Collection[Size] = (), number_bytes: int = 0) -> Memory | None:
-    """The memory of a training on the base model called `name` (default: the config's), if it is known by now.
-
-    Quick, for a form that asks at every key: no torch, no count. None when neither this graph nor one that holds it
-    was counted; `learn` does that. `sizes`: the bucket sizes in pixels, where they are known; else squares.
-
-    Raises:
-        UserError: there is no such base model, or none that can be trained.
-    """
-    return memory(config, shapes_of(name or config.pretrained_model_name_or_path), sizes, number_bytes)
-
-
 def memory(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0) -> Memory | None:
-    """As `peak_for`, of a model with these shapes. `number_bytes`: of the frozen model, where the device asks for
-    another format than `config.mixed_precision` does; 0: as asked.
+    """The memory of a training on a model with these shapes; None when neither its graph nor one that holds it was counted.
+
+    Quick, for a form that asks at every key. `sizes`: the bucket sizes in pixels, where they are known; else squares.
+    `number_bytes`: of the frozen model, where the device asks for another format than `config.mixed_precision` does; 0:
+    as asked.
     """
     width = number_bytes or bytes_of(config)
-    book = estimate_book.known()
-    step = book.nearest(Graph.of(shapes, config, width))
-    parts, parts_exact = _parts(book, Parts.of(shapes, width))
+    step, parts = known().step(Graph.of(shapes, config, width)), known().parts_of(Parts.of(shapes, width))
     if step is None or parts is None:
         return None
-    return _sum(config, shapes, step[0], parts, (sizes or [(config.resolution,) * 2], width, step[1] and parts_exact))
+    rest = (sizes or [(config.resolution,) * 2], width, step[1] and parts[1])
+    return _sum(config, shapes, step[0], parts[0], rest)
 
 
 def arithmetic(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0) -> float:
     """FLOPs of a batch of the largest pictures, of what was counted (`memory`)."""
-    found = estimate_book.known().nearest(Graph.of(shapes, config, number_bytes or bytes_of(config)))
+    found = known().step(Graph.of(shapes, config, number_bytes or bytes_of(config)))
     assert found, "its memory is known"
     scale = shapes.pixels_per_latent
     latents = [(w // scale, h // scale) for w, h in sizes or [(config.resolution,) * 2]]
     return max(found[0].step.at(At.of(config.train_batch_size, latent, config.lora_rank)) for latent in latents)
-
-
-def learn(config: TrainConfig, name: str = "", number_bytes: int = 0) -> Memory:
-    """As `peak_for`, counting first what is not known: seconds for SD 1.5, up to a minute for SDXL; kept for ever."""
-    shapes = shapes_of(name or config.pretrained_model_name_or_path)
-    estimate_book.learn(shapes, config, number_bytes or bytes_of(config))
-    found = memory(config, shapes, (), number_bytes)
-    assert found, "a graph that was just counted is known"
-    return found
 
 
 def bytes_of(config: TrainConfig) -> int:
@@ -297,13 +276,6 @@ def _vae_bytes(shapes: Shapes, width: int) -> int:
     return width if shapes.family == "sdxl" and not shapes.vae.get("force_upcast", True) else 4
 
 
-def _parts(book: Book, part: Parts) -> tuple[PartsCount | None, bool]:
-    if found := book.parts.get(part):
-        return found, True
-    alike = [count for other, count in book.parts.items() if other.vae == part.vae and other.text == part.text]
-    return (alike[0], False) if alike else (None, False)
-
-
 # --- disk -------------------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +293,7 @@ class Disk:
 
 def disk(config: TrainConfig, plan: Plan, shapes: Shapes) -> Disk | None:
     """What a training leaves on the disk at most; None where its modules were never counted. Downloads not included."""
-    found = estimate_book.known().nearest(Graph.of(shapes, config, bytes_of(config)))
+    found = known().step(Graph.of(shapes, config, bytes_of(config)))
     if found is None:
         return None
     numbers = int(found[0].adapters.at(At(1, 1, config.lora_rank)))

@@ -20,9 +20,7 @@ from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes, of_model
 from lora_core.system.files import WriteError, write_text_whole
 from lora_core.system.paths import cache_folder
-from lora_core.training.estimate import counts as estimate_book
-from lora_core.training.estimate.counts import Graph, StepCount
-from lora_core.training.estimate.polynomial import At
+from lora_core.training.estimate.counts import At, Graph, StepCount, known
 
 if TYPE_CHECKING:
     from lora_core.models.device import Compute
@@ -175,7 +173,7 @@ def _work(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collecti
 
 
 def _count(config: TrainConfig, shapes: Shapes, compute: Compute) -> StepCount | None:
-    found = estimate_book.known().nearest(Graph.of(shapes, config, compute.dtype.itemsize))
+    found = known().step(Graph.of(shapes, config, compute.dtype.itemsize))
     return found[0] if found else None
 
 

@@ -21,26 +21,21 @@ from lora_core.models.architecture import Shapes, of_family, shapes_of
 from lora_core.models.device import Device
 from lora_core.training import train
 from lora_core.training.data.plan import Plan
-from lora_core.training.estimate import counts as estimate_book
-from lora_core.training.estimate import graph
 from lora_core.training.estimate import memory as estimate
 from lora_core.training.estimate import speed as estimate_speed
-from lora_core.training.estimate.counts import SHIPPED, Book, Graph
+from lora_core.training.estimate.counts import SHIPPED, At, CostCounts, Graph, Polynomial, known, worst
 from lora_core.training.estimate.memory import Memory
-from lora_core.training.estimate.polynomial import At, Poly, top, worst
 from lora_core.training.job import Job
 from tests.benchmarks import memory as memory_benchmark
+from tests.benchmarks.counting.count import step_count
+from tests.benchmarks.counting.meta_session import meta_session, session_of
+from tests.benchmarks.counting.op_counter import top
+from tests.benchmarks.counting.shipped import counted, to_rows, to_text
 from tests.support.training import config_for
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 MIB, GIB = 2**20, 2**30
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def settings(**values: object) -> TrainConfig:
@@ -78,13 +73,13 @@ def test_a_real_step_takes_what_was_counted(batch: int, width: int, height: int,
     shapes = shapes_of("starter")
     config = settings(**{"train_batch_size": batch, **values})
     model = base_models.load("starter", torch.float32, lambda event: None)
-    session = graph.session_of(model, shapes, config, torch.float32, (width, height), CPU)
+    session = session_of(model, shapes, config, torch.float32, (width, height), CPU)
     train.optimizer_step(session)  # Adam's moments are there from now on
     standing = measured_bytes(session)
     real = measured_peak(lambda: train.optimizer_step(session))
     scale = shapes.pixels_per_latent
-    estimate_book.learn(shapes, config, 4)
-    found = estimate.memory(config, shapes, [(width * scale, height * scale)])
+    with counted(shapes, config, 4):
+        found = estimate.memory(config, shapes, [(width * scale, height * scale)])
     assert found and found.exact
     assert found.activations == pytest.approx(real, rel=0.1)
     assert found.weights + found.adapters + found.optimizer == pytest.approx(standing, rel=0.001)
@@ -104,7 +99,7 @@ def test_what_the_optimizer_keeps_is_what_it_keeps(optimizer: str, on_host: bool
     asked: dict[str, object] = {"optimizer": optimizer, "learning_rate": 1, "optimizer_on_host": on_host}
     config = settings(lora_rank=8, **asked, **QUICK, **LESSONS)
     model = base_models.load("starter", torch.float32, lambda event: None)
-    session = graph.session_of(model, shapes, config, torch.float32, (8, 8), CPU)
+    session = session_of(model, shapes, config, torch.float32, (8, 8), CPU)
     train.optimizer_step(session)
     states = session.optimizer.state.values()
     kept = sum(t.numel() * 4 for s in states for t in s.values() if isinstance(t, torch.Tensor) and t.dim())
@@ -150,14 +145,14 @@ def test_a_whole_run_of_real_models_stays_below_the_goals(family: str, full: flo
 def test_the_shipped_counts_are_those_of_the_step_as_it_is() -> None:
     """When this fails, the step has changed: python -m tests.benchmarks.memory --write after deleting counts.json."""
     shapes, config = shapes_of("starter"), settings(target_modules=("to_q", "to_v"))
-    fresh = graph.step_count(shapes, config, 4)
-    kept = Book.read(SHIPPED).steps[Graph.of(shapes, config, 4)]
+    fresh = step_count(shapes, config, 4)
+    kept = CostCounts.read(SHIPPED).steps[Graph.of(shapes, config, 4)]
     for where in (At(1, 1, 16), At(8, 4, 4)):
         for name in ("moments", "draw"):
             assert worst(getattr(kept, name), where) == pytest.approx(worst(getattr(fresh, name), where), rel=0.01)
         assert kept.step.at(where) == pytest.approx(fresh.step.at(where), rel=0.01)
     assert kept.adapters.at(At(1, 1, 16)) == sum(
-        p.numel() for p in graph.hollow_session(
+        p.numel() for p in meta_session(
             shapes, config.replace(lora_rank=16), torch.float32, 1, 8
         ).parameters.values()
     )  # fmt: skip
@@ -170,7 +165,7 @@ def test_sd15_computes_what_the_textbook_says_and_less_where_it_recomputes() -> 
     shapes, where = of_family("sd1"), At.of(1, (64, 64), 16)
     for checkpointing, backward in ((False, 0.98), (True, 1.48)):
         config = TrainConfig.of({"target_modules": ATTENTION, "gradient_checkpointing": checkpointing})
-        found = Book.read(SHIPPED).steps[Graph.of(shapes, config, 2)]
+        found = CostCounts.read(SHIPPED).steps[Graph.of(shapes, config, 2)]
         assert found.forward.at(where) / 1e12 == pytest.approx(0.81, rel=0.02)
         assert (found.step.at(where) - found.forward.at(where)) / 1e12 == pytest.approx(backward, rel=0.02)
 
@@ -193,8 +188,9 @@ def test_little_memory_is_the_least_of_the_presets_for_real_models() -> None:
 def test_an_estimate_needs_no_torch() -> None:
     code = (
         "import sys; from lora_core.training.estimate import memory as estimate; from lora_core.config import TrainConfig\n"
+        "from lora_core.models.architecture import shapes_of\n"
         "config = TrainConfig.of({'target_modules': ['to_q', 'to_v'], 'mixed_precision': 'no'})\n"
-        "found = estimate.peak_for(config, 'starter')\n"
+        "found = estimate.memory(config, shapes_of('starter'))\n"
         "print(found.total > 0, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PRESETS.parent)
@@ -211,15 +207,22 @@ def test_more_of_anything_takes_more() -> None:
         assert base and larger and larger.peak_step > base.peak_step, more
 
 
-def test_an_uncounted_graph_is_bounded_by_one_that_holds_it_and_learned_when_asked(own_cache: Path) -> None:
+def test_an_uncounted_graph_is_bounded_by_one_that_holds_it() -> None:
     config, shapes = settings(target_modules=("to_q",)), shapes_of("starter")
     bound = estimate.memory(config, shapes)
-    exact = estimate.learn(config, "starter")
-    assert bound and not bound.exact and exact.exact and exact.peak_step <= bound.peak_step
-    assert estimate.memory(config, shapes) == exact
-    estimate_book.own_file().write_text("{", encoding="utf-8")
-    assert estimate.memory(config, shapes) == bound, "a damaged book is as good as none"
+    with counted(shapes, config, 4):
+        exact = estimate.memory(config, shapes)
+    assert bound and exact and not bound.exact and exact.exact and exact.peak_step <= bound.peak_step
+    assert estimate.memory(config, shapes) == bound, "what was counted is known in its block alone"
     assert estimate.memory(settings(use_dora=True), shapes) is None
+
+
+def test_counts_are_read_back_as_they_were_written_and_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
+    assert to_text(known()) == SHIPPED.read_text(encoding="utf-8")
+    damaged = tmp_path / "counts.json"
+    for text in ("{", '{"version": 0, "steps": [], "parts": []}', '{"version": 4, "steps": [{}], "parts": []}'):
+        damaged.write_text(text, encoding="utf-8")
+        assert CostCounts.read(damaged) == CostCounts.read(tmp_path / "none") == CostCounts({}, {})
 
 
 @pytest.mark.parametrize(
@@ -318,11 +321,11 @@ def test_the_smallest_card_is_one_that_is_sold() -> None:
 
 
 def test_polynomials_are_compared_and_read_back() -> None:
-    small, large = Poly({(0, 0, 0): 1.0, (1, 2, 0): 2.0}), Poly({(0, 0, 0): 3.0, (1, 2, 0): 2.0})
-    other = Poly({(0, 0, 1): 9.0})
+    small, large = Polynomial({(0, 0, 0): 1.0, (1, 2, 0): 2.0}), Polynomial({(0, 0, 0): 3.0, (1, 2, 0): 2.0})
+    other = Polynomial({(0, 0, 1): 9.0})
     assert top([small, large, other]) == [large, other]
     assert worst([large, other], At(2, 3, 1)) == 39.0
-    assert Poly.from_json(large.to_json()) == large
+    assert Polynomial.from_json(to_rows(large)) == large
 
 
 # --- disk and time ----------------------------------------------------------------------------------------------------

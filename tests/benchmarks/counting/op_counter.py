@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lora_core.training.estimate.polynomial import Poly, Term, top
+from lora_core.training.estimate.counts import Polynomial, Term
 
 BATCH, SIDE, RANK = 23, 19, 29
 SIDE_UNIT = 8  # latent pixels to a unit of the side, so that every level of a UNet has whole sides
@@ -33,7 +33,7 @@ META = torch.device("meta")
 _PRIMES = (BATCH, SIDE, RANK)
 
 
-class Ledger(TorchDispatchMode):
+class OpCounter(TorchDispatchMode):
     """Follows every tensor of `device` made within its block: what lives when, in bytes by how they grow.
 
     `plain`: count bytes as they are, for sizes that are no primes.
@@ -83,7 +83,7 @@ class Ledger(TorchDispatchMode):
 
         self.known[key] = weakref.ref(storage, part)
 
-    def peak(self) -> list[Poly]:
+    def peak(self) -> list[Polynomial]:
         """What lives at the worst moments, as polynomials of which the largest counts."""
         terms = list(self.terms)
         growth = np.zeros((len(self.events), len(terms)))
@@ -91,7 +91,7 @@ class Ledger(TorchDispatchMode):
         growth[np.arange(len(sizes)), columns] = sizes
         units = np.array([BATCH ** t[0] * SIDE ** t[1] * RANK ** t[2] for t in terms])
         live = growth.cumsum(axis=0) / units
-        return top([Poly(dict(zip(terms, row.tolist(), strict=True))) for row in _highest(live, terms)])
+        return top([Polynomial(dict(zip(terms, row.tolist(), strict=True))) for row in _highest(live, terms)])
 
     def most(self) -> float:
         """The most bytes that lived at once, at the sizes that were run."""
@@ -122,7 +122,21 @@ def _highest(live: np.ndarray, terms: Sequence[Term]) -> np.ndarray:
     return live[sorted(found)]
 
 
-_current: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
+def top(moments: Sequence[Polynomial]) -> list[Polynomial]:
+    """Those of the moments that no other one exceeds in everything."""
+    kept: list[Polynomial] = []
+    for moment in moments:
+        terms = moment.terms
+        if not any(other is not moment and _covers(other.terms, terms) for other in kept):
+            kept = [other for other in kept if not _covers(terms, other.terms)] + [moment]
+    return kept
+
+
+def _covers(one: Mapping[Term, float], other: Mapping[Term, float]) -> bool:
+    return all(one.get(term, 0.0) >= factor for term, factor in other.items())
+
+
+_current: ContextVar[OpCounter | None] = ContextVar("op counter", default=None)
 
 
 class _Attention(torch.autograd.Function):
@@ -145,8 +159,8 @@ class _Attention(torch.autograd.Function):
 
 
 def _told(flops: int) -> None:
-    if ledger := _current.get():
-        ledger.compute(flops)
+    if counter := _current.get():
+        counter.compute(flops)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -165,12 +179,12 @@ def _on_meta() -> torch.library.Library:
 
 
 @contextmanager
-def counting(ledger: Ledger) -> Iterator[None]:
-    """Within the block the ledger is kept, in this thread alone."""
+def counting(counter: OpCounter) -> Iterator[None]:
+    """Within the block operations are counted, in this thread alone."""
     assert _on_meta()
-    token = _current.set(ledger)
+    token = _current.set(counter)
     try:
-        with torch.autograd.set_multithreading_enabled(False), ledger:
+        with torch.autograd.set_multithreading_enabled(False), counter:
             yield
     finally:
         _current.reset(token)
