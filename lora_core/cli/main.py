@@ -29,9 +29,9 @@ from lora_core.install.bootstrap import COMMANDS, ROOT
 from lora_core.runs.run import Run
 from lora_core.settings import ConfigError, suggest, typed
 from lora_core.system import windows
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.system.quick_import import importing
-from lora_core.system.redact import discreet, traceback_of
+from lora_core.system.redact import redact, traceback_of
 from lora_core.system.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -166,14 +166,14 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     with importing():
         from lora_core.training.job import Job  # brings torch
 
-    team = Team.here()
-    if not team.is_first:
-        return _follow(wanted, team)
+    group = ProcessGroup.here()
+    if not group.is_first:
+        return _follow(wanted, group)
     terminal, events = Terminal(sys.stdout), deque[Event](maxlen=1)
-    for line in (*_headlines(wanted.config, team), *wanted.notes):
+    for line in (*_headlines(wanted.config, group), *wanted.notes):
         terminal.say(line)
-    job = Job(wanted.config, wanted.resume, [terminal, events.append], team)
-    job.announce = functools.partial(_tell_plan, terminal, team)
+    job = Job(wanted.config, wanted.resume, [terminal, events.append], group)
+    job.announce = functools.partial(_tell_plan, terminal, group)
     _watch(job, terminal)
     terminal.close()
     if isinstance(job.error, UserError):
@@ -188,12 +188,12 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
 
 
-def _follow(wanted: Request, team: Team) -> int:
-    """Train as one of the other processes of a team; it speaks only when something goes wrong here."""
+def _follow(wanted: Request, group: ProcessGroup) -> int:
+    """Train as one of the other processes of a group; it speaks only when something goes wrong here."""
     from lora_core.training.failures import explain
     from lora_core.training.follower import Follower
 
-    job = Follower(wanted.config, wanted.resume, team=team)
+    job = Follower(wanted.config, wanted.resume, group=group)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         _watch(job, Terminal(nowhere))
     if isinstance(job.error, UserError):
@@ -204,34 +204,34 @@ def _follow(wanted: Request, team: Team) -> int:
     return STOPPED if job.asked == "stop" else DONE
 
 
-def _headlines(config: TrainConfig, team: Team) -> tuple[str, str]:
+def _headlines(config: TrainConfig, group: ProcessGroup) -> tuple[str, str]:
     """What is about to happen, and where: a training that runs on a CPU by mistake must be seen to."""
     from lora_core.models import device as precision
 
-    compute = precision.choose(config.device, config.mixed_precision, team)
+    compute = precision.choose(config.device, config.mixed_precision, group)
     lora = Run(Path(config.output_dir)).lora_file(config)
     size = f"{config.max_train_steps} steps at rank {config.lora_rank}"
     where = f"computing on {compute.title} in {str(compute.dtype).removeprefix('torch.')}"
-    if team.size > 1:
-        where += f", in {team.size} processes"
+    if group.size > 1:
+        where += f", in {group.size} processes"
     return (
         f"Treino {__version__}: {config.train_data_dir} to {lora}",
         f"{size} on {config.pretrained_model_name_or_path}, {where}",
     )
 
 
-def _tell_plan(terminal: Terminal, team: Team, config: TrainConfig, plan: Plan) -> None:
+def _tell_plan(terminal: Terminal, group: ProcessGroup, config: TrainConfig, plan: Plan) -> None:
     from lora_core.cli import plan_summary
     from lora_core.models import device as precision
 
-    compute = precision.choose(config.device, config.mixed_precision, team)
+    compute = precision.choose(config.device, config.mixed_precision, group)
     for line in plan_summary.lines(config, plan, compute):
         terminal.say(line)
 
 
 def _watch(job: Job, terminal: Terminal) -> None:
     """Start the job and wait for its end; the first Ctrl-C stops it in good order, the second at once."""
-    with stop_signals(once=job.team.size > 1) as asked:
+    with stop_signals(once=job.group.size > 1) as asked:
         job.start()
         told = False
         # Short waits: on Windows a signal is not seen while the main thread waits for another.
@@ -357,7 +357,7 @@ def _all_of(problems: list[str]) -> UserError:
 
 
 def _complain(text: str) -> None:
-    team = Team.here()
-    who = "treino" if team.size == 1 else f"treino, {team}"
+    group = ProcessGroup.here()
+    who = "treino" if group.size == 1 else f"treino, {group}"
     with contextlib.suppress(OSError, ValueError):
-        print(f"{who}: {discreet(text)}", file=sys.stderr, flush=True)
+        print(f"{who}: {redact(text)}", file=sys.stderr, flush=True)

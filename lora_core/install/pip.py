@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from lora_core.install.environment import SetupError
-from lora_core.system.redact import discreet
+from lora_core.system.redact import redact
 
 INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 _HEARTBEAT_S = 30.0
@@ -112,7 +112,7 @@ def run(command: Sequence[str], log: Path, lock: int, say: Callable[[str], objec
         record.write(f"$ {subprocess.list2cmdline(command)}\n")
         try:
             for line in _lines(process.stdout, lambda: say(f"    still busy after {time.monotonic() - began:.0f} s")):
-                line = discreet(line)  # pip hides the passwords of addresses, but not in those it cannot read
+                line = redact(line)  # pip hides the passwords of addresses, but not in those it cannot read
                 printed.append(line)
                 record.write(line)
                 record.flush()

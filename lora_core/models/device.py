@@ -10,7 +10,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.messages import plain
 from lora_core.settings import ConfigError, Problem
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.training.engine.parallel import Lanes
 
 SMALL_MODEL = 50_000_000  # weights of a UNet; SD 1.5 has 860 million, the starter 6
@@ -49,15 +49,15 @@ class Compute:
     title: str = "the CPU"  # of the device, in words
 
 
-def choose(device: str, mixed_precision: str, team: Team | None = None) -> Compute:
+def choose(device: str, mixed_precision: str, group: ProcessGroup | None = None) -> Compute:
     """The device by name ("auto" takes the best there is) and the nearest format to the asked one that works there.
 
-    Each process of a team on one computer gets a card of its own.
+    Each process of a group on one computer gets a card of its own.
 
     Raises:
         ConfigError: the device does not exist here; those that do are named.
     """
-    there, notices = _device(device, team or Team())
+    there, notices = _device(device, group or ProcessGroup())
     chosen, asked = torch.device(there.name), DTYPES[mixed_precision]
     if chosen.type == "cpu" and asked != torch.float32 and not (asked == torch.bfloat16 and _cpu_has_bf16()):
         why = f"mixed_precision {mixed_precision} is slow or unsupported on this CPU; computing in fp32 instead."
@@ -89,9 +89,9 @@ def use_cores(unet: torch.nn.Module) -> None:
     torch.set_num_threads(1 if is_small(unet) else _CORES)
 
 
-def lanes(unet: torch.nn.Module, config: TrainConfig, device: torch.device, team: Team) -> Lanes:
-    """For the training of a model: alone where dropout draws in an order of its own, or a team has the cores."""
-    is_alone = team.size > 1 or config.lora_dropout > 0
+def lanes(unet: torch.nn.Module, config: TrainConfig, device: torch.device, group: ProcessGroup) -> Lanes:
+    """For the training of a model: alone where dropout draws in an order of its own, or a group has the cores."""
+    is_alone = group.size > 1 or config.lora_dropout > 0
     return Lanes() if is_alone else Lanes(free_cores(unet, device))
 
 
@@ -121,7 +121,7 @@ def smallest_for(needed: int, found: Sequence[Device]) -> Device | None:
     return min(enough, key=lambda device: device.bytes, default=None)
 
 
-def _device(name: str, team: Team) -> tuple[Device, tuple[str, ...]]:
+def _device(name: str, group: ProcessGroup) -> tuple[Device, tuple[str, ...]]:
     found = devices()
     number = name.partition(":")[2]
     # "cuda" without a number is the best of its kind.
@@ -132,19 +132,19 @@ def _device(name: str, team: Team) -> tuple[Device, tuple[str, ...]]:
     usable = [device for device in matching if device.works]
     if not usable:
         raise ConfigError([Problem("device", plain(f"{_useless(matching)}; take another device or build"))])
-    if team.size > 1 and usable[0].kind in ("cuda", "xpu"):
-        return _own_card(name, team, usable), ()
+    if group.size > 1 and usable[0].kind in ("cuda", "xpu"):
+        return _own_card(name, group, usable), ()
     idle = [device for device in matching if not device.works]
     told = (f"Computing on {usable[0]}: {_useless(idle)}.",) if idle and usable[0].name == "cpu" else ()
     return usable[0], told
 
 
-def _own_card(name: str, team: Team, usable: Sequence[Device]) -> Device:
+def _own_card(name: str, group: ProcessGroup, usable: Sequence[Device]) -> Device:
     cards = {int(card.name.partition(":")[2]): card for card in usable if card.kind == usable[0].kind}
-    if ":" in name or team.local_rank not in cards:
-        what = f"with {name!r}, {team} has no graphics card of its own; take 'auto' and as many processes as cards"
+    if ":" in name or group.local_rank not in cards:
+        what = f"with {name!r}, {group} has no graphics card of its own; take 'auto' and as many processes as cards"
         raise ConfigError([Problem("device", plain(f"{what} ({len(cards)})"))])
-    return cards[team.local_rank]
+    return cards[group.local_rank]
 
 
 def _useless(cards: Sequence[Device]) -> str:

@@ -1,6 +1,6 @@
 """Several processes that train one LoRA together, as `accelerate launch` starts them. Mostly there is one, alone.
 
-The batches that are added up before a step are dealt out, so a team of N does what one process does with N times the
+The batches that are added up before a step are dealt out, so a group of N does what one process does with N times the
 `gradient_accumulation_steps`. The first process alone speaks, samples and saves. Making the connection is accelerate's.
 """
 
@@ -22,12 +22,12 @@ _FROM_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_POR
 _LONGEST_WAIT = timedelta(days=1)
 
 
-class TeamBroken(RuntimeError):
-    """Another process of the team has ended."""
+class ProcessLost(RuntimeError):
+    """Another process of the group has ended."""
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The place of this process among `size` ones. `local_rank` counts the processes on this computer."""
 
     size: int = 1
@@ -35,8 +35,8 @@ class Team:
     local_rank: int = 0
 
     @classmethod
-    def here(cls, environment: Mapping[str, str] = os.environ) -> Team:
-        """The team this process was launched into; itself alone when it was not."""
+    def here(cls, environment: Mapping[str, str] = os.environ) -> ProcessGroup:
+        """The group this process was launched into; itself alone when it was not."""
         if not all(environment.get(name) for name in _FROM_LAUNCHER):
             return cls()
         size, rank, local_rank = (int(environment[name]) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
@@ -64,7 +64,7 @@ class Team:
         try:
             state = PartialState(cpu=device.type == "cpu", backend=backend, timeout=_LONGEST_WAIT)
         except RuntimeError as cause:
-            raise TeamBroken(str(cause)) from cause
+            raise ProcessLost(str(cause)) from cause
         if state.num_processes != self.size:
             raise UserError(f"Several processes cannot train together on {device}; start Treino without a launcher.")
 
@@ -117,5 +117,5 @@ class Team:
         try:
             reduced: torch.Tensor = reduce(tensor, how)
         except RuntimeError as cause:
-            raise TeamBroken(str(cause)) from cause
+            raise ProcessLost(str(cause)) from cause
         return reduced

@@ -21,7 +21,7 @@ _BEARER = re.compile(r"(?i)\b(bearer) [^\s'\"]{16,}")
 _PARTS = re.compile(r"[^\w.~%!$&*+-]+")  # what parts an address
 
 
-def discreet(text: str) -> str:
+def redact(text: str) -> str:
     """The text with a mark in the place of each secret; addresses lose their user too."""
     logins = list(_logins())
     for login in logins:
@@ -42,12 +42,12 @@ def discreet(text: str) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """All that led to an error, in lines."""
-    return discreet("".join(traceback.format_exception(error)))
+    return redact("".join(traceback.format_exception(error)))
 
 
 def holds_secret(model: str) -> bool:
     """Whether the name of a base model is an address with a secret in it."""
-    return ("://" in model or "?" in model) and discreet(model) != model
+    return ("://" in model or "?" in model) and redact(model) != model
 
 
 def _logins() -> Iterator[str]:

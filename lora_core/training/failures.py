@@ -7,7 +7,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.system import windows
-from lora_core.system.distributed import TeamBroken
+from lora_core.system.distributed import ProcessLost
 from lora_core.training.progress import Diverged
 
 
@@ -27,7 +27,7 @@ def explain(error: Exception, config: TrainConfig) -> str:
             f"resume from the last checkpoint with a lower learning_rate, e.g. {config.learning_rate / 30:.1g}, or with "
             "--mixed_precision bf16 or no."
         )
-    if isinstance(error, TeamBroken):
+    if isinstance(error, ProcessLost):
         return "Another process of this training has ended, so this one cannot go on. The last checkpoint is intact."
     if isinstance(error, OSError):
         what = f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""The other processes of a team: they compute their share of every step, and leave the rest to the first."""
+"""The other processes of a group: they compute their share of every step, and leave the rest to the first."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ from lora_core.models.weights import free_device_memory
 from lora_core.runs import lock
 from lora_core.runs.run import Run, make_folder
 from lora_core.system import windows
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.system.files import WriteError, remove_stray_temporaries
 from lora_core.system.files import explain as explain_write
 from lora_core.system.keep_awake import awake
-from lora_core.system.redact import discreet, traceback_of
+from lora_core.system.redact import redact, traceback_of
 from lora_core.training import checkpoint, outputs
 from lora_core.training.data import tensor_store
 from lora_core.training.data.plan import Plan, digest
@@ -47,11 +47,11 @@ class Job:
     """One training. `state` is idle, running, paused, stopping, finished or failed; `error` is set when failed.
 
     resume: "" starts anew, "latest" goes on from the newest whole checkpoint in `config.output_dir`, a path from that
-    checkpoint folder. `team`: the processes that train together; this is the first of them.
+    checkpoint folder. `group`: the processes that train together; this is the first of them.
     """
 
-    def __init__(self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), team: Team | None = None):
-        self.config, self.resume, self.listeners, self.team = config, resume, listeners, team or Team()
+    def __init__(self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), group: ProcessGroup | None = None):
+        self.config, self.resume, self.listeners, self.group = config, resume, listeners, group or ProcessGroup()
         self.run = Run(Path(config.output_dir).expanduser())
         self.state = "idle"
         self.error: Exception | None = None
@@ -117,7 +117,7 @@ class Job:
             self.state = "finished"
         except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
             self.error = error = _in_words(error)
-            self._emit(Failed(plain(discreet(explain(error, self.config))), traceback_of(error)))
+            self._emit(Failed(plain(redact(explain(error, self.config))), traceback_of(error)))
             _let_go(error)
             self.state = "failed"
         finally:
@@ -127,7 +127,7 @@ class Job:
             free_device_memory()
 
     def _train(self) -> None:
-        config = self.config.replace(gradient_accumulation_steps=self.config.gradient_accumulation_steps * self.team.size)
+        config = self.config.replace(gradient_accumulation_steps=self.config.gradient_accumulation_steps * self.group.size)
         self._make_folder()
         base_models.check(self.config.pretrained_model_name_or_path, self.config.vae)
         dataset = read_dataset(config)
@@ -136,20 +136,20 @@ class Job:
         state = self._resumed(identity) if self.resume else None
         self._begin(state)
         self.announce(config, plan)
-        session = prepare(config, dataset, plan, self._emit_or_stop, self.team)
+        session = prepare(config, dataset, plan, self._emit_or_stop, self.group)
         session.meter.emit = self._emit  # from here on a stop is for `wants_stop`, which saves
         outputs.check_space(session, self.run)
         if state:
             outputs.restore(session, state)
         self._identity = identity
-        self.team.align(session.parameters.values())
-        if state and self.team.is_first:
+        self.group.align(session.parameters.values())
+        if state and self.group.is_first:
             self._catch_up(session)
         self._train_on(session)
         if session.step == 0:
             raise Stopped
         self._finish(session)
-        self.team.leave()
+        self.group.leave()
 
     def _make_folder(self) -> None:
         """Have the run folder for this process alone, and without what a killed one left half-written."""
@@ -182,7 +182,7 @@ class Job:
             try:
                 return train(session, self)
             except Diverged as wrong:
-                if self.team.size > 1:  # the others do not know of it
+                if self.group.size > 1:  # the others do not know of it
                     raise
                 self._roll_back(session, start, wrong, attempt)
         return train(session, self)
@@ -266,7 +266,7 @@ class Job:
     def wants_stop(self, session: Session) -> bool:
         if self._paused and not self._stop:
             self._hold(session)
-        agreed = self.team.any(self._stop)  # not what was asked since: the others would take another step
+        agreed = self.group.any(self._stop)  # not what was asked since: the others would take another step
         if agreed:
             self._stop = True
             if self.state != "stopping":
@@ -297,7 +297,7 @@ class Job:
         return pressed
 
     def validate(self, session: Session) -> None:
-        if self._stop and self.team.size > 1:  # the launcher's patience is 30 seconds, and saving comes first
+        if self._stop and self.group.size > 1:  # the launcher's patience is 30 seconds, and saving comes first
             return
         if session.step == 0 and session.calm < 1:  # told before it was gone back to
             return

@@ -19,7 +19,7 @@ from lora_core.models.families import BaseModel, Predict
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import at_hand, bring
 from lora_core.sampling.sample import hear, wishes_of
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.training import spill
 from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures
@@ -48,14 +48,14 @@ def read_dataset(config: TrainConfig) -> Dataset:
     return scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
 
 
-def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team: Team) -> Session:
+def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: ProcessGroup) -> Session:
     """Load the base model, encode everything once, put adapters on, and build the optimizer.
 
     Raises:
         UserError: the base model cannot be had, or a setting does not fit it.
     """
-    compute = precision.choose(config.device, config.mixed_precision, team)
-    team.join(compute.device)
+    compute = precision.choose(config.device, config.mixed_precision, group)
+    group.join(compute.device)
     for notice in (*compute.notices, *plan.notices):
         emit(Warned(plain(notice)))
     model = base_models.open_hollow(
@@ -75,7 +75,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
         for encoder in model.text_encoders.values():
             bring(encoder, compute.device)
     prompts = Prompts(model, compute.device, live=config.train_text_encoder)
-    training, held_out = _encode(model, prompts, config, plan, team, emit)
+    training, held_out = _encode(model, prompts, config, plan, group, emit)
     if config.eight_bit_base:
         int8.shrink(model.unet)
     bring(model.unet, compute.device)
@@ -86,22 +86,22 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, team:
     adapters.checkpoint(model, fitted)
     for module in model.adapted().values():
         module.train()
-    lanes, predict = quickest(model, prompts, fitted, compute, team, emit)
+    lanes, predict = quickest(model, prompts, fitted, compute, group, emit)
     parameters = adapters.named_parameters(model)
     return Session(
         config=config, plan=plan, compute=compute, model=model, prompts=prompts, training=training, held_out=held_out,
         prior=prior, parameters=parameters, optimizer=optim.build(adapters.parameter_groups(model, config), config),
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss),
-        meter=_meter(model, fitted, plan, compute, emit), team=team,
-        lanes=lanes, predict=predict, averages=Averages(parameters, config.ema_decay if team.is_first else 0.0),
+        meter=_meter(model, fitted, plan, compute, emit), group=group,
+        lanes=lanes, predict=predict, averages=Averages(parameters, config.ema_decay if group.is_first else 0.0),
     )  # fmt: skip
 
 
 def quickest(
-    model: BaseModel, prompts: Prompts, config: TrainConfig, compute: precision.Compute, team: Team, emit: Emit
+    model: BaseModel, prompts: Prompts, config: TrainConfig, compute: precision.Compute, group: ProcessGroup, emit: Emit
 ) -> tuple[Lanes, Predict]:
     """How steps are computed here: in which parts, and by what; `prompts` are told how to encode."""
-    lanes = precision.lanes(model.unet, config, compute.device, team)
+    lanes = precision.lanes(model.unet, config, compute.device, group)
     if cuda_graphs.can_capture(config, compute.device):
         lanes = cuda_graphs.GraphLanes(model, emit)
     if config.is_compiled:
@@ -140,14 +140,14 @@ def quality_sentences(model: BaseModel, dataset: Dataset, config: TrainConfig) -
 
 
 def _encode(
-    model: BaseModel, prompts: Prompts, config: TrainConfig, plan: Plan, team: Team, emit: Emit
+    model: BaseModel, prompts: Prompts, config: TrainConfig, plan: Plan, group: ProcessGroup, emit: Emit
 ) -> tuple[list[Example], list[Example]]:
     """Latents of training and held-out pictures, and every caption that can be known ahead.
 
-    The processes of a team begin at different pictures, and find what the others did in the cache.
+    The processes of a group begin at different pictures, and find what the others did in the cache.
     """
     device, items = prompts.device, (*plan.training, *plan.validation)
-    turn = len(items) * team.rank // team.size
+    turn = len(items) * group.rank // group.size
     turned = encode_pictures(model, plan, (*items[turn:], *items[:turn]), config, device, emit)
     examples = [*turned[len(items) - turn :], *turned[: len(items) - turn]]
     training, held_out = examples[: len(plan.training)], examples[len(plan.training) :]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lora_core.config import TrainConfig
 from lora_core.models.device import Compute
 from lora_core.models.families import BaseModel, Predict
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.training import diffusion
 from lora_core.training.data.caption_augment import caption_for_step
 from lora_core.training.data.latent_cache import Example, Prompts
@@ -47,7 +47,7 @@ class Session:
     scaler: torch.amp.GradScaler
     meter: Meter
     predict: Predict
-    team: Team = field(default_factory=Team)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     lanes: Lanes = field(default_factory=Lanes)
     averages: Averages = field(default_factory=Averages)
     started_at: float = field(default_factory=time.time)  # Unix seconds
@@ -107,12 +107,12 @@ def train(session: Session, desk: Desk) -> None:
 def optimizer_step(session: Session) -> Tensor:
     """One optimizer step over `gradient_accumulation_steps` batches; returns their mean loss, still on the device.
 
-    Of a team's batches, this process computes its share.
+    Of a group's batches, this process computes its share.
     """
     config, scaler = session.config, session.scaler
     total = torch.zeros((), device=session.compute.device)
     trained = list(session.parameters.values())
-    for micro in session.team.share(config.gradient_accumulation_steps):
+    for micro in session.group.share(config.gradient_accumulation_steps):
         rng = diffusion.generator(config.seed, session.step, micro)
         if config.lora_dropout:  # dropout draws from the global generator: make that a function of the step too
             torch.manual_seed(rng.initial_seed())
@@ -122,7 +122,7 @@ def optimizer_step(session: Session) -> Tensor:
             lessons.append(prior_lesson(session, len(chosen), rng))
         losses_B = session.lanes.learn(partial(loss_of, session), lessons, trained, scaler)
         total += losses_B[: len(chosen)].sum()
-    total = session.team.add_up(session.parameters.values(), total)
+    total = session.group.add_up(session.parameters.values(), total)
     if config.max_grad_norm:
         scaler.unscale_(session.optimizer)
         torch.nn.utils.clip_grad_norm_(session.parameters.values(), config.max_grad_norm)

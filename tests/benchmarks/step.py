@@ -86,7 +86,7 @@ def ours(case: Case) -> Made:
     session = session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
     precision.use_cores(model.unet)
     if case.device != META:
-        how = (model, session.prompts, case.config, session.compute, session.team, print)
+        how = (model, session.prompts, case.config, session.compute, session.group, print)
         session.lanes, session.predict = prepare.quickest(*how)
 
     def step() -> object:

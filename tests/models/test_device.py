@@ -10,7 +10,7 @@ import torch
 from lora_core.models import device as precision
 from lora_core.models.device import Device, smallest_for
 from lora_core.settings import ConfigError
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 
 GB = 2**30
 ARCHS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_120"]
@@ -124,13 +124,13 @@ def test_intel_and_apple_are_taken_where_torch_offers_them(monkeypatch: pytest.M
 def test_each_process_on_a_computer_gets_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, card("small", 8), card("large", 24))
     for rank in (0, 1):
-        team = Team(size=2, rank=rank, local_rank=rank)
-        assert precision.choose("auto", "fp16", team).device == torch.device("cuda", rank)
+        group = ProcessGroup(size=2, rank=rank, local_rank=rank)
+        assert precision.choose("auto", "fp16", group).device == torch.device("cuda", rank)
         with pytest.raises(ConfigError, match=f"process {rank + 1} of 2 has no graphics card of its own"):
-            precision.choose("cuda:0", "fp16", team)
-        assert precision.choose("cpu", "no", team).device.type == "cpu"
+            precision.choose("cuda:0", "fp16", group)
+        assert precision.choose("cpu", "no", group).device.type == "cpu"
     with pytest.raises(ConfigError, match="process 3 of 3 has no graphics card"):
-        precision.choose("auto", "fp16", Team(size=3, rank=2, local_rank=2))
+        precision.choose("auto", "fp16", ProcessGroup(size=3, rank=2, local_rank=2))
 
 
 def test_the_smallest_card_with_enough_memory() -> None:

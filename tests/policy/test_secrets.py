@@ -28,7 +28,7 @@ from lora_core.models.hub import download
 from lora_core.models.hub.client import fetch
 from lora_core.settings import ConfigError
 from lora_core.system import files
-from lora_core.system.redact import discreet
+from lora_core.system.redact import redact
 from lora_core.ui import main as door
 from lora_core.ui.server import instance
 from lora_core.ui.server.error_report import report
@@ -155,7 +155,7 @@ def told_of_refusal() -> str:
     close_session()
     with pytest.raises(UserError) as refused:
         fetch(ID, lambda event: None)
-    return str(refused.value) + discreet("".join(traceback.format_exception(refused.value)))
+    return str(refused.value) + redact("".join(traceback.format_exception(refused.value)))
 
 
 @pytest.mark.parametrize("password", ODD)
@@ -291,7 +291,7 @@ def test_headers_and_lone_tokens_are_hidden(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HF_ENDPOINT", "https://anna:p%40ss@mirror")
     basic = base64.b64encode(b"anna:p@ss").decode()
     said = f"b'Bearer {FILED[3:]}', Basic {basic}, {PASSWORD}, https://{FILED}@mirror, ('{PASSWORD}', '')"
-    assert discreet(said) == "b'Bearer …', Basic …, …, https://mirror, ('…', '')"
+    assert redact(said) == "b'Bearer …', Basic …, …, https://mirror, ('…', '')"
 
 
 def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,4 +300,4 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         "C:\\Users\\anna@home, a@b, https://mirror/x?page=2, https://mirror:8443/a@b, hf_hub, //server/share, token ids, "
         "key=1, Basic settings, Bearer of news, 'x', invalid literal for int() with base 10: '3.5'"
     )
-    assert discreet(plain) == plain
+    assert redact(plain) == plain

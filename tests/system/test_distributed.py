@@ -16,7 +16,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Failed, Finished, State, Step
 from lora_core.runs.run import Run
-from lora_core.system.distributed import Team, TeamBroken
+from lora_core.system.distributed import ProcessGroup, ProcessLost
 from lora_core.training import checkpoint, failures
 from tests import ROOT
 from tests.support.training import adapters_after, config_for, run
@@ -129,19 +129,19 @@ from lora_core.training import train
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:
-    assert Team.here({}) == Team() == Team.here({"WORLD_SIZE": "2"})
+    assert ProcessGroup.here({}) == ProcessGroup() == ProcessGroup.here({"WORLD_SIZE": "2"})
     launcher = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    assert Team.here(launcher) == Team(size=2, rank=1, local_rank=1) and str(Team.here(launcher)) == "process 2 of 2"
-    assert Team.here({**launcher, "WORLD_SIZE": "1", "RANK": "0"}) == Team()
+    assert ProcessGroup.here(launcher) == ProcessGroup(size=2, rank=1, local_rank=1) and str(ProcessGroup.here(launcher)) == "process 2 of 2"
+    assert ProcessGroup.here({**launcher, "WORLD_SIZE": "1", "RANK": "0"}) == ProcessGroup()
     loss = torch.ones(())
-    assert Team().add_up([], loss) is loss and Team().any(True) and not Team().any(False)
+    assert ProcessGroup().add_up([], loss) is loss and ProcessGroup().any(True) and not ProcessGroup().any(False)
 
 
 def test_the_batches_of_a_step_are_dealt_out_whole() -> None:
-    dealt = [list(Team(size=3, rank=rank).share(6)) for rank in range(3)]
+    dealt = [list(ProcessGroup(size=3, rank=rank).share(6)) for rank in range(3)]
     assert sorted(n for share in dealt for n in share) == list(range(6)) and {len(share) for share in dealt} == {2}
-    assert list(Team().share(2)) == [0, 1]
+    assert list(ProcessGroup().share(2)) == [0, 1]
 
 
 def test_a_broken_team_is_a_sentence() -> None:
-    assert "Another process" in failures.explain(TeamBroken("gloo: closed by peer"), TrainConfig())
+    assert "Another process" in failures.explain(ProcessLost("gloo: closed by peer"), TrainConfig())

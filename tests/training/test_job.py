@@ -11,7 +11,7 @@ from PIL import Image
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step
 from lora_core.models.load import STARTER
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.training.job import Job
 from tests.support.training import config_for, run
 
@@ -51,12 +51,12 @@ def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
 def test_who_is_told_to_stop_after_a_team_agreed_to_go_on_goes_on(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     """Else this process would end here, and the others would wait for its share of a step that never comes."""
 
-    class Late(Team):
+    class Late(ProcessGroup):
         def any(self, flag: bool) -> bool:
             job.stop()
             return flag
 
-    job = Job(config_for(tiny_sd1, pictures, tmp_path), team=Late())
+    job = Job(config_for(tiny_sd1, pictures, tmp_path), group=Late())
     session: Any = None
     assert not job.wants_stop(session)
     assert job.wants_stop(session)

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from lora_core.errors import UserError
 from lora_core.system import files
-from lora_core.system.redact import discreet
+from lora_core.system.redact import redact
 
 LATER = "What is already downloaded is kept: start again and it goes on from there."
 BAD_CREDENTIALS = "Invalid credentials"  # the start of what the hub says to an expired or mistyped token
@@ -43,7 +43,7 @@ def host() -> str:
 
 def endpoint() -> str:
     """The hub's address as it may be told: without the user and the password that HF_ENDPOINT may hold."""
-    return discreet(constants.ENDPOINT)
+    return redact(constants.ENDPOINT)
 
 
 def session() -> None:
@@ -52,7 +52,7 @@ def session() -> None:
         get_session()
     except (ValueError, ImportError, httpx2.InvalidURL) as error:  # ImportError: SOCKS needs another package
         raise Unreachable(
-            f"The proxy of your settings cannot be used ({discreet(str(error))}): "
+            f"The proxy of your settings cannot be used ({redact(str(error))}): "
             "set HTTPS_PROXY to http://host:port, or unset it."
         ) from error
 
@@ -123,7 +123,7 @@ def _broken_line(error: httpx2.HTTPError) -> UserError:
     causes = list(_chain(error))
     if isinstance(error, httpx2.ProxyError):
         return Unreachable(
-            f"The proxy {_proxy()} does not let Treino through to {host()} ({discreet(str(error))}): "
+            f"The proxy {_proxy()} does not let Treino through to {host()} ({redact(str(error))}): "
             "correct HTTPS_PROXY, or unset it."
         )
     through = f" through the proxy {_proxy()}" if _proxy() else ""
@@ -163,5 +163,5 @@ def _proxy() -> str:
     address = proxies.get(parts.scheme or "https") or proxies.get("all", "")
     if not address or urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
-    there = urlsplit(discreet(address if "://" in address else f"//{address}"))
+    there = urlsplit(redact(address if "://" in address else f"//{address}"))
     return f"{there.hostname}:{there.port}" if there.port else str(there.hostname)

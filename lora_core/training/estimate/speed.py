@@ -100,9 +100,9 @@ def _validated(plan: Plan | None) -> int:
 
 
 def remember(session: Session) -> None:
-    """Keep the speed of a run that ends; nothing when it was too short, trained by a team, or slow for a full card."""
+    """Keep the speed of a run that ends; nothing when it was too short, trained by a group, or slow for a full card."""
     speed, laps = session.meter.speed(), len(session.meter.laps)
-    if session.team.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.spill.is_told:
+    if session.group.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.spill.is_told:
         return
     from lora_core.training.estimate import fit as memory
 

@@ -42,7 +42,7 @@ def put(values: Sequence[Tensor], into: Sequence[Tensor], wait: bool = True) -> 
 class HostOptimizer(torch.optim.Optimizer):
     """`build`'s optimizer on copies of the parameters. Groups, state and checkpoints look as if it were that one.
 
-    Values that others give the parameters (a checkpoint, the first process of a team) are seen by their version and taken.
+    Values that others give the parameters (a checkpoint, the first process of a group) are seen by their version and taken.
     """
 
     def __init__(self, groups: Groups, build: Callable[[Groups], torch.optim.Optimizer]):

@@ -16,7 +16,7 @@ from lora_core.models import int8
 from lora_core.models.architecture import Shapes
 from lora_core.models.device import Compute
 from lora_core.models.families import BaseModel, Conditioning, identify, whole_frame
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.training import train
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.engine import adapters, cuda_graphs
@@ -94,7 +94,7 @@ def session_of(
         parameters=adapters.named_parameters(model),
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler("cpu", enabled=False), meter=Meter(_nobody, 1, 1, torch.device("cpu")),
-        predict=model.predict, team=Team(),
+        predict=model.predict, group=ProcessGroup(),
         lanes=cuda_graphs.GraphLanes(model, _nobody) if cuda_graphs.can_capture(config, device) else Lanes(),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from lora_core.events import Step
 from lora_core.models import device as precision
 from lora_core.models import load as base_models
 from lora_core.sampling import sample
-from lora_core.system.distributed import Team
+from lora_core.system.distributed import ProcessGroup
 from lora_core.training.engine.parallel import LEAST, Lanes, Lesson, divided
 from tests.support.training import adapters_after, config_for, equal, run
 from tests.support.twins import save_twin
@@ -116,11 +116,11 @@ def test_who_stays_alone(
     cpu = torch.device("cpu")
     with torch.device("meta"):
         unet = torch.nn.Linear(8, 8) if values else torch.nn.Linear(8000, 8000)
-    assert precision.lanes(unet, config, cpu, Team()) == Lanes()
+    assert precision.lanes(unet, config, cpu, ProcessGroup()) == Lanes()
     with torch.device("meta"):
         small = torch.nn.Linear(8, 8)
-    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, Team()) == Lanes(4)
-    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, Team(2, 1)) == Lanes()
+    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, ProcessGroup()) == Lanes(4)
+    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, ProcessGroup(2, 1)) == Lanes()
     assert precision.free_cores(small, torch.device("meta")) == 1
 
 

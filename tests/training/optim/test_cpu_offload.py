@@ -87,7 +87,7 @@ def test_values_that_others_give_the_parameters_are_taken() -> None:
         for each in (weights, twins):
             with torch.no_grad():
                 each[0].fill_(given)
-                each[2].detach().copy_(torch.full((3, 2), given))  # as Team.align does
+                each[2].detach().copy_(torch.full((3, 2), given))  # as ProcessGroup.align does
         steps(range(2), weights, optimizer, config())
         steps(range(2), twins, plain, config())
         assert all(map(torch.equal, weights, twins))
