@@ -14,6 +14,7 @@ from typing import Any, Self
 from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
+from lora_core.system.file_names import RESERVED
 from lora_core.system.redact import holds_secret
 
 SCHEMA = 1
@@ -23,8 +24,6 @@ TARGETS = (
     "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
 )  # fmt: skip
 BLOCKS = ("down", "mid", "up")
-# Devices to Windows, whatever the ending.
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 
 
 @dataclass(frozen=True, kw_only=True)

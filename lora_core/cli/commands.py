@@ -17,7 +17,7 @@ from lora_core.errors import DONE, STOPPED, UserError
 from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import DTYPES
 from lora_core.lora.shapes import FAMILIES
-from lora_core.system import files
+from lora_core.system import files, paths
 from lora_core.system.signals import stop_signals
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import search as webui_places
@@ -88,7 +88,7 @@ def export(argv: list[str]) -> int:
         proposal.lora, webui.folder, asked.name or proposal.name, asked.on_existing,
         dataclasses.replace(proposal.sidecar, **changes), picture,
     )  # fmt: skip
-    webui_places.remember(webui_places.config_folder(), webui.folder.absolute())
+    webui_places.remember(paths.config_folder(), webui.folder.absolute())
     for warning in done.warnings:
         print(f"Warning: {warning}")
     print(f"{done.webui}: {done.lora}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lora_core.cli.terminal import duration
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.models.architecture import Shapes, shapes_of
 from lora_core.models.device import Compute
+from lora_core.system.units import duration, memory_size
 from lora_core.training.data.plan import Plan
 from lora_core.training.estimate import fit as memory
 from lora_core.training.estimate import memory as estimate
@@ -33,7 +33,7 @@ def _needs(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
     if found:
         told.append(_memory(found, shapes, compute))
     if disk := estimate.disk(config, plan, shapes):
-        told.append(f"disk up to {amount(disk.total)}")
+        told.append(f"disk up to {memory_size(disk.total)}")
     pace = estimate_speed.run_seconds(config, shapes, compute, plan)
     if pace:
         told.append(f"about {duration(pace.seconds)}" + (" (rough: no run was timed here yet)" if pace.rough else ""))
@@ -45,14 +45,9 @@ def _needs(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
 def _memory(found: Memory, shapes: Shapes, compute: Compute) -> str:
     bound = "" if found.exact and shapes.certain else "at most " if shapes.certain else "probably "
     if compute.device.type == "cpu":
-        return f"{bound}{amount(found.total + found.host)} of memory beside the program's own"
+        return f"{bound}{memory_size(found.total + found.host)} of memory beside the program's own"
     card = found.smallest_card_gb
-    return f"{bound}{amount(found.total)} of memory" + (f" (fits cards from {card} GB)" if card else "")
-
-
-def amount(count: float) -> str:
-    """Bytes as people read them."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"
+    return f"{bound}{memory_size(found.total)} of memory" + (f" (fits cards from {card} GB)" if card else "")
 
 
 def _counted(count: int, noun: str) -> str:

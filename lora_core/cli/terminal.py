@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
+from lora_core.system.units import duration, step_rate
 
 SMOOTHING = 0.98  # share of the past in the shown loss; raw diffusion loss is noise
 REDRAW_S = 0.1
@@ -115,7 +116,7 @@ class Terminal:
             f"{event.step}/{event.total}",
             f"loss {loss:.4f}",
             f"ETA {duration(event.eta_seconds)}",
-            _speed(event.steps_per_second),
+            step_rate(event.steps_per_second),
         ]
         if event.memory_bytes:
             numbers.append(f"{event.memory_bytes / 2**30:.1f} GiB")
@@ -191,21 +192,6 @@ class Terminal:
         except (OSError, ValueError):
             columns = 0
         return max((columns or 80) - 1, 1)
-
-
-def duration(seconds: float) -> str:
-    """0:07, 12:30 or 3:05:00; '?' for what is not known."""
-    if not math.isfinite(seconds) or seconds < 0:
-        return "?"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def _speed(steps_per_second: float) -> str:
-    if not steps_per_second > 0:
-        return "? it/s"
-    return f"{steps_per_second:.1f} it/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s/it"
 
 
 def _glyphs(encoding: str) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lora_core.config import RESERVED
 from lora_core.errors import UserError
 
 # What may be wrong with a name, by kind.
@@ -16,6 +15,8 @@ PROBLEMS = {
     "device": "Windows keeps {value} for a device; put another word in front",
     "long": "it is too long ({value} bytes, {most} are allowed)",
 }
+# Devices to Windows, whatever the ending.
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 _FORBIDDEN = '<>:"/\\|?*'
 _MOST_BYTES = 200  # leaves room for endings and for the temporary name within the 255 of most file systems
 _MOST_WINDOWS = 259  # MAX_PATH without its ending zero

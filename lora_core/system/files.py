@@ -14,13 +14,14 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lora_core.errors import UserError
 from lora_core.system import windows
 
 TEMPORARY_SUFFIX = ".treino.tmp"
+_ALLOWANCE = 1_000_000  # bytes kept free beyond files that are written together
 PATIENCE_S = 5.0  # a virus scanner or an indexer lets go of a file it looks at within a second or two
 
 
@@ -37,8 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     # Only links are resolved: on Windows that turns mapped drives into network paths.
     target = Path(os.path.realpath(path)) if os.path.islink(path) else path
-    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
-    target, temporary = windows.reachable(target), windows.reachable(temporary)
+    target, temporary = windows.reachable(target), _temporary(target.parent)
     try:
         yield temporary
         _fsync_file(temporary)
@@ -70,6 +70,46 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
 def write_text_whole(path: Path, text: str) -> None:
     """Write `text` as UTF-8 without a BOM, line ends as they are, whole or not at all. Raises WriteError."""
     write_bytes_whole(path, text.encode("utf-8"))
+
+
+def write_together(contents: Mapping[Path, bytes], verify: Callable[[Path, Path], None]) -> None:
+    """Write files of one folder; each is on disk and verified before the first takes its name.
+
+    A file already there is kept aside until all are in place, and comes back when one cannot be. `verify(temporary,
+    final)` raises when a written file is not what was meant.
+
+    Raises:
+        WriteError: nothing was changed.
+    """
+    folder = next(iter(contents)).parent
+    _check_space(folder, contents)
+    staged: dict[Path, Path] = {}
+    aside: dict[Path, Path] = {}
+    placed: list[Path] = []
+    path = folder
+    try:
+        for path, data in contents.items():
+            staged[path] = _temporary(folder)
+            staged[path].write_bytes(data)
+            _fsync_file(staged[path])
+            verify(staged[path], path)
+        for path in contents:
+            if path.exists():
+                aside[path] = _temporary(folder)
+                _keep(path, aside[path])
+        for path, temporary in staged.items():
+            replace_with_retry(temporary, path)
+            placed.append(path)
+    except BaseException as error:
+        _undo(placed, aside)
+        if isinstance(error, OSError):
+            raise WriteError(explain(error, path)) from error
+        raise
+    finally:
+        for leftover in (*staged.values(), *aside.values()):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+    fsync_folder(folder)
 
 
 def replace_with_retry(src: Path, dst: Path, patience_s: float = PATIENCE_S) -> None:
@@ -130,9 +170,7 @@ def remove_stray_temporaries(folder: Path) -> int:
 def explain(error: OSError, path: Path) -> str:
     """One sentence for a person: what could not be written, why, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"The disk is full: {path} was not written ({_megabytes(path)} MB are free). Free some space and try again."
-        )
+        return f"The disk is full: {path} was not written ({_megabytes(path)} MB are free). Free some space and try again."
     if error.errno == errno.EROFS or isinstance(error, PermissionError):
         return (
             f"{path} cannot be written: no permission, or another program has it open. "
@@ -152,6 +190,36 @@ def _megabytes(path: Path) -> int:
         return free_bytes(path) // 2**20
     except OSError:
         return 0
+
+
+def _check_space(folder: Path, contents: Mapping[Path, bytes]) -> None:
+    # What is replaced counts too: a disk without hard links keeps it aside as a copy.
+    needed = sum(len(data) + (path.stat().st_size if path.is_file() else 0) for path, data in contents.items())
+    if (free := free_bytes(folder)) < needed + _ALLOWANCE:
+        raise WriteError(
+            f"The disk is full: {folder} needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
+            "Free some space and try again."
+        )
+
+
+def _temporary(folder: Path) -> Path:
+    return windows.reachable(folder / f".{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+
+
+def _keep(path: Path, aside: Path) -> None:
+    """A second name for the old file; a copy where the disk knows no second names (exFAT, some network shares)."""
+    try:
+        os.link(path, aside)
+    except OSError:
+        shutil.copy2(path, aside)
+
+
+def _undo(placed: list[Path], aside: Mapping[Path, Path]) -> None:
+    for path in placed:
+        if path in aside:
+            replace_with_retry(aside[path], path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _fsync_file(path: Path) -> None:

@@ -50,7 +50,9 @@ class Job:
     checkpoint folder. `group`: the processes that train together; this is the first of them.
     """
 
-    def __init__(self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), group: ProcessGroup | None = None):
+    def __init__(
+        self, config: TrainConfig, resume: str = "", listeners: Sequence[Emit] = (), group: ProcessGroup | None = None
+    ):
         self.config, self.resume, self.listeners, self.group = config, resume, listeners, group or ProcessGroup()
         self.run = Run(Path(config.output_dir).expanduser())
         self.state = "idle"

@@ -20,7 +20,7 @@ from lora_core.errors import UserError
 from lora_core.models import identify
 from lora_core.models.hub.layout import HALF, INDEX, PARTS, choose
 from lora_core.models.identify import Identity
-from lora_core.system import windows
+from lora_core.system import paths, windows
 from lora_core.system.files import WriteError, write_text_whole
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import search as webui_places
@@ -61,7 +61,7 @@ def list_models(places: Places | None = None, hub_cache: Path | None = None, hom
     places: where to look for webuis; hub_cache: the hub's cache; home: the folder that remembers. Each by default this
     computer's own. What cannot be read is listed with its problem.
     """
-    home = home or webui_places.config_folder()
+    home = home or paths.config_folder()
     known = _Known(home / REMEMBERED)
     found: dict[str, FoundModel] = {}
     for webui in webuis.find(places or webui_places.here()):

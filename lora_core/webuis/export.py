@@ -17,8 +17,7 @@ from lora_core.lora.metadata import recognisable
 from lora_core.lora.shapes import family_of
 from lora_core.lora.summary import WARNINGS, warnings_for
 from lora_core.system.file_names import check_name
-from lora_core.system.files import WriteError, explain
-from lora_core.system.placing import place
+from lora_core.system.files import WriteError, explain, write_together
 from lora_core.webuis import detect as webuis
 from lora_core.webuis.refresh import refresh
 
@@ -101,7 +100,7 @@ def export_lora(
     card = stem.with_name(f"{name}.json")
     sidecar = sidecar if sidecar.sd_version else _with_version(sidecar, family)
     files[card] = sidecar.to_json(_older(card))
-    place(files, _verify)
+    write_together(files, _verify)
     return Exported(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
         picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,

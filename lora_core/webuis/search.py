@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lora_core.install.bootstrap import ROOT
+from lora_core.system import paths
 from lora_core.system.files import WriteError, write_text_whole
 from lora_core.webuis.detect import Places
 
@@ -21,13 +23,12 @@ def here(near: Path | None = None) -> Places:
     """The places of this computer; `near` is the app's folder when it is not the one this file is in."""
     home = Path.home()
     roots = places_of(sys.platform, home, os.environ, _drives() if sys.platform == "win32" else ())
-    near = near or Path(__file__).resolve().parents[2]
-    return Places(tuple(dict.fromkeys(roots)), near, tuple(remembered(config_folder())))
+    return Places(tuple(dict.fromkeys(roots)), near or ROOT, tuple(remembered(paths.config_folder())))
 
 
 def places_of(platform: str, home: Path, environment: Mapping[str, str], drives: tuple[Path, ...]) -> Iterator[Path]:
     """Folders whose children may be webuis; what other installers say of themselves comes first."""
-    roaming = Path(environment.get("APPDATA") or _config_home(platform, home, environment))
+    roaming = Path(environment.get("APPDATA") or paths.config_home(platform, home, environment))
     yield from _stability_matrix(roaming)
     yield from _named_folder(roaming / "Pinokio" / "config.json", "home")
     yield from _comfy_desktop(roaming)
@@ -41,11 +42,6 @@ def places_of(platform: str, home: Path, environment: Mapping[str, str], drives:
         yield from (Path("/opt"), Path("/srv"), Path("/data"), Path("/workspace"))
         for mounts in (Path("/mnt"), Path("/media") / home.name, Path("/run/media") / home.name):
             yield from _children(mounts)
-
-
-def config_folder() -> Path:
-    """The folder for what Treino remembers of a user: %APPDATA%\\Treino, or the system's own like it."""
-    return _config_home(sys.platform, Path.home(), os.environ) / "treino"
 
 
 def remembered(config: Path) -> list[Path]:
@@ -65,14 +61,6 @@ def remember(config: Path, folder: Path) -> None:
         write_text_whole(config / _REMEMBERED, json.dumps([str(path) for path in chosen], ensure_ascii=False))
     except (OSError, WriteError):
         return
-
-
-def _config_home(platform: str, home: Path, environment: Mapping[str, str]) -> Path:
-    if platform == "win32":
-        return Path(environment.get("APPDATA") or home / "AppData" / "Roaming")
-    if platform == "darwin":
-        return home / "Library" / "Application Support"
-    return Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
 
 
 def _stability_matrix(roaming: Path) -> Iterator[Path]:

@@ -25,6 +25,7 @@ from lora_core.install.bootstrap import COMMANDS
 from lora_core.lora.file import read, write
 from lora_core.lora.metadata import TrainingFacts, build
 from lora_core.runs.run import Run
+from lora_core.system import paths
 from lora_core.ui.shared.dataset_words import spoken
 from lora_core.ui.shared.texts import Texts
 from lora_core.webuis import export
@@ -47,7 +48,7 @@ def own_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return Places(roots=(tmp_path / "disk",), remembered=tuple(webui_places.remembered(config)))
 
     monkeypatch.setattr(webui_places, "here", here)
-    monkeypatch.setattr(webui_places, "config_folder", lambda: config)
+    monkeypatch.setattr(paths, "config_folder", lambda: config)
     monkeypatch.setattr(export, "refresh", lambda webui: "")
 
 

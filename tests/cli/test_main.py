@@ -22,7 +22,7 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.install.bootstrap import COMMANDS, ROOT
 from lora_core.runs.run import Run
-from lora_core.system import signals
+from lora_core.system.signals import ONE_PRESS_S
 
 QUICK = [
     "--resolution", "64", "--bucket_step", "16", "--train_batch_size", "2", "--lora_rank", "2", "--sample_count", "0",
@@ -353,7 +353,7 @@ def test_a_second_ctrl_c_stops_at_once(workplace: Path) -> None:
         for line in process.stdout:
             if line.startswith("Stopping: "):
                 break
-        time.sleep(signals.ONE_PRESS_S * 2)
+        time.sleep(ONE_PRESS_S * 2)
         press_ctrl_c(process)
         rest, errors = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -393,18 +393,6 @@ def test_ctrl_c_before_the_training_is_130(
     monkeypatch.setattr(cli, "_run", pressed)
     assert main(["--train_data_dir", training]) == 130
     assert capsys.readouterr().err == "treino: Stopped.\n"
-
-
-def test_one_press_passed_on_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with signals.stop_signals() as presses:
-        for _ in range(3):
-            signal.raise_signal(signal.SIGINT)
-        assert len(presses) == 1
-        presses[0] -= signals.ONE_PRESS_S * 2
-        signal.raise_signal(signal.SIGINT)
-        assert len(presses) == 2
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.cli import terminal
-from lora_core.cli.terminal import Terminal, duration
+from lora_core.cli.terminal import Terminal
 from lora_core.events import (
     Event,
     Failed,
@@ -315,15 +315,6 @@ def test_threads_do_not_mix_lines() -> None:
     lines = shown(stream.text())
     assert lines.count("x" * 50) == 200
     assert all(line == "x" * 50 or "loss" in line or line == "" for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00"), (7.4, "0:07"), (59.6, "1:00"), (750, "12:30"), (11100, "3:05:00"), (360000, "100:00:00"),
-     (-1, "?"), (float("nan"), "?"), (float("inf"), "?")],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @given(text=st.text(), columns=st.integers(1, 100))

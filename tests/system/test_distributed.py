@@ -102,7 +102,7 @@ def test_when_one_fails_the_other_ends_too_and_both_say_why(tiny_sd1: Path, pict
             """
             import os, sys
             from lora_core.cli import main as cli
-from lora_core.training import train
+            from lora_core.training import train
 
             honest = train.optimizer_step
 
@@ -131,7 +131,8 @@ from lora_core.training import train
 def test_without_a_launcher_a_process_is_alone() -> None:
     assert ProcessGroup.here({}) == ProcessGroup() == ProcessGroup.here({"WORLD_SIZE": "2"})
     launcher = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    assert ProcessGroup.here(launcher) == ProcessGroup(size=2, rank=1, local_rank=1) and str(ProcessGroup.here(launcher)) == "process 2 of 2"
+    assert ProcessGroup.here(launcher) == ProcessGroup(size=2, rank=1, local_rank=1)
+    assert str(ProcessGroup.here(launcher)) == "process 2 of 2"
     assert ProcessGroup.here({**launcher, "WORLD_SIZE": "1", "RANK": "0"}) == ProcessGroup()
     loss = torch.ones(())
     assert ProcessGroup().add_up([], loss) is loss and ProcessGroup().any(True) and not ProcessGroup().any(False)

@@ -30,7 +30,7 @@ from lora_core.models import identify
 from lora_core.models.device import choose
 from lora_core.models.load import check, open_hollow
 from lora_core.runs.run import Run
-from lora_core.system import files, paths, placing, tensor_headers, windows
+from lora_core.system import files, paths, tensor_headers, windows
 from lora_core.training.estimate import fit as memory
 from lora_core.training.failures import explain
 from lora_core.training.job import Job
@@ -295,7 +295,7 @@ def test_our_own_files_are_written_behind_the_prefix(system: Windows, opened: li
     files.write_text_whole(folder / "a.txt", "x")
     assert str(folder / "a.txt") in opened and any(files.TEMPORARY_SUFFIX in path for path in opened)
     opened.clear()
-    placing.place({folder / "b.txt": b"x"}, lambda temporary, final: None)
+    files.write_together({folder / "b.txt": b"x"}, lambda temporary, final: None)
     assert any(files.TEMPORARY_SUFFIX in path for path in opened)
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt"]
 

@@ -19,7 +19,7 @@ from lora_core.errors import UserError
 from lora_core.lora.adapter import Adapter, LoraError, NoEffectError
 from lora_core.lora.file import read, write
 from lora_core.lora.metadata import TrainingFacts, build
-from lora_core.system import placing
+from lora_core.system import files
 from lora_core.system.files import WriteError
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import export
@@ -239,18 +239,18 @@ def test_a_damaged_card_is_replaced(older: str, lora: Path, webui: Path) -> None
     assert json.loads(_put(lora, webui, on_existing=REPLACE).sidecar.read_bytes())["sd version"] == "SD1"
 
 
-def test_replacing_that_fails_gives_back_all_three(lora: Path, webui: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refiles_that_fails_gives_back_all_three(lora: Path, webui: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = webui / "models" / "Lora"
     for ending in ("safetensors", "json", "png"):
         (folder / f"zebu.{ending}").write_bytes(ending.encode())
-    picture, real = _sample(webui / "sample.png"), placing.replace_with_retry
+    picture, real = _sample(webui / "sample.png"), files.replace_with_retry
 
     def fails_at_the_card(src: Path, dst: Path) -> None:
         if dst.suffix == ".json":
             raise PermissionError(13, "the webui has it open")
         real(src, dst)
 
-    monkeypatch.setattr(placing, "replace_with_retry", fails_at_the_card)
+    monkeypatch.setattr(files, "replace_with_retry", fails_at_the_card)
     with pytest.raises(WriteError, match="another program has it open"):
         export_lora(lora, webui, "zebu", REPLACE, Sidecar(), picture)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_core.system import paths
 from lora_core.webuis import search as webui_places
 from lora_core.webuis.detect import find
 from lora_core.webuis.search import here, places_of, remember, remembered
@@ -92,7 +93,7 @@ def test_what_cannot_be_remembered_is_no_error(tmp_path: Path) -> None:
 
 
 def test_the_memory_is_in_the_users_own_config() -> None:
-    assert webui_places.config_folder().name == "treino"
+    assert paths.config_folder().name == "treino"
 
 
 def test_the_disks_of_this_system_can_be_listed() -> None:

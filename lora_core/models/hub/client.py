@@ -34,6 +34,7 @@ from lora_core.models.hub.download import Meter, RemoteFile, Target
 from lora_core.models.hub.errors import NotAHub, Unreachable, endpoint, explain, host, session
 from lora_core.models.hub.layout import HALF, INDEX, PARTS, Choice, Variant, choose, single_files
 from lora_core.system import files, windows
+from lora_core.system.units import disk_size
 
 # No reports about the people who train. The library reads these two when it is imported, and asks them when it acts;
 # the environment is for processes started from here.
@@ -273,11 +274,11 @@ def _announce(repo: str, wanted: Sequence[RemoteFile], target: Target, emit: Emi
     free = files.free_bytes(target.cache)
     if to_come + SPARE_BYTES > free:
         raise UserError(
-            f"{repo} needs {amount(to_come)} more on the disk of {target.cache}, and {amount(free)} are free: "
+            f"{repo} needs {disk_size(to_come)} more on the disk of {target.cache}, and {disk_size(free)} are free: "
             "free some space, or set HF_HOME to a folder on another disk."
         )
-    kept = f", {amount(total - to_come)} are here already" if to_come < total else ""
-    detail = f"{repo}: {amount(to_come)} to download in {len(wanted)} files{kept}; {amount(free)} free on the disk"
+    kept = f", {disk_size(total - to_come)} are here already" if to_come < total else ""
+    detail = f"{repo}: {disk_size(to_come)} to download in {len(wanted)} files{kept}; {disk_size(free)} free on the disk"
     emit(Phase("download", 0, to_come, detail))
 
 
@@ -374,11 +375,3 @@ def _remember(old: str, new: str) -> None:
 
 def _renamed_file() -> Path:
     return Path(constants.HF_HOME) / "treino_renamed.json"
-
-
-def amount(count: int) -> str:
-    """Bytes for people, in the units disks and lines are sold in."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -35,6 +35,7 @@ from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.models.hub.errors import NotAHub, host
 from lora_core.system import files
+from lora_core.system.units import rough_duration
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # between attempts that brought nothing; any new byte starts the row again
 LONGEST_WAIT_S = 300.0  # that a busy hub may ask for
@@ -109,7 +110,7 @@ class Meter:
         if now <= then or done <= before:
             return ""
         speed = (done - before) / (now - then)  # bytes per second
-        return f"{speed / 1e6:.1f} MB/s, {duration((self._total - done) / speed)} left"
+        return f"{speed / 1e6:.1f} MB/s, {rough_duration((self._total - done) / speed)} left"
 
 
 def download(file: RemoteFile, url: str, target: Target, meter: Meter) -> None:
@@ -144,12 +145,6 @@ def alias(snapshot: Path, file: str, name: str) -> None:
         return
     with files.whole_file(also) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _fetch_verified(file: RemoteFile, url: str, target: Target, meter: Meter) -> None:

@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from lora_core.install.bootstrap import ROOT
+from lora_core.system import paths
 from lora_core.system.files import WriteError, write_text_whole
 from lora_core.system.quick_import import importing
 from lora_core.ui.shared.crash import Trouble
@@ -16,9 +18,7 @@ from lora_core.ui.shared.signed_urls import Files
 from lora_core.ui.state.captioning import Describer
 from lora_core.ui.state.open_dataset import Desk
 from lora_core.ui.state.training import Training
-from lora_core.webuis import search as webui_places
 
-ROOT = Path(__file__).resolve().parents[3]
 # What the tabs need of the core; importing these brings torch, diffusers, transformers and peft.
 _CORE = (
     "lora_core.training.job", "lora_core.webuis.export", "lora_core.lora.convert", "lora_core.webuis.card",
@@ -30,7 +30,7 @@ class App:
     """State shared by every page and tab: what is remembered, which files may be shown, the one training."""
 
     def __init__(self, home: Path | None = None, runs_folder: Path | None = None) -> None:
-        self.home = home or webui_places.config_folder()
+        self.home = home or paths.config_folder()
         self.runs_folder = runs_folder or ROOT / "lora_out"
         self.files = Files(self.home / "thumbnails")
         self.files.allow(self.runs_folder)

@@ -26,6 +26,7 @@ from lora_core.events import Event, Phase, Warned
 from lora_core.models.hub import client as hub
 from lora_core.models.hub import download
 from lora_core.system import files
+from lora_core.system.units import disk_size
 from tests.support.hub_server import HubServer, Repo, in_use, use_endpoint
 
 ID = "painter/tiny-sd"
@@ -270,7 +271,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(server: HubServer, monke
     monkeypatch.setattr(files, "free_bytes", lambda path: 1_000_000)
     to_come = sum(len(server.repos[ID].files[name]) for name in HALF - {"model_index.json"})
     sentence = refusal()
-    assert f"needs {hub.amount(to_come)} more" in sentence
+    assert f"needs {disk_size(to_come)} more" in sentence
     assert "1.0 MB are free" in sentence
     assert "HF_HOME" in sentence
     assert server.fetched() == {"model_index.json"}
@@ -309,11 +310,6 @@ def test_nothing_is_reported_about_the_user(server: HubServer) -> None:
     assert constants.HF_HUB_DISABLE_TELEMETRY
     assert not any("telemetry" in request.path or "agent" in request.path for request in server.requests)
     assert all("torch/" not in request.user_agent for request in server.requests)
-
-
-def test_durations_and_amounts_read_well() -> None:
-    assert [download.duration(s) for s in (5, 89.6, 600, 7200)] == ["5 s", "90 s", "10 min", "2.0 h"]
-    assert [hub.amount(n) for n in (12, 1500, 2_700_000, 3_440_000_000)] == ["12 bytes", "1.5 kB", "2.7 MB", "3.4 GB"]
 
 
 # ---- interruptions --------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ import gradio as gr
 
 from lora_core.captioners import DEFAULT_THRESHOLD
 from lora_core.errors import UserError
+from lora_core.install.bootstrap import ROOT
 from lora_core.ui.shared.file_dialog import has_dialogs
 from lora_core.ui.shared.signed_urls import display_name
-from lora_core.ui.state.app import ROOT, App
+from lora_core.ui.state.app import App
 from lora_core.ui.tabs.page import Page
 
 # What the script says itself; the rest of the tab's texts stand in the markup.

@@ -9,11 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_core.cli.terminal import duration
 from lora_core.config import TrainConfig
 from lora_core.runs.actions import Contents, contents, files_of
 from lora_core.runs.index import Row
 from lora_core.runs.run import SHEET
+from lora_core.system.units import duration
 from lora_core.ui.shared.translate import translated
 
 if TYPE_CHECKING:

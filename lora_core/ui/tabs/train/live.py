@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_core.cli.terminal import duration
 from lora_core.events import Phase, Sample
 from lora_core.runs.history import History
 from lora_core.runs.verdict import verdict
+from lora_core.system.units import duration, step_rate
 from lora_core.ui.shared.plot import Frame, Mark, Series, loss_plot, number
 from lora_core.ui.shared.translate import translated
 
@@ -66,7 +66,7 @@ def _numbers(view: View) -> str:
         smooth = history.losses[0].last
         cells.append(("loss", view.text.number(number(smooth)) if smooth is not None else "–", ""))
         cells.append(("rate", view.text.number(f"{last.learning_rate:.2e}"), ""))
-        cells.append(("speed", view.text.number(_speed(last.steps_per_second)), ""))
+        cells.append(("speed", view.text.number(step_rate(last.steps_per_second, unknown="–")), ""))
         if view.state in LIVE:
             cells.append(("eta", _eta(view), view.say("eta_help")))
     memory = last.memory_bytes if last and last.memory_bytes else view.memory
@@ -248,12 +248,6 @@ def _best(view: View, best: int, last: int) -> str:
     if best == last:
         return view.say("best_is_last")
     return view.say("best_is", step=best) if best else view.say("best_is_none")
-
-
-def _speed(steps_per_second: float) -> str:
-    if not steps_per_second > 0:
-        return "–"
-    return f"{steps_per_second:.1f} it/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s/it"
 
 
 def _short(prompt: str, most: int = 60) -> str:

@@ -1,4 +1,4 @@
-"""Files that belong together: all of them or none, whatever fails at whatever moment."""
+"""lora_core.system.files.write_together: all of the files or none, whatever fails at whatever moment."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.system import placing
-from lora_core.system.files import WriteError
-from lora_core.system.placing import place
+from lora_core.system import files
+from lora_core.system.files import WriteError, write_together
 
 
 def _accept(temporary: Path, final: Path) -> None:
@@ -22,13 +21,13 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_all_are_written(tmp_path: Path) -> None:
-    place({tmp_path / "a": b"1", tmp_path / "b": b""}, _accept)
+    write_together({tmp_path / "a": b"1", tmp_path / "b": b""}, _accept)
     assert _contents(tmp_path) == {"a": b"1", "b": b""}
 
 
 def test_old_ones_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    place({tmp_path / "a": b"new", tmp_path / "b": b"2"}, _accept)
+    write_together({tmp_path / "a": b"new", tmp_path / "b": b"2"}, _accept)
     assert _contents(tmp_path) == {"a": b"new", "b": b"2"}
 
 
@@ -42,7 +41,7 @@ def test_what_is_not_verified_changes_nothing(failing: str, tmp_path: Path) -> N
             raise ValueError("not what was meant")
 
     with pytest.raises(ValueError, match="meant"):
-        place({tmp_path / "a": b"new", tmp_path / "b": b"2"}, verify)
+        write_together({tmp_path / "a": b"new", tmp_path / "b": b"2"}, verify)
     assert _contents(tmp_path) == {"a": b"old"}
 
 
@@ -54,7 +53,7 @@ def test_a_move_that_fails_takes_the_others_back(
 ) -> None:
     (tmp_path / "a").write_bytes(b"old a")
     (tmp_path / "c").write_bytes(b"old c")
-    before, moves, real = _contents(tmp_path), [], placing.replace_with_retry
+    before, moves, real = _contents(tmp_path), [], files.replace_with_retry
 
     def move(src: Path, dst: Path) -> None:
         moves.append(dst.name)
@@ -65,12 +64,12 @@ def test_a_move_that_fails_takes_the_others_back(
     def no_link(*_: object) -> None:
         raise OSError(1, "no second names here")
 
-    monkeypatch.setattr(placing, "replace_with_retry", move)
+    monkeypatch.setattr(files, "replace_with_retry", move)
     if not can_link:
         monkeypatch.setattr(os, "link", no_link)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else WriteError
     with pytest.raises(expected):
-        place({tmp_path / name: b"new" for name in "abc"}, _accept)
+        write_together({tmp_path / name: b"new" for name in "abc"}, _accept)
     assert _contents(tmp_path) == before
 
 
@@ -78,7 +77,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9, 500_000))
     with pytest.raises(WriteError, match=r"disk is full.*Free some space"):
-        place({tmp_path / "a": b"x"}, _accept)
+        write_together({tmp_path / "a": b"x"}, _accept)
     assert _contents(tmp_path) == {}
 
 
@@ -88,10 +87,10 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError, match="disk is full"):
-        place({tmp_path / "a": b"x"}, _accept)
+        write_together({tmp_path / "a": b"x"}, _accept)
     assert _contents(tmp_path) == {}
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="not there"):
-        place({tmp_path / "none" / "a": b"x"}, _accept)
+        write_together({tmp_path / "none" / "a": b"x"}, _accept)
