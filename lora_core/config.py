@@ -16,6 +16,7 @@ from lora_core.messages import Message
 from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
 from lora_core.system.file_names import RESERVED
 from lora_core.system.redact import holds_secret
+from lora_core.system.tensor_headers import metadata_of
 
 SCHEMA = 1
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -212,13 +213,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, object]]:
 
 
 def _metadata_toml(path: Path) -> str:
-    """`treino.config` from the header of a .safetensors (8 bytes of length, then JSON)."""
+    """`treino.config` from the metadata of a .safetensors."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < 100_000_000 else {}
-        return str(header["__metadata__"]["treino.config"])
-    except (ValueError, KeyError, TypeError):
+        return metadata_of(path)["treino.config"]
+    except (UserError, KeyError):
         raise UserError("settings.file_no_settings", file=path) from None
 
 

@@ -6,6 +6,7 @@ Names are those of `dialects/webui.py`. Whatever a file was written by, `read` g
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from lora_core.lora.dialects import decode, peft, webui
 from lora_core.lora.dialects.modules import leaf, loads_everywhere
 from lora_core.lora.peft_layers import from_peft, load_into_peft
 from lora_core.lora.shapes import FAMILIES, family_of, fit
+from lora_core.system import tensor_headers
 from lora_core.system.files import WriteError, free_bytes, whole_file
 
 __all__ = [
@@ -62,10 +64,15 @@ def read(path: Path) -> tuple[Lora, dict[str, str]]:
     Raises:
         LoraError: no such file, not a .safetensors, cut short, or no LoRA.
     """
-    tensors, metadata = _load(path)
+    tensors, metadata = load_tensors(path)
     metadata = {**peft.settings_beside(path), **metadata}
+    return decoded(path, tensors, metadata), metadata
+
+
+def decoded(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
+    """The LoRA in the tensors of a file. Raises LoraError, which names the file."""
     try:
-        return decode(tensors, metadata), metadata
+        return decode(tensors, metadata)
     except LoraError as cause:
         raise LoraError(f"{path}: {cause}") from None
 
@@ -98,8 +105,9 @@ def serialise(lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) 
 def is_ready(path: Path, lora: Lora, family: str) -> bool:
     """Whether the file `lora` was read from has our names and layouts already. Raises LoraError like `to_tensors`."""
     wanted = to_tensors(lora, family, width_of(lora))
-    found, _ = _load(path)
-    return {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in wanted.items()}
+    with path.open("rb") as file:
+        found = tensor_headers.safetensors(file, path).tensors
+    return {name: t.shape for name, t in found.items()} == {name: tuple(t.shape) for name, t in wanted.items()}
 
 
 def width_of(lora: Lora) -> str:
@@ -159,7 +167,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
 
 def _verify(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Compare the file on disk with what was meant, number by number."""
-    found, header = _load(path)
+    found, header = load_tensors(path)
     said = {key: value for key, value in header.items() if not key.startswith("sshs_")}
     meant = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
     same = found.keys() == tensors.keys() and said == meant
@@ -171,7 +179,8 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every tensor of a .safetensors by its name in the file, and the metadata. Raises LoraError."""
     try:
         data = path.read_bytes()  # not mapped: Windows replaces no file that is mapped
     except FileNotFoundError:
@@ -184,8 +193,6 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "Treino reads .safetensors only; ask for the LoRA in that format."
         )
     try:
-        tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return load(data), dict(tensor_headers.safetensors(io.BytesIO(data), path).metadata)
     except (SafetensorError, ValueError):
         raise LoraError(f"{path} is cut short or no .safetensors file; copy or download it again.") from None
-    return tensors, dict(header.get("__metadata__", {}))

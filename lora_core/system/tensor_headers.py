@@ -11,12 +11,13 @@ import collections
 import io
 import json
 import math
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from lora_core.errors import UserError
 from lora_core.system import windows
@@ -65,12 +66,24 @@ def read(path: Path) -> Header:
             start = file.read(512)
         _refuse_others(path, start)
         if path.suffix.lower() in SAFETENSORS:
-            return _safetensors(path)
+            with path.open("rb") as file:
+                return safetensors(file, path)
         return _pickled(path, is_zip=start.startswith(b"PK"))
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.") from None
     except OSError as cause:
         raise UserError(f"{path} cannot be read: {cause.strerror or cause}.") from cause
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """The metadata in the header of a .safetensors.
+
+    Raises:
+        OSError: the file cannot be opened.
+        UserError: it is cut short, or no .safetensors.
+    """
+    with path.open("rb") as file:
+        return safetensors(file, path).metadata
 
 
 def _refuse_others(path: Path, start: bytes) -> None:
@@ -89,16 +102,17 @@ def _refuse_others(path: Path, start: bytes) -> None:
         raise UserError(f"{path} is no model file: give a .safetensors or .ckpt file.")
 
 
-def _safetensors(path: Path) -> Header:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        begins = file.read(1) if size > 8 else b"{"
-        if size < 8 or not 2 <= length <= LONGEST_HEADER or begins != b"{":
-            raise UserError(f"{path} is no .safetensors file, whatever its name says. Get it again, or take another.")
-        if length + 8 > size:
-            raise UserError(f"{path} is truncated: it ends within its header. {AGAIN}")
-        text = begins + file.read(length - 1)
+def safetensors(file: BinaryIO, path: Path) -> Header:
+    """The header of an open .safetensors; `path` is what errors call it. Raises UserError like `read`."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    begins = file.read(1) if size > 8 else b"{"
+    if size < 8 or not 2 <= length <= LONGEST_HEADER or begins != b"{":
+        raise UserError(f"{path} is no .safetensors file, whatever its name says. Get it again, or take another.")
+    if length + 8 > size:
+        raise UserError(f"{path} is truncated: it ends within its header. {AGAIN}")
+    text = begins + file.read(length - 1)
     try:
         table = json.loads(text)
         metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from pathlib import Path
 from lora_core.errors import UserError
 from lora_core.events import Event, Finished, Sample, Validation, from_line
 from lora_core.runs.run import Run, list_runs
+from lora_core.system.tensor_headers import metadata_of
 from lora_core.webuis import detect as webuis
 
 FINISHED, CHECKPOINT, WEBUI = "finished", "checkpoint", "webui"
 _MOST_IN_A_WEBUI = 1000  # more than anyone scrolls through; what lies beyond is reached by its path
-_LONGEST_HEADER = 100_000_000  # bytes, as safetensors limits it
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,8 @@ def of_webuis(found: list[webuis.WebUI]) -> list[Found]:
 def hash_of(path: Path) -> str:
     """The sshs_model_hash in a LoRA's header, by which webuis know it again; "" when it has none."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < _LONGEST_HEADER else {}
-        return str(header["__metadata__"]["sshs_model_hash"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return metadata_of(path).get("sshs_model_hash", "")
+    except (OSError, UserError):
         return ""
 
 
