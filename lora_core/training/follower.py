@@ -5,7 +5,7 @@ from __future__ import annotations
 from lora_core.events import Event
 from lora_core.training import checkpoint
 from lora_core.training.job import Job
-from lora_core.training.train import Session
+from lora_core.training.session import Session
 
 
 class Follower(Job):

@@ -33,7 +33,8 @@ from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.failures import explain
 from lora_core.training.prepare import prepare, read_dataset
 from lora_core.training.progress import Diverged
-from lora_core.training.train import Session, train
+from lora_core.training.session import Session
+from lora_core.training.train import train
 from lora_core.training.validate import validate
 
 ROLL_BACKS, CALMER = 3, 0.3  # how often numbers may go wrong, and what remains of the learning rate each time

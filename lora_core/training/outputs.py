@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch
 from PIL import Image
 
 from lora_core.config import TrainConfig, settings
+from lora_core.dataset import Item
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.lora import file as lora_file
-from lora_core.lora.metadata import build
+from lora_core.lora.metadata import TrainingFacts, build
 from lora_core.lora.peft_layers import base_shapes
 from lora_core.lora.shapes import check_fits
 from lora_core.runs.run import SHEET, Run
@@ -26,9 +29,8 @@ from lora_core.training import checkpoint
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.engine import adapters
 from lora_core.training.estimate.memory import run_bytes
-from lora_core.training.facts import facts
 from lora_core.training.progress import Diverged
-from lora_core.training.train import Session
+from lora_core.training.session import Session
 
 _CELL, _PROMPT_WIDTH = 192, 230  # of the before/after sheet, in pixels
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
@@ -36,6 +38,14 @@ _FIXED = (
     "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
     "use_rslora",
     "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae", "prediction_type",
+)  # fmt: skip
+
+# Settings whose name in the file is their name here.
+_AS_THEY_ARE = (
+    "output_name", "resolution", "max_train_steps", "gradient_accumulation_steps", "seed", "optimizer", "lr_scheduler",
+    "lr_warmup_steps", "mixed_precision", "gradient_checkpointing", "max_grad_norm", "noise_offset", "snr_gamma",
+    "lora_dropout", "caption_dropout", "prior_loss_weight", "validation_split", "random_flip", "shuffle_tags",
+    "keep_tags", "enable_bucket", "prior_pictures",
 )  # fmt: skip
 
 
@@ -142,7 +152,66 @@ def _write_lora(session: Session, path: Path) -> None:
     for component, module in session.model.adapted().items():
         part = {name: adapter for name, adapter in trained.items() if name.startswith(f"{component}.")}
         check_fits(part, base_shapes(module, component))
-    lora_file.write(path, trained, session.model.family.name, build(facts(session)), session.config.save_precision)
+    metadata = build(training_metadata(session))
+    lora_file.write(path, trained, session.model.family.name, metadata, session.config.save_precision)
+
+
+def training_metadata(session: Session) -> TrainingFacts:
+    """What the LoRA file says of a training at its present step."""
+    config, plan = session.config, session.plan
+    items = (*plan.training, *plan.validation)
+    return TrainingFacts(
+        **{name: getattr(config, name) for name in _AS_THEY_ARE},
+        family=session.model.family.name,
+        rank=config.lora_rank,
+        alpha=config.alpha,
+        base_model=session.model.name,
+        prediction_type=session.model.prediction_type,
+        zero_terminal_snr=bool(session.model.scheduler.config.rescale_betas_zero_snr),
+        network_args=_network_args(config),
+        learning_rate=config.learning_rate,
+        text_encoder_lr=(config.text_encoder_lr or config.learning_rate) if config.train_text_encoder else 0.0,
+        steps=session.step,
+        epochs=session.step * config.gradient_accumulation_steps / plan.batches_per_epoch,
+        batches_per_epoch=plan.batches_per_epoch,
+        batch_size=config.train_batch_size,
+        training_pictures=len(plan.training),
+        validation_pictures=len(plan.validation),
+        buckets=plan.buckets,
+        dataset_dirs=_folders(items),
+        tag_frequency=_tags(items),
+        title=config.output_name,
+        trigger_phrase=config.trigger_word,
+        started_at=session.started_at,
+        finished_at=time.time(),
+        config_toml=config.to_toml(),
+        private=config.private_metadata,
+    )
+
+
+def _network_args(config: TrainConfig) -> dict[str, str]:
+    switches = {"rslora": config.use_rslora, "dora": config.use_dora, "text_encoder": config.train_text_encoder}
+    return {"targets": ",".join(config.target_modules), **{name: "True" for name, on in switches.items() if on}}
+
+
+def _folders(items: Sequence[Item]) -> dict[str, tuple[int, int]]:
+    """Folder name -> (repeats, pictures)."""
+    counts = Counter(item.path.parent for item in items)
+    repeats = {item.path.parent: item.repeats for item in items}
+    return {_folder_name(folder): (repeats[folder], count) for folder, count in counts.items()}
+
+
+def _tags(items: Sequence[Item]) -> dict[str, dict[str, int]]:
+    """Folder name -> tag -> pictures that have it."""
+    found: dict[str, Counter[str]] = {}
+    for item in items:
+        tags = {tag.strip() for tag in item.caption.split(",") if tag.strip()}
+        found.setdefault(_folder_name(item.path.parent), Counter()).update(tags)
+    return {folder: dict(tags.most_common()) for folder, tags in found.items()}
+
+
+def _folder_name(folder: Path) -> str:
+    return folder.resolve().name
 
 
 def wishes(session: Session) -> list[Wish]:

@@ -20,7 +20,6 @@ from lora_core.models.load import fingerprint
 from lora_core.models.weights import at_hand, bring
 from lora_core.sampling.sample import hear, wishes_of
 from lora_core.system.distributed import ProcessGroup
-from lora_core.training import spill
 from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures
 from lora_core.training.data.plan import Plan
@@ -31,8 +30,8 @@ from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.optim import build as optim
 from lora_core.training.optim.ema import Averages
 from lora_core.training.prior import draw_prior, prior_wishes
-from lora_core.training.progress import Meter
-from lora_core.training.train import Session
+from lora_core.training.progress import ProgressMeter, card_memory
+from lora_core.training.session import Session
 
 TOLD_OF_EACH = 5  # problems of one kind that are told by file; the rest are counted
 
@@ -113,11 +112,11 @@ def quickest(
     return lanes, torchscript.predict(model, emit)
 
 
-def _meter(model: BaseModel, config: TrainConfig, plan: Plan, compute: precision.Compute, emit: Emit) -> Meter:
-    meter = Meter(emit, config.max_train_steps, config.save_steps, compute.device)
-    if spill.card(compute.device):  # a card that may spill from the first step on: only earlier trainings know better
+def _meter(model: BaseModel, config: TrainConfig, plan: Plan, compute: precision.Compute, emit: Emit) -> ProgressMeter:
+    meter = ProgressMeter(emit, config.max_train_steps, config.save_steps, compute.device)
+    if card_memory(compute.device):  # from the first step on, maybe: only earlier trainings know better
         pace = estimate_speed.step_seconds(config, of_model(model), compute, plan.buckets)
-        meter.spill.expected = pace.seconds if pace else 0.0
+        meter.sysmem_fallback.expected = pace.seconds if pace else 0.0
     return meter
 
 

@@ -8,33 +8,21 @@ holds the rest of the model still with far fewer pictures.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
-from lora_core.models.families import BaseModel, Frame, whole_frame
+from lora_core.models.families import BaseModel, whole_frame
 from lora_core.models.load import fingerprint
 from lora_core.sampling.sample import Wish, draw_latents
 from lora_core.training import diffusion
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.engine import adapters
 from lora_core.training.engine.parallel import Lesson
-
-if TYPE_CHECKING:
-    from lora_core.training.train import Session
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Latents the base model drew, scaled, and what it was asked for."""
-
-    prompt: str
-    latents_CHW: Tensor
-    frame: Frame
+from lora_core.training.session import Prior, Session
 
 
 def prior_wishes(config: TrainConfig) -> list[Wish]:

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -15,47 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_core.config import TrainConfig
-from lora_core.models.device import Compute
-from lora_core.models.families import BaseModel, Predict
-from lora_core.system.distributed import ProcessGroup
 from lora_core.training import diffusion
 from lora_core.training.data.caption_augment import caption_for_step
-from lora_core.training.data.latent_cache import Example, Prompts
-from lora_core.training.data.plan import Plan
-from lora_core.training.engine.parallel import Lanes, Lesson
+from lora_core.training.data.latent_cache import Example
+from lora_core.training.engine.parallel import Lesson
 from lora_core.training.optim import build as optim
-from lora_core.training.optim.ema import Averages
-from lora_core.training.prior import Prior, prior_lesson
-from lora_core.training.progress import Meter
-
-
-@dataclass
-class Session:
-    """Everything a training step touches. `step` counts finished optimizer steps."""
-
-    config: TrainConfig
-    plan: Plan
-    compute: Compute
-    model: BaseModel
-    prompts: Prompts
-    training: Sequence[Example]
-    held_out: Sequence[Example]
-    prior: list[Prior]
-    parameters: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    meter: Meter
-    predict: Predict
-    group: ProcessGroup = field(default_factory=ProcessGroup)
-    lanes: Lanes = field(default_factory=Lanes)
-    averages: Averages = field(default_factory=Averages)
-    started_at: float = field(default_factory=time.time)  # Unix seconds
-    step: int = 0
-    saved_step: int = -1
-    best_step: int = 0
-    best_loss: float = field(default=float("inf"))
-    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
+from lora_core.training.prior import prior_lesson
+from lora_core.training.session import Session
 
 
 class Desk(Protocol):

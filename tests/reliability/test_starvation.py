@@ -42,7 +42,7 @@ def once(when: Callable[[Event], bool], do: Do) -> Callable[[Job, Event], None]:
 def sentence(job: Job, events: list[Event]) -> str:
     """What a failed job told; it has to end by saying what to do, on one line and without a traceback."""
     assert job.state == "failed" and isinstance(events[-1], Failed), events[-1]
-    told = events[-1].message
+    told = str(events[-1].message)
     assert "\n" not in told and "Traceback" not in told and told.endswith(".")
     return told
 
@@ -101,7 +101,7 @@ def test_a_disk_that_cannot_be_written_is_told_and_what_was_saved_goes_on(
     told = sentence(job, events)
     assert "disk is full" in told or "No space" in told or "cannot be written" in told or "Read-only" in told
     if when == Saved(4, ""):
-        assert any(isinstance(e, Warned) and "left out" in e.message for e in events)
+        assert any(isinstance(e, Warned) and "left out" in str(e.message) for e in events)
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     (small_disk / "filler").unlink(missing_ok=True)
     assert [checkpoint.load(path).step for path in checkpoint.whole(job.run.checkpoints)][-1:] == [stands] * bool(stands)
@@ -120,7 +120,7 @@ def test_a_run_folder_that_goes_away_is_made_again_and_nothing_trained_is_lost(
     config = config_for(tiny_sd1, pictures, out)
     job, events = run(config, on_event=once(lambda e: isinstance(e, Saved), take))
     assert job.error is None and isinstance(events[-1], Finished)
-    assert any(isinstance(e, Warned) and "deleted or renamed" in e.message for e in events)
+    assert any(isinstance(e, Warned) and "deleted or renamed" in str(e.message) for e in events)
     assert job.run.lora_file(config).is_file() and job.run.config() == config
     assert equal(adapters_after(out, 10), unharmed)
     if how == "renamed":

@@ -32,7 +32,7 @@ def test_a_few_bad_pictures_are_told_and_left_out_and_the_rest_is_trained_on(tin
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(folder / "clear.png")
     job, told = run(config_for(tiny_sd1, folder, tmp_path / "out", max_train_steps=2, trigger_word="zebu"))
     assert job.error is None and any(isinstance(event, Saved) for event in told)
-    warned = " ".join(event.message for event in told if isinstance(event, Warned))
+    warned = " ".join(str(event.message) for event in told if isinstance(event, Warned))
     assert "bad.png" in warned and "empty.jpg" in warned and "clear.png" in warned
 
 

@@ -12,8 +12,8 @@ from lora_core.models.architecture import of_model
 from lora_core.models.families import BaseModel
 from lora_core.training import diffusion
 from lora_core.training.engine import adapters
-from lora_core.training.prior import Prior, draw_prior, prior_lesson
-from lora_core.training.train import Session
+from lora_core.training.prior import draw_prior, prior_lesson
+from lora_core.training.session import Prior, Session
 from tests.benchmarks.counting.meta_session import session_of
 
 CONFIG = TrainConfig.of(

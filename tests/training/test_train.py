@@ -9,7 +9,7 @@ import torch
 from lora_core.errors import UserError
 from lora_core.events import Event, Finished, Step, Validation, Warned
 from lora_core.training.job import Job
-from lora_core.training.train import Session
+from lora_core.training.session import Session
 from tests import ROOT
 from tests.support.training import adapters_after, config_for, equal, run
 
@@ -45,7 +45,7 @@ def test_a_stopped_and_resumed_run_ends_bit_equal(
     whole, _ = run(config_for(tiny_sd1, pictures, tmp_path / "whole", **values))
     config = config_for(tiny_sd1, pictures, tmp_path / "broken", **values)
 
-    # Steps are told late, so the desk is asked: it is where a training looks up between steps.
+    # Steps are told late, so the callbacks are asked: they are where a training looks up between steps.
     class StopsItself(Job):
         def wants_stop(self, session: Session) -> bool:
             if session.step == stop_after:
@@ -123,5 +123,5 @@ def test_a_velocity_model_trains_on_velocity(tmp_path: Path, pictures: Path) -> 
 def test_fp16_on_this_cpu_is_told_and_computed_in_fp32(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=2, mixed_precision="fp16", device="cpu")
     _, events = run(config)
-    assert any(isinstance(e, Warned) and "fp32 instead" in e.message for e in events)
+    assert any(isinstance(e, Warned) and "fp32 instead" in str(e.message) for e in events)
     assert all(t.dtype == torch.float32 for t in adapters_after(tmp_path, 2).values())

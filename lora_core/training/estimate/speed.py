@@ -25,7 +25,7 @@ from lora_core.training.estimate.counts import At, Graph, StepCount, known
 if TYPE_CHECKING:
     from lora_core.models.device import Compute
     from lora_core.training.data.plan import Plan, Size
-    from lora_core.training.train import Session
+    from lora_core.training.session import Session
 
 VERSION = 1
 FEWEST_STEPS = 10  # of a run whose speed is kept
@@ -102,7 +102,7 @@ def _validated(plan: Plan | None) -> int:
 def remember(session: Session) -> None:
     """Keep the speed of a run that ends; nothing when it was too short, trained by a group, or slow for a full card."""
     speed, laps = session.meter.speed(), len(session.meter.laps)
-    if session.group.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.spill.is_told:
+    if session.group.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.sysmem_fallback.is_told:
         return
     from lora_core.training.estimate import fit as memory
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
 
 # What is not always there, and would be taken for a part of what is before.
-_ADDED = {"through": " through the proxy .+?|", "slower": ", and a step takes .+?|"}
+_ADDED = {"through": " through the proxy .+?|"}
 
 
 def translated(sentence: str | Message, text: Texts) -> str:

@@ -22,8 +22,8 @@ from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.engine import adapters, cuda_graphs
 from lora_core.training.engine.parallel import Lanes
 from lora_core.training.optim import build as optim
-from lora_core.training.prior import Prior
-from lora_core.training.progress import Meter
+from lora_core.training.progress import ProgressMeter
+from lora_core.training.session import Prior, Session
 from tests.benchmarks.counting.op_counter import META
 
 TEXT_CLASSES: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
@@ -65,7 +65,7 @@ class _OneBatch:
 
 def meta_session(
     shapes: Shapes, config: TrainConfig, dtype: torch.dtype, batch: int, side: int, device: torch.device = META
-) -> train.Session:
+) -> Session:
     """A session ready for `train.optimizer_step` on latents of `side`, as `prepare` makes it, of a model without memory."""
     model = meta_model(shapes, dtype)
     return session_of(model, shapes, config.replace(train_batch_size=batch), dtype, (side, side), device)
@@ -74,7 +74,7 @@ def meta_session(
 def session_of(
     model: BaseModel, shapes: Shapes, config: TrainConfig, dtype: torch.dtype, latent: tuple[int, int],
     device: torch.device,
-) -> train.Session:  # fmt: skip
+) -> Session:  # fmt: skip
     """A session of a frozen model that stands on `device`, on one picture of nothing with latents of (width, height)."""
     if config.eight_bit_base:
         int8.shrink(model.unet)
@@ -88,12 +88,12 @@ def session_of(
     prompts.known[""] = {name: rows[0] for name, rows in conditioning_of(model, 1, torch.device("cpu")).items()}
     prior = [Prior("", mean_CHW, frame)] if config.prior_pictures else []
     plan: Any = _OneBatch()
-    return train.Session(
+    return Session(
         config=config, plan=plan, compute=Compute(device, dtype, False), model=model, prompts=prompts,
         training=[Example("", ((mean_CHW, torch.ones_like(mean_CHW)),), frame)], held_out=[], prior=prior,
         parameters=adapters.named_parameters(model),
         optimizer=_optimizer(model, config, device),
-        scaler=torch.amp.GradScaler("cpu", enabled=False), meter=Meter(_nobody, 1, 1, torch.device("cpu")),
+        scaler=torch.amp.GradScaler("cpu", enabled=False), meter=ProgressMeter(_nobody, 1, 1, torch.device("cpu")),
         predict=model.predict, group=ProcessGroup(),
         lanes=cuda_graphs.GraphLanes(model, _nobody) if cuda_graphs.can_capture(config, device) else Lanes(),
     )  # fmt: skip

@@ -32,7 +32,7 @@ def compiling(events: list[Event]) -> list[str]:
 
 
 def told(events: list[Event]) -> list[str]:
-    return [event.message for event in events if isinstance(event, Warned) and "compiling" in event.message]
+    return [str(event.message) for event in events if isinstance(event, Warned) and "compiling" in str(event.message)]
 
 
 def losses(events: list[Event]) -> list[float]:

@@ -36,7 +36,7 @@ def losses(events: list[Event]) -> list[float]:
 
 
 def told(events: list[Event]) -> list[str]:
-    return [event.message for event in events if isinstance(event, Warned) and "graph" in event.message]
+    return [str(event.message) for event in events if isinstance(event, Warned) and "graph" in str(event.message)]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def learn_sides(sides: list[int]) -> list[str]:
     for turn, side in enumerate(sides):
         mine, plain = (learned(model, each, [lesson(turn, side=side)], scaler) for each in (lane, Lanes()))
         assert all(map(torch.equal, mine, plain))
-    return [event.message for event in told]
+    return [str(event.message) for event in told]
 
 
 def test_of_more_sizes_than_graphs_the_last_used_are_kept(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

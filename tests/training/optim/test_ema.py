@@ -14,7 +14,7 @@ from lora_core.training import checkpoint
 from lora_core.training.job import Job
 from lora_core.training.optim import ema
 from lora_core.training.optim.ema import Averages
-from lora_core.training.train import Session
+from lora_core.training.session import Session
 from tests.reliability.test_gone_wrong import Poisoned
 from tests.support.training import adapters_after, config_for, equal, run
 
@@ -132,7 +132,7 @@ def test_it_goes_back_with_the_training(tiny_sd1: Path, pictures: Path, tmp_path
     job = Poisoned(config_for(tiny_sd1, pictures, tmp_path, **EMA), "weight", 6, 1)
     job.start()
     assert job.wait(600) and job.error is None
-    assert any("went wrong" in e.message for e, _ in job.run.read()[0] if isinstance(e, Warned))
+    assert any("went wrong" in str(e.message) for e, _ in job.run.read()[0] if isinstance(e, Warned))
     assert all(torch.isfinite(tensor).all() for tensor in state(tmp_path, 10).averages.values())
 
 

@@ -1,0 +1,57 @@
+"""What a training holds from its first step to its last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lora_core.config import TrainConfig
+from lora_core.models.device import Compute
+from lora_core.models.families import BaseModel, Frame, Predict
+from lora_core.system.distributed import ProcessGroup
+from lora_core.training.data.latent_cache import Example, Prompts
+from lora_core.training.data.plan import Plan
+from lora_core.training.engine.parallel import Lanes
+from lora_core.training.optim.ema import Averages
+from lora_core.training.progress import ProgressMeter
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Latents the base model drew, scaled, and what it was asked for."""
+
+    prompt: str
+    latents_CHW: Tensor
+    frame: Frame
+
+
+@dataclass
+class Session:
+    """Everything a training step touches. `step` counts finished optimizer steps."""
+
+    config: TrainConfig
+    plan: Plan
+    compute: Compute
+    model: BaseModel
+    prompts: Prompts
+    training: Sequence[Example]
+    held_out: Sequence[Example]
+    prior: list[Prior]
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    meter: ProgressMeter
+    predict: Predict
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    lanes: Lanes = field(default_factory=Lanes)
+    averages: Averages = field(default_factory=Averages)
+    started_at: float = field(default_factory=time.time)  # Unix seconds
+    step: int = 0
+    saved_step: int = -1
+    best_step: int = 0
+    best_loss: float = field(default=float("inf"))
+    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
