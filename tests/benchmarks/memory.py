@@ -23,6 +23,7 @@ from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes, of_family
 from lora_core.training import train
 from lora_core.training.estimate import memory as estimate
+from lora_core.training.session import Session
 from tests.benchmarks.counting.meta_session import meta_model, meta_session, session_of
 from tests.benchmarks.counting.op_counter import OpCounter, counting, tensors_of
 from tests.benchmarks.counting.shipped import MODULES, RESOLUTION, counted, write
@@ -71,7 +72,7 @@ def measured_with_graphs(shapes: Shapes, config: TrainConfig) -> int:
     return before - torch.cuda.mem_get_info()[0]
 
 
-def on_card(shapes: Shapes, config: TrainConfig) -> train.Session:
+def on_card(shapes: Shapes, config: TrainConfig) -> Session:
     """A session of a model with random weights on the card."""
     card, side = torch.device("cuda"), config.resolution // shapes.pixels_per_latent
     model = meta_model(shapes, torch.float16)

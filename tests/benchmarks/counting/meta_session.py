@@ -17,7 +17,6 @@ from lora_core.models.architecture import Shapes
 from lora_core.models.device import Compute
 from lora_core.models.families import BaseModel, Conditioning, identify, whole_frame
 from lora_core.system.distributed import ProcessGroup
-from lora_core.training import train
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.engine import adapters, cuda_graphs
 from lora_core.training.engine.parallel import Lanes

@@ -26,6 +26,7 @@ from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.estimate.counts import SHIPPED, At, CostCounts, Graph, Polynomial, known, worst
 from lora_core.training.estimate.memory import Memory
 from lora_core.training.job import Job
+from lora_core.training.session import Session
 from tests.benchmarks import memory as memory_benchmark
 from tests.benchmarks.counting.count import step_count
 from tests.benchmarks.counting.meta_session import meta_session, session_of
@@ -85,7 +86,7 @@ def test_a_real_step_takes_what_was_counted(batch: int, width: int, height: int,
     assert found.weights + found.adapters + found.optimizer == pytest.approx(standing, rel=0.001)
 
 
-def measured_bytes(session: train.Session) -> int:
+def measured_bytes(session: Session) -> int:
     """Of weights, adapters and the optimizer's state."""
     modules = session.model.adapted() if session.config.train_text_encoder else {"unet": session.model.unet}
     state = [t for values in session.optimizer.state.values() for t in values.values() if isinstance(t, torch.Tensor)]
