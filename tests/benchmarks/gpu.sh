@@ -46,7 +46,7 @@ run step-starter step starter --rounds 9 --steps 20
 # What each level of memory costs in speed, and what steps as graphs gain.
 run step-levels-sd1 step sd1 --levels --rounds 7 --steps 20
 run step-levels-sdxl step sdxl --levels --rounds 5 --steps 8
-# Peaks on the card beside the computed ones; --cards is the README's table, which is computed everywhere.
+# Peaks on the card beside the computed ones; --cards is the table of base-models-and-memory.md, computed everywhere.
 run memory memory --families sd1 sd2 sdxl
 run memory-batch4 memory --families sd1 sdxl --batch 4
 run memory-cards memory --cards

@@ -8,9 +8,9 @@ With a CUDA card the same step runs there too, on random weights built from the 
 torch.cuda.max_memory_allocated of the second step; the reserve for driver and workspaces is in neither. "with graphs" is
 what the card's own count of free memory loses to steps that are replayed from a graph, with the weights, the graph's list
 of kernels, workspaces and gaps.
---cards: the README's tables, of attention at rank 16. --half: adapters in 16 bit instead of fp32, as the hand count of a
-textbook loop has them. --eight-bit: the frozen UNet in 8 bits. --write: count anew what comes with Treino
-(lora_core/models/families/assets/counts.json).
+--cards: the tables of docs/base-models-and-memory.md, of attention at rank 16. --half: adapters in 16 bit instead of fp32,
+as the hand count of a textbook loop has them. --eight-bit: the frozen UNet in 8 bits. --write: count anew what comes with
+Treino (lora_core/models/families/assets/counts.json).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
 
 
 def cards() -> None:
-    """The README's table: for each family and batch the whole run's peak, and the smallest card it fits on."""
+    """The table of the docs: for each family and batch the whole run's peak, and the smallest card it fits on."""
     print(
         "| model, pictures | batch | as it is | `--gradient_checkpointing --cuda_graphs false` | `--eight_bit_base` too |"
     )

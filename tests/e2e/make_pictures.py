@@ -1,4 +1,4 @@
-"""Takes the README's pictures of the window anew: `python -m tests.e2e.make_pictures`, some three minutes.
+"""Takes the pictures of the window in README and docs anew: `python -m tests.e2e.make_pictures`, some three minutes.
 
 The quick start's whole way in a window that was never used, each tab light and dark. Look at them before they are kept.
 """

@@ -1,9 +1,13 @@
-"""The two READMEs: the same in both languages, and true to what is in the repository."""
+"""README and `docs/`: the same in both languages, and true to what is in the repository."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +16,26 @@ from lora_core.config import PRESETS, settings
 from tests import ROOT
 from tests.policy import settings_doc
 
-ENGLISH, PORTUGUESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.pt-BR.md"))
-BOTH = pytest.mark.parametrize("text", [ENGLISH, PORTUGUESE], ids=["en", "pt-BR"])
-GENERAL = {"help", "version", "list_presets", "preset", "resume", "verbose"}
+DOCS = ROOT / "docs"
+README, LEIAME = ROOT / "README.md", ROOT / "README.pt-BR.md"
+PAIRS = [(README, LEIAME), *((DOCS / path.name, path) for path in sorted((DOCS / "pt-BR").glob("*.md")))]
+PAGES = [
+    README,
+    LEIAME,
+    ROOT / "ARCHITECTURE.md",
+    *sorted(DOCS.rglob("*.md")),
+    ROOT / "lora_core" / "starter" / "README.md",
+]
+LOG = DOCS / "log.md"
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+BOTH = pytest.mark.parametrize("readme", [README, LEIAME], ids=["en", "pt-BR"])
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=name)
+EVERY_PAIR = pytest.mark.parametrize(("english", "portuguese"), PAIRS, ids=[name(english) for english, _ in PAIRS])
 
 # The user's own line, as it has to work on their Windows.
 COMMAND = (
@@ -22,6 +43,12 @@ COMMAND = (
     "runwayml/stable-diffusion-v1-5 --resolution 512 --train_batch_size 1 --max_train_steps 1500 --save_steps 500 "
     "--lora_rank 16 --mixed_precision fp16"
 )
+# Programs that are not ours; what follows them on a line is theirs.
+FOREIGN = r"accelerate launch|pip install|\bgit\b|webui that runs with|webui que roda com|There is no flag"
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str = r"\w*") -> list[str]:
@@ -29,125 +56,303 @@ def blocks(text: str, language: str = r"\w*") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def tree(text: str) -> dict[str, str]:
-    """Path -> description of the drawn tree; folders end with a slash and each level is two spaces deep."""
-    lines = blocks(text, "tree")[0].splitlines()
-    found: dict[str, str] = {}
-    parents: list[str] = []
-    for line in lines:
-        depth, rest = (len(line) - len(line.lstrip())) // 2, line.strip()
-        name, _, description = rest.partition(" ")
-        path = "".join(parents[:depth]) + name
-        parents[depth:] = [name]
-        assert path not in found, f"{path} is drawn twice"
-        found[path] = description.strip()
+def prose(text: str) -> str:
+    """A page without its fenced code blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a page in an address."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        number = next(n for n in range(len(found) + 1) if (f"{slug}-{n}" if n else slug) not in found)
+        found.add(f"{slug}-{number}" if number else slug)
     return found
 
 
-def tracked() -> list[str]:
+def links(text: str) -> list[str]:
+    """Where a page leads, and which pictures it shows; addresses in the web are left out."""
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(text)) + re.findall(r'\b(?:src|srcset|href)="([^"]+)"', text)
+    return [link for link in found if not re.match(r"\w+:", link)]
+
+
+def targets(page: Path) -> Iterator[tuple[Path, str]]:
+    """File and anchor of every link of a page."""
+    for link in links(read(page)):
+        path, _, anchor = link.partition("#")
+        yield (page.parent / path).resolve() if path else page, anchor
+
+
+# --- the pages as such ------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_the_readme_is_read_in_a_few_minutes(readme: Path) -> None:
+    assert 100 <= len(read(readme).splitlines()) <= 170
+
+
+@BOTH
+def test_the_two_commands_come_first(readme: Path) -> None:
+    first = blocks(read(readme))[0].splitlines()
+    assert [line.partition("#")[0].strip() for line in first] == ["python gui.py", "python treino.py --preset quickstart"]
+
+
+@BOTH
+def test_the_users_own_command_is_there_as_written(readme: Path) -> None:
+    shown = "".join(blocks(read(readme), "powershell"))
+    assert COMMAND in shown
+    assert r"Copy-Item .\meu_lora_out\*.safetensors -Destination" in shown
+
+
+def test_the_way_to_run_the_tests_is_told() -> None:
+    assert re.search(r"^python -m tests ", "".join(blocks(read(DOCS / "development.md"))), re.MULTILINE)
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    for start, others in ((README, [p for p in PAGES if "pt-BR" not in name(p)]), (LEIAME, [pt for _, pt in PAIRS])):
+        seen, ahead = set(), [start]
+        while ahead:
+            page = ahead.pop()
+            if page not in seen and page.suffix == ".md":
+                seen.add(page)
+                ahead += [path for path, _ in targets(page)]
+        assert [name(page) for page in others if page not in seen] == []
+
+
+def test_what_a_user_needs_is_there_in_portuguese() -> None:
+    for_developers = {"performance.md", "reliability.md", "development.md", "log.md"}
+    assert {p.name for p in DOCS.glob("*.md")} - for_developers == {p.name for p in (DOCS / "pt-BR").glob("*.md")}
+
+
+@EVERY_PAGE
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    dead = [(name(path) if path.is_relative_to(ROOT) else str(path), anchor) for path, anchor in targets(page)
+            if not path.exists() or (anchor and anchor not in anchors(read(path)))]  # fmt: skip
+    assert dead == []
+
+
+@EVERY_PAGE
+def test_links_stay_within_what_is_tracked(page: Path) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode:
         pytest.skip("not a git clone")
-    return [name for name in listed.stdout.decode("utf-8").split("\0") if name and (ROOT / name).exists()]
+    files = {ROOT / part for part in listed.stdout.decode("utf-8").split("\0") if part}
+    tracked = files | {folder for path in files for folder in path.parents}
+    assert [name(path) for path, _ in targets(page) if path.resolve() not in tracked] == []
 
 
-@BOTH
-def test_the_tree_names_what_is_tracked_and_nothing_else(text: str) -> None:
-    drawn = tree(text)
-    opened = {""} | {
-        path.rsplit("/", 2 if path.endswith("/") else 1)[0] + "/" for path in drawn if path.rstrip("/").count("/")
-    }
-    expected = set()
-    for name in tracked():
-        parts = name.split("/")
-        for depth in range(len(parts)):
-            if "".join(f"{part}/" for part in parts[:depth]) in opened:
-                expected.add("/".join(parts[: depth + 1]) + ("/" if depth < len(parts) - 1 else ""))
-    assert sorted(drawn) == sorted(expected)
+def test_every_picture_of_the_window_is_shown_in_both_languages() -> None:
+    pictures = {path.resolve() for path in (ROOT / "lora_core/ui/assets/pictures").glob("*.png")}
+    for pages in zip(*PAIRS, strict=True):
+        assert pictures - {path for page in pages for path, _ in targets(page)} == set()
+    for page in PAGES:
+        assert all(re.search(r'alt="[^"]{10,}"', tag) for tag in re.findall(r"<img [^>]*>", read(page))), name(page)
+        assert "![](" not in read(page), name(page)
 
 
-@BOTH
-def test_every_line_of_the_tree_says_something(text: str) -> None:
-    assert [path for path, description in tree(text).items() if len(description) < 10] == []
+# --- both languages ---------------------------------------------------------------------------------------------------
 
 
-def test_both_trees_are_in_the_same_order() -> None:
-    assert list(tree(ENGLISH)) == list(tree(PORTUGUESE))
+@EVERY_PAIR
+def test_both_languages_have_the_same_parts(english: Path, portuguese: Path) -> None:
+    for pattern in (r"^(#+) ", r"^(\d+\.|-) ", r"^(\|)", r"^```(\w+)", r"^<(?!img)([^>]*)>"):
+        parts = [re.findall(pattern, read(page), re.MULTILINE) for page in (english, portuguese)]
+        if pattern.endswith(">"):
+            parts = [[part.replace("../../", "../") for part in found if "config.py" not in part] for found in parts]
+        assert parts[0] == parts[1], pattern
 
 
-@BOTH
-def test_the_users_own_command_is_there_as_written(text: str) -> None:
-    assert COMMAND in "".join(blocks(text, "powershell"))
-    assert r"Copy-Item .\meu_lora_out\*.safetensors -Destination" in text
+@EVERY_PAIR
+def test_both_languages_lead_to_the_same_places(english: Path, portuguese: Path) -> None:
+    translated = dict(PAIRS) | {LEIAME: README}
+    led = [{path for path, _ in targets(page)} for page in (english, portuguese)]
+    assert {translated.get(path, path) for path in led[0]} == led[1]
 
 
-@BOTH
-def test_the_two_commands_come_first(text: str) -> None:
-    first = blocks(text)[0]
-    assert "python treino.py --preset quickstart" in first
-    assert "python -m tests" in text
-
-
-def test_both_have_the_same_parts() -> None:
-    assert re.findall(r"^(#+) ", ENGLISH, re.MULTILINE) == re.findall(r"^(#+) ", PORTUGUESE, re.MULTILINE)
-    assert ENGLISH.count("\n| ") == PORTUGUESE.count("\n| ")
-    assert re.findall(r"^(\d+\.|-) ", ENGLISH, re.MULTILINE) == re.findall(r"^(\d+\.|-) ", PORTUGUESE, re.MULTILINE)
-
-
-def test_both_show_the_same_commands() -> None:
-    def commands(text: str) -> list[str]:
+@EVERY_PAIR
+def test_both_languages_show_the_same_commands(english: Path, portuguese: Path) -> None:
+    def commands(page: Path) -> list[str]:
         bare = [
             re.sub(r"#.*", "", line).strip()
-            for block in blocks(text, r"(?:powershell|bash|python)")
+            for block in blocks(read(page), r"(?:powershell|bash|python)")
             for line in block.splitlines()
         ]
         return [line for line in bare if line]
 
-    assert commands(ENGLISH) == commands(PORTUGUESE)
+    assert commands(english) == commands(portuguese)
 
 
-@BOTH
-def test_every_flag_that_is_named_exists(text: str) -> None:
-    known = {option for action in flags.parser()._actions for option in action.option_strings}
-    others = ("treino.py caption", "treino.py convert", "treino.py export", "gui.py ", "tests.benchmarks")
-    foreign = (*others, "accelerate launch", "pip ", "ruff ", "There is no flag")
-    own = [line for line in text.splitlines() if not any(word in line for word in foreign)]
-    named = {flag for line in own for flag in re.findall(r"(?<![\w-])--[a-z_]+", line)}
-    assert named - known == set()
-    assert len(named) > 15
+@EVERY_PAIR
+def test_both_languages_name_the_same_flags_and_numbers(english: Path, portuguese: Path) -> None:
+    """Commands, flags, names of files and variables, and figures are no matter of language."""
+    if english.name == "settings.md":  # its help is a text of the window, held by the tests of the catalogs
+        return
+    for pattern in (r"(?<![\w-])--[a-z_-]+[a-z]", r"\b[A-Z]+_[A-Z_]+\b", r"\d+(?:[.,]\d+)?(?= ?(?:GB|MB|px|%|MiB))"):
+        found = [
+            sorted(part.replace(",", ".") for part in re.findall(pattern, read(page))) for page in (english, portuguese)
+        ]
+        assert found[0] == found[1], pattern
 
 
-@BOTH
-def test_every_preset_is_named(text: str) -> None:
+@EVERY_PAIR
+def test_words_in_italics_stand_in_the_window(english: Path, portuguese: Path) -> None:
+    """What a page tells to press is called that in the window."""
+    ours = re.compile(r"ampulheta|rexdog.*|The same prompts .*|Os mesmos prompts .*")
+    for page, language in ((english, "en"), (portuguese, "pt-BR")):
+        catalogs = sorted((settings_doc.LOCALE / language).glob("*.toml"))
+        said = {text for path in catalogs for text in settings_doc.catalog(language, path.stem).values()}
+        words = {re.sub(r"\s+", " ", found) for found in re.findall(r"(?<![*\w])\*([^*]+)\*(?![*\w])", prose(read(page)))}
+        assert {word for word in words if not ours.fullmatch(word)} - said == set()
+
+
+# --- true to the program ----------------------------------------------------------------------------------------------
+
+
+def known_flags(line: str) -> set[str]:
+    """The flags that whatever a line names can take."""
+    if module := re.search(r"python -m (tests[\w.]*)", line):
+        path = ROOT / module[1].replace(".", "/")
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        return set(re.findall(r'"(--[a-z_-]+)"', read(path)))
+    commands = set(re.findall(r'"(--[a-z_-]+)"', read(ROOT / "lora_core" / "cli" / "commands.py"))) | {"--help"}
+    window = set(re.findall(r'"(--[a-z_-]+)"', read(ROOT / "lora_core" / "ui" / "main.py"))) | {"--help"}
+    training = {option for action in flags.parser()._actions for option in action.option_strings}
+    if re.search(r"treino\.py (?:caption|convert|export|info)\b", line):
+        return commands
+    if "gui.py" in line:
+        return window
+    if re.search(r"treino\.py\b", line):
+        return training
+    return training | commands | window
+
+
+@EVERY_PAGE
+def test_every_flag_that_is_named_exists(page: Path) -> None:
+    if page == LOG:  # it tells of what was, too
+        return
+    for line in read(page).splitlines():
+        own = re.split(FOREIGN, line)
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", own[0]))
+        assert named <= known_flags(line), line
+
+
+def test_flags_are_named_at_all() -> None:
+    assert len({flag for page in PAGES for flag in re.findall(r"(?<![\w-])--[a-z_]+", read(page))}) > 60
+
+
+@EVERY_PAGE
+def test_every_command_and_path_that_is_named_exists(page: Path) -> None:
+    """`python -m ...`, tests and other files of the repository; the log tells of some that are no more."""
+    text = read(page)
+    modules = set(re.findall(r"python -m ((?:tests|lora_core)[\w.]*)", text))
+    files = set(re.findall(r"`((?:tests|lora_core|presets|\.ci|\.github)/[\w./-]+)`", text))
+    files |= set(re.findall(r"(?:pytest|bash) (tests/[\w./]+)", text))
+    files |= {module.replace(".", "/") for module in modules}
+    there = [file for file in files if (ROOT / file).exists() or (ROOT / f"{file}.py").exists()]
+    assert page == LOG or sorted(files) == sorted(there)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["en", "pt-BR"])
+def test_every_preset_is_named(number: int) -> None:
+    text = "".join(read(pair[number]) for pair in PAIRS)
     for path in PRESETS.glob("*.toml"):
         assert f"`{path.stem}`" in text
 
 
-@BOTH
-def test_the_table_of_settings_tells_the_real_defaults(text: str) -> None:
-    rows = re.findall(r"^\| `--(\w+)` \| `([^`]*)` \|", text, re.MULTILINE)
-    assert len(rows) >= 10
-    for name, shown in rows:
-        default = settings()[name].default
-        assert shown == (",".join(default) if isinstance(default, tuple) else str(default)), name
+@pytest.mark.parametrize("language", settings_doc.PAGES)
+def test_the_page_of_the_settings_is_what_config_and_presets_say(language: str) -> None:
+    page = read(settings_doc.PAGES[language])
+    assert page == settings_doc.page(language), "write it anew: python -m tests.policy.settings_doc --write"
+    rows = re.findall(r"<br>`--(\w+)` \| ([^|]+) \|", page)
+    assert sorted(setting for setting, _ in rows) == sorted(settings())
+    for setting, shown in rows:
+        default = settings()[setting].default
+        if shown.startswith("`"):
+            assert shown == f"`{','.join(default) if isinstance(default, tuple) else default}`", setting
+        else:
+            assert isinstance(default, bool) or not default, setting
 
 
-@BOTH
-def test_links_within_the_repository_lead_somewhere(text: str) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert "lora_core/starter/before_after.png" in links
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-@BOTH
-def test_numbers_of_speed_and_memory_stand_only_where_they_are_measured(text: str) -> None:
-    outside = re.sub(r"<!-- measured -->.*?<!-- /measured -->", "", text, flags=re.DOTALL)
-    assert len(outside) < len(text)
+@EVERY_PAGE
+def test_numbers_of_speed_and_memory_stand_only_where_they_are_measured(page: Path) -> None:
+    if page == LOG or page.parent.name == "starter":  # the log and the model card: figures are what they are for
+        return
+    outside = re.sub(r"<!-- measured -->.*?<!-- /measured -->", "", read(page), flags=re.DOTALL)
     assert re.findall(r"\d+[.,]?\d* ?(?:it/s|s/it|seconds|segundos|minutes|minutos|GiB|MiB)", outside) == []
 
 
-@pytest.mark.parametrize("language", settings_doc.PAGES)
-def test_the_page_of_the_settings_is_what_config_and_presets_say(language: str) -> None:
-    assert settings_doc.PAGES[language].read_text(encoding="utf-8") == settings_doc.page(language), (
-        "write it anew: python -m tests.policy.settings_doc --write"
-    )
+@pytest.mark.parametrize("page", [README, LEIAME, DOCS / "performance.md", DOCS / "reliability.md"], ids=name)
+def test_what_was_measured_is_marked(page: Path) -> None:
+    assert re.search(r"<!-- measured -->.*\d.*<!-- /measured -->", read(page), re.DOTALL)
+
+
+# --- the map of the code ----------------------------------------------------------------------------------------------
+
+ARCHITECTURE = read(ROOT / "ARCHITECTURE.md")
+CORE = ROOT / "lora_core"
+ROOMS = {path.parent.name for path in CORE.glob("*/__init__.py")} | {
+    path.stem for path in CORE.glob("*.py") if path.stem != "__init__"
+}
+
+
+def exists(dotted: str) -> bool:
+    """Whether `room.module.name`, with or without the module, is there; read, not imported."""
+    parts = dotted.split(".")
+    base = ROOT if parts[0] == "tests" else CORE
+    for count in range(len(parts), 0, -1):
+        place = base.joinpath(*parts[:count])
+        path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if path.is_file():
+            return defines(ast.parse(read(path)).body, parts[count:])
+    return False
+
+
+def defines(body: Sequence[ast.stmt], names: Sequence[str]) -> bool:
+    """Whether these statements define a name, and what is left of the names within it."""
+    if not names:
+        return True
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == names[0]:
+            return defines(node.body, names[1:])
+        bound = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if any(isinstance(part, ast.Name) and part.id == names[0] for part in bound):
+            return len(names) == 1
+    return False
+
+
+def test_every_module_and_function_that_the_map_names_exists() -> None:
+    named = set(re.findall(r"`((?:\w+\.)+\w+)`", ARCHITECTURE))
+    code = {word for word in named if word.split(".")[0] in ROOMS | {"tests"} and not word.endswith((".toml", ".jsonl"))}
+    assert len(code) > 30
+    assert sorted(word for word in code if not exists(word)) == []
+
+
+def test_a_name_that_does_not_exist_is_noticed() -> None:
+    assert exists("config.TrainConfig.of") and exists("training.data.plan") and exists("models.families.identify")
+    assert not exists("config.TrainConfig.off") and not exists("training.data.plans") and not exists("config.no_such")
+
+
+def test_every_path_that_the_map_names_exists() -> None:
+    named = [word for word in re.findall(r"`([\w./*<>-]+/[\w./*<>-]*)`", ARCHITECTURE) if "<" not in word]
+    assert len(named) > 10
+    bases = (ROOT, CORE)
+    assert [word for word in named if not any(list(base.glob(word.rstrip("/"))) for base in bases)] == []
+
+
+def test_the_map_has_every_room_and_no_other() -> None:
+    table = ARCHITECTURE.partition("## The rooms")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.{20,}) \|$", table, re.MULTILINE)
+    assert sorted(room for room, _ in rows) == sorted(ROOMS)
+    for room, words in rows:
+        inner = [word for word in re.findall(r"`(\w+)`", words) if (CORE / room).is_dir()]
+        assert [word for word in inner if not (CORE / room / word).is_dir()] == [], room
+        packages = {path.parent.name for path in (CORE / room).glob("*/__init__.py")}
+        assert packages == set(inner), room
+
+
+def test_the_picture_of_the_order_is_the_order_that_is_checked() -> None:
+    rules = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = [[room.strip() for room in layer.split("|")] for layer in rules[0]["layers"]]
+    drawn = blocks(ARCHITECTURE.partition("## The order")[2], "text")[0].splitlines()
+    assert [re.split(r"\s{2,}", line)[0].strip().split(" · ") for line in drawn] == layers
