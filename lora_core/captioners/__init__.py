@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from lora_core.dataset.captions import caption_bytes, caption_path
 from lora_core.dataset.pictures import PictureError, load_picture
 from lora_core.errors import UserError
@@ -24,8 +22,8 @@ from lora_core.messages import plain
 if TYPE_CHECKING:
     import torch
 
-# An RGB picture and the confidence, 0 to 1, that a tag needs (sentences pass over it) to a caption; "" is none.
-Describe = Callable[[Image.Image, float], str]
+    from lora_core.captioners.inputs import Describe
+
 DEFAULT_THRESHOLD = 0.35  # of the tagger's authors
 LABEL = "Describe the pictures"  # what undo takes back, where a terminal wrote the captions
 
@@ -134,7 +132,7 @@ def describe(
 @contextmanager
 def _explaining_memory() -> Iterator[None]:
     """Memory that runs out within the block, of the card or of the computer, becomes a UserError."""
-    from lora_core.training.failures import is_full_card, is_full_computer
+    from lora_core.models.device import is_full_card, is_full_computer
 
     try:
         yield

@@ -17,6 +17,9 @@ from lora_core.models import device as precision
 from lora_core.models.checkpoint_keys import Place
 from lora_core.models.weights import Source, bring, hollow, open_weights
 
+# An RGB picture and the confidence, 0 to 1, that a tag needs (sentences pass over it) to a caption; "" is none.
+Describe = Callable[[Image.Image, float], str]
+
 
 def settings(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises UserError when it is missing or damaged."""

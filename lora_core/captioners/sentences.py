@@ -17,8 +17,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import BlipConfig, BlipForConditionalGeneration
 
-from lora_core.captioners import Describe
-from lora_core.captioners.inputs import loaded, numbers, settings, unusable
+from lora_core.captioners.inputs import Describe, loaded, numbers, settings, unusable
 from lora_core.models.checkpoint_keys import Place
 
 BEAMS, LONGEST = 3, 40  # tokens

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from lora_core.captioners import Describe
-from lora_core.captioners.inputs import loaded, numbers, settings, unusable
+from lora_core.captioners.inputs import Describe, loaded, numbers, settings, unusable
 from lora_core.models.checkpoint_keys import Place
 from lora_core.system import tensor_headers
 

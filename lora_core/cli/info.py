@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lora_core.errors import UserError
 from lora_core.models import identify
+from lora_core.models.catalog import STARTER, STARTER_FOLDER
 from lora_core.models.hub.layout import INDEX
 from lora_core.models.identify import Identity
 from lora_core.settings import suggest
 
-_STARTER = Path(__file__).parents[1] / "starter" / "model"
 _ENDINGS = (".safetensors", ".ckpt")
 _MOST = 30  # models of a folder that are told one by one
 
@@ -23,8 +23,8 @@ def describe(name: str) -> list[str]:
         UserError: there is no such thing, or it is no model, or it cannot be read; with what to do.
     """
     path = Path(name).expanduser()
-    if name == "starter" and not path.exists():
-        return _model(name, identify.of_path(_STARTER), name)
+    if name == STARTER and not path.exists():
+        return _model(name, identify.of_path(STARTER_FOLDER), name)
     if path.is_dir() and not (path / INDEX).is_file():
         return _folder(path)
     if name and path.exists():

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-_MERGES = Path(__file__).parents[1] / "models" / "families" / "assets" / "clip_merges.txt.gz"
+_MERGES = Path(__file__).parent / "assets" / "clip_merges.txt.gz"
 # Endings as in "it's", runs of letters, single digits, runs of signs. "_" is a sign to CLIP and a letter to Python.
 _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 _END = "</w>"
@@ -25,10 +25,24 @@ def count_tokens(caption: str) -> int:
     return sum(_pieces(word) for word in _WORDS.findall(text))
 
 
+def merges() -> list[tuple[str, str]]:
+    """The 48,894 pairs of CLIP's byte pair encoding, the earlier the more frequent (assets/LICENSES.md)."""
+    text = gzip.decompress(_MERGES.read_bytes()).decode("utf-8")
+    return [(first, second) for first, _, second in (line.partition(" ") for line in text.splitlines())]
+
+
+@cache
+def byte_letters() -> tuple[str, ...]:
+    """The letter that stands for each byte in the list of merges: its own where it can be seen, else one from U+0100 on."""
+    visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return tuple(chr(byte) if byte in visible else chr(256 + hidden.index(byte)) for byte in range(256))
+
+
 @lru_cache(maxsize=20_000)
 def _pieces(word: str) -> int:
     """How many tokens a word is in the end: of all neighbours that CLIP would merge, the earliest learned go first."""
-    letters = _letters()
+    letters = byte_letters()
     parts = [letters[byte] for byte in word.encode("utf-8", "replace")]
     parts[-1] += _END
     ranks = _ranks()
@@ -56,14 +70,4 @@ def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 @cache
 def _ranks() -> dict[tuple[str, str], int]:
-    lines = gzip.decompress(_MERGES.read_bytes()).decode("utf-8").splitlines()
-    pairs = (line.partition(" ") for line in lines)
-    return {(first, second): rank for rank, (first, _, second) in enumerate(pairs)}
-
-
-@cache
-def _letters() -> tuple[str, ...]:
-    """The letter that stands for each byte in the list of merges."""
-    visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return tuple(chr(byte) if byte in visible else chr(256 + hidden.index(byte)) for byte in range(256))
+    return {pair: rank for rank, pair in enumerate(merges())}

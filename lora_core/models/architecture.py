@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.errors import UserError
 from lora_core.models import identify
-from lora_core.models.catalog import STARTER
+from lora_core.models.catalog import ASSETS, STARTER, STARTER_FOLDER
 from lora_core.models.identify import settings_in
 
 if TYPE_CHECKING:
-    from lora_core.models.families import BaseModel
-
-ASSETS = Path(__file__).parent / "families" / "assets"
-_STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
+    from lora_core.models.families.base import BaseModel
 
 # What of a component's settings decides shapes, with what diffusers and transformers take where it is left out.
 _UNET: dict[str, Any] = {
@@ -83,7 +80,7 @@ def shapes_of(name: str) -> Shapes:
     """
     path = Path(name).expanduser()
     if name == STARTER:
-        return _of_folder(_STARTER_FOLDER, "sd1")
+        return _of_folder(STARTER_FOLDER, "sd1")
     if name and path.is_dir():
         return _of_folder(path, "")
     if name and path.is_file():

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_core.config import TrainConfig
 from lora_core.messages import plain
 from lora_core.settings import ConfigError, Problem
 from lora_core.system.distributed import ProcessGroup
-from lora_core.training.engine.parallel import Lanes
 
 SMALL_MODEL = 50_000_000  # weights of a UNet; SD 1.5 has 860 million, the starter 6
 _CORES = torch.get_num_threads()
@@ -89,12 +87,6 @@ def use_cores(unet: torch.nn.Module) -> None:
     torch.set_num_threads(1 if is_small(unet) else _CORES)
 
 
-def lanes(unet: torch.nn.Module, config: TrainConfig, device: torch.device, group: ProcessGroup) -> Lanes:
-    """For the training of a model: alone where dropout draws in an order of its own, or a group has the cores."""
-    is_alone = group.size > 1 or config.lora_dropout > 0
-    return Lanes() if is_alone else Lanes(free_cores(unet, device))
-
-
 def free_cores(unet: torch.nn.Module, device: torch.device) -> int:
     """How many parts of a batch this model can compute side by side: on the cores that `use_cores` leaves free."""
     return _CORES if device.type == "cpu" and is_small(unet) else 1
@@ -113,6 +105,17 @@ def used_bytes(device: torch.device) -> int:
     if device.type in counters:
         return int(counters[device.type](device))
     return int(torch.mps.driver_allocated_memory()) if device.type == "mps" else 0
+
+
+def is_full_card(error: BaseException) -> bool:
+    """Whether a graphics card's memory was not enough."""
+    is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_apples
+
+
+def is_full_computer(error: BaseException) -> bool:
+    """Whether the computer's own memory was not enough, for Python or for torch."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 def smallest_for(needed: int, found: Sequence[Device]) -> Device | None:

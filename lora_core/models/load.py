@@ -16,15 +16,14 @@ from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import plain
 from lora_core.models import device as precision
 from lora_core.models import identify, single_file
-from lora_core.models.families import BaseModel
+from lora_core.models.catalog import STARTER, STARTER_FOLDER
 from lora_core.models.families import components as parts
-from lora_core.models.families import identify as family_of
+from lora_core.models.families.base import BaseModel
+from lora_core.models.families.registry import family_of
 from lora_core.models.hub import client as hub
 from lora_core.models.identify import settings_in
 from lora_core.models.weights import bring
 from lora_core.system import windows
-
-STARTER = Path(__file__).parents[1] / "starter" / "model"
 
 
 def load(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto") -> BaseModel:
@@ -84,7 +83,7 @@ def check(name: str, vae: str = "") -> None:
         raise UserError(f"There is no VAE {vae}: give a .safetensors file, or a diffusers folder.")
     if name and path.is_file():
         single_file.check(path, vae)
-    elif name == "starter" or (name and path.exists()):
+    elif name == STARTER or (name and path.exists()):
         family_of(settings_in(_local(name)[0] / "unet" / "config.json"))
     elif problem := windows.path_problem(path):
         raise UserError(problem)
@@ -96,15 +95,15 @@ def check(name: str, vae: str = "") -> None:
 
 def locate(name: str, dtype: torch.dtype, emit: Emit) -> tuple[Path, str | None]:
     """The diffusers folder of a model, and the variant ("fp16" or None) of its weight files; downloads if needed."""
-    if name == "starter" or (name and Path(name).expanduser().exists()):
+    if name == STARTER or (name and Path(name).expanduser().exists()):
         return _local(name)
     fetched = hub.fetch(name, emit, "no" if dtype == torch.float32 else "fp16")
     return fetched.folder, fetched.variant
 
 
 def _local(name: str) -> tuple[Path, str | None]:
-    if name == "starter":
-        return STARTER, None
+    if name == STARTER:
+        return STARTER_FOLDER, None
     folder = Path(name).expanduser()
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is no base model: it has no model_index.json. Give the folder that holds it.")

@@ -6,24 +6,24 @@ Settings, vocabulary and schedule of each family are in families/assets; the fil
 from __future__ import annotations
 
 import functools
-import gzip
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from lora_core.dataset.tokens import byte_letters, merges
 from lora_core.errors import UserError
-from lora_core.models import checkpoint_keys, families, identify
-from lora_core.models.families import BaseModel
+from lora_core.models import checkpoint_keys, identify
+from lora_core.models.catalog import ASSETS
 from lora_core.models.families import components as parts
+from lora_core.models.families.base import BaseModel
+from lora_core.models.families.registry import family_of
 from lora_core.models.hub.layout import HALF, WEIGHTS
 from lora_core.models.identify import Identity, settings_in
 from lora_core.models.weights import Source, Weights, open_folder, open_weights
 from lora_core.system import tensor_headers
 
-ASSETS = Path(__file__).parent / "families" / "assets"
-MERGES = ASSETS / "clip_merges.txt.gz"
 TEXT_CLASSES: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 START, END = "<|startoftext|>", "<|endoftext|>"
 _SAYS_VELOCITY = 0.09  # see _sd2_prediction
@@ -62,7 +62,7 @@ def load(name: str, path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
     assert place, "a model without a UNet passed the check"
     return BaseModel(
         name=name,
-        family=families.identify(settings_in(assets / "unet" / "config.json")),
+        family=family_of(settings_in(assets / "unet" / "config.json")),
         unet=parts.unet(assets / "unet", Source(name, read, functools.partial(checkpoint_keys.of_unet, unet=place), dtype)),
         vae=load_vae(vae, identity.family) if vae else parts.vae(assets / "vae", name, read, torch.float32),
         text_encoders={
@@ -127,27 +127,16 @@ def _sd2_prediction(weights: Weights) -> str:
 def tokenizer(folder: Path) -> CLIPTokenizer:
     """CLIP's tokenizer, with the settings in a folder of the assets: the families differ in what they pad with."""
     settings = settings_in(folder / "tokenizer_config.json")
-    merges = clip_merges()
-    vocabulary = {word: number for number, word in enumerate(clip_words(merges))}
+    pairs = merges()
+    vocabulary = {word: number for number, word in enumerate(clip_words(pairs))}
     names = ("bos_token", "eos_token", "unk_token", "model_max_length")
-    made = CLIPTokenizer(vocab=vocabulary, merges=merges, **{name: settings[name] for name in names})
+    made = CLIPTokenizer(vocab=vocabulary, merges=pairs, **{name: settings[name] for name in names})
     # Set late, for a padding that is given at once becomes a mark of its own, and SD2's and SDXL's is the "!" of texts.
     made.pad_token = settings["pad_token"]
     return made
 
 
-def clip_merges() -> list[tuple[str, str]]:
-    """The 48,894 pairs of CLIP's byte pair encoding, the earlier the more frequent (families/assets/LICENSES.md)."""
-    text = gzip.decompress(MERGES.read_bytes()).decode("utf-8")
-    return [(first, second) for first, _, second in (line.partition(" ") for line in text.splitlines())]
-
-
-def clip_words(merges: list[tuple[str, str]]) -> list[str]:
-    """CLIP's 49,408 tokens by number: bytes, bytes that end a word, merged pairs, start and end (Radford et al. 2021).
-
-    A byte is written as the letter it is in Latin-1, where that can be seen, else as one from U+0100 on.
-    """
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    letters = [*map(chr, visible), *(chr(256 + number) for number in range(len(hidden)))]
-    return [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
+def clip_words(pairs: list[tuple[str, str]]) -> list[str]:
+    """CLIP's 49,408 tokens by number: bytes, bytes that end a word, merged pairs, start and end (Radford et al. 2021)."""
+    letters = sorted(byte_letters())
+    return [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, pairs), START, END]

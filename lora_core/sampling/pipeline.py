@@ -26,7 +26,7 @@ from lora_core.lora.peft_layers import base_shapes, inject
 from lora_core.lora.shapes import check_fits, family_of
 from lora_core.models import device as precision
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.sampling import sample
 from lora_core.sampling.sample import Wish
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.models.device import free_bytes, free_cores
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
+from lora_core.models.parallel import divided
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import at_hand, free_device_memory
 from lora_core.sampling import samplers
-from lora_core.training.engine.parallel import divided
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
 DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (tests/benchmarks/counting)

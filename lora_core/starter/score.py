@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from lora_core.models import device as precision
+from lora_core.models.parallel import divided
 from lora_core.starter.make_training import caption
 from lora_core.starter.world import COLOURS, NEW_SHAPE, SHAPES, Picture, Scene, draw, matches, random_scene, read
-from lora_core.training.engine.parallel import divided
 
 MODEL = Path(__file__).parent / "model"
 GUIDANCE, STEPS, SIZE = 4.0, 25, 64

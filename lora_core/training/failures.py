@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
+from lora_core.models.device import is_full_card, is_full_computer
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessLost
 from lora_core.training.progress import Diverged
@@ -34,17 +33,6 @@ def explain(error: Exception, config: TrainConfig) -> str:
         return f"{what}. Check that its disk and folder are there, then go on from the last checkpoint or start again."
     what = f"Something unforeseen went wrong: {type(error).__name__}: {error}".rstrip(".: ")
     return f"{what}. Go on from the last checkpoint or start again; if it comes again, report it with the details."
-
-
-def is_full_card(error: BaseException) -> bool:
-    """Whether a graphics card's memory was not enough."""
-    is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError) or is_apples
-
-
-def is_full_computer(error: BaseException) -> bool:
-    """Whether the computer's own memory was not enough, for Python or for torch."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 def smaller(config: TrainConfig) -> dict[str, bool | int]:

@@ -15,7 +15,7 @@ from lora_core.models import device as precision
 from lora_core.models import int8
 from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
-from lora_core.models.families import BaseModel, Predict
+from lora_core.models.families.base import BaseModel, Predict
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import at_hand, bring
 from lora_core.sampling.sample import hear, wishes_of
@@ -23,7 +23,7 @@ from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures
 from lora_core.training.data.plan import Plan
-from lora_core.training.engine import adapters, compile, cuda_graphs, torchscript
+from lora_core.training.engine import adapters, compile, cuda_graphs, parallel, torchscript
 from lora_core.training.engine.parallel import Lanes
 from lora_core.training.estimate import fit as memory
 from lora_core.training.estimate import speed as estimate_speed
@@ -100,7 +100,7 @@ def quickest(
     model: BaseModel, prompts: Prompts, config: TrainConfig, compute: precision.Compute, group: ProcessGroup, emit: Emit
 ) -> tuple[Lanes, Predict]:
     """How steps are computed here: in which parts, and by what; `prompts` are told how to encode."""
-    lanes = precision.lanes(model.unet, config, compute.device, group)
+    lanes = parallel.lanes(model.unet, config, compute.device, group)
     if cuda_graphs.can_capture(config, compute.device):
         lanes = cuda_graphs.GraphLanes(model, emit)
     if config.is_compiled:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
-from lora_core.models.families import BaseModel, whole_frame
+from lora_core.models.families.base import BaseModel, whole_frame
 from lora_core.models.load import fingerprint
 from lora_core.sampling.sample import Wish, draw_latents
 from lora_core.training import diffusion

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.models.device import Compute
-from lora_core.models.families import BaseModel, Frame, Predict
+from lora_core.models.families.base import BaseModel, Frame, Predict
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.data.plan import Plan

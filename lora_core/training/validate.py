@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.sampling.sample import evaluating
 from lora_core.training import diffusion
 from lora_core.training.data.latent_cache import Example, Prompts

@@ -12,7 +12,7 @@ from lora_core.config import TARGETS, TrainConfig
 from lora_core.events import Finished, Step
 from lora_core.models import frozen_layers, int8
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel, whole_frame
+from lora_core.models.families.base import BaseModel, whole_frame
 from lora_core.models.weights import at_hand, bring, drop
 from lora_core.training.data.latent_cache import Prompts
 from lora_core.training.engine import adapters

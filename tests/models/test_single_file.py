@@ -19,8 +19,8 @@ from lora_core.errors import UserError
 from lora_core.events import Event, Finished, Warned
 from lora_core.models import checkpoint_keys, identify, single_file
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel
 from lora_core.models.families import components as parts
+from lora_core.models.families.base import BaseModel
 from lora_core.models.identify import settings_in
 from lora_core.models.weights import Source, bring
 from tests import stripped

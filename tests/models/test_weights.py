@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from lora_core.errors import UserError
 from lora_core.models import load as base_models
 from lora_core.models.checkpoint_keys import Place
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import (
     Source,
     at_hand,

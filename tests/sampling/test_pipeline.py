@@ -12,7 +12,7 @@ from lora_core.events import Event, Phase, Sample
 from lora_core.lora import file as lora_file
 from lora_core.lora.adapter import Lora, LoraError
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.sampling import samplers
 from lora_core.sampling.pipeline import Shot, Studio
 from lora_core.sampling.sample import Wish

@@ -10,7 +10,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.models import load as base_models
 from lora_core.models import vae_tiling
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import bring
 from lora_core.sampling import sample
 from lora_core.sampling.sample import Wish

@@ -5,7 +5,8 @@ import torch
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.training.failures import explain, is_full_computer, smaller
+from lora_core.models.device import is_full_computer
+from lora_core.training.failures import explain, smaller
 from lora_core.training.progress import Diverged
 
 PLAIN = TrainConfig.of({})

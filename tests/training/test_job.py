@@ -10,7 +10,7 @@ from PIL import Image
 
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step
-from lora_core.models.load import STARTER
+from lora_core.models.catalog import STARTER_FOLDER
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.job import Job
 from tests.support.training import config_for, run
@@ -102,7 +102,7 @@ def test_the_file_loads_into_a_pipeline_and_draws_what_the_preview_showed(pictur
     )  # fmt: skip
     job, events = run(config)
     assert job.error is None
-    pipeline = StableDiffusionPipeline.from_pretrained(STARTER, dtype=torch.float32, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(STARTER_FOLDER, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
     last = [event for event in events if isinstance(event, Sample) and event.step == 20]

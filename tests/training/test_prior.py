@@ -9,7 +9,7 @@ from lora_core.config import TrainConfig
 from lora_core.events import Event, Phase
 from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.training import diffusion
 from lora_core.training.engine import adapters
 from lora_core.training.prior import draw_prior, prior_lesson

@@ -6,7 +6,7 @@ import torch
 
 from lora_core.config import TrainConfig
 from lora_core.models import load as base_models
-from lora_core.models.families import whole_frame
+from lora_core.models.families.base import whole_frame
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.engine import adapters
 from lora_core.training.validate import validate

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from lora_core.models.families import BaseModel, Conditioning, Family
+from lora_core.models.families.base import BaseModel, Conditioning, Family
 from lora_core.models.families.components import (
     dtype_of,
     load_schedule,

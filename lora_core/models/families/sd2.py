@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel
 
-from lora_core.models.families import BaseModel, Family
+from lora_core.models.families.base import BaseModel, Family
 from lora_core.models.families.components import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
 from lora_core.models.families.sd1 import encode_text, pipeline, predict, tokenize
 

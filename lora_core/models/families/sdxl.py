@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_core.models.families import BaseModel, Conditioning, Family
+from lora_core.models.families.base import BaseModel, Conditioning, Family
 from lora_core.models.families.components import (
     dtype_of,
     load_schedule,

@@ -29,7 +29,7 @@ from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import plain
 from lora_core.models.device import free_bytes
-from lora_core.models.families import BaseModel, Conditioning, Frame, Tensors
+from lora_core.models.families.base import BaseModel, Conditioning, Frame, Tensors
 from lora_core.models.load import fingerprint
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import at_hand, free_device_memory

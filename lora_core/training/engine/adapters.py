@@ -18,7 +18,7 @@ from lora_core.config import BLOCKS, TrainConfig
 from lora_core.errors import UserError
 from lora_core.lora.dora import normalise_over_inputs
 from lora_core.lora.file import Lora, from_peft
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.training.engine import lean_activations
 from lora_core.training.optim.build import ParameterGroups
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import plain
-from lora_core.models.families import BaseModel, Conditioning, Predict
+from lora_core.models.families.base import BaseModel, Conditioning, Predict
 from lora_core.training.engine import adapters, lean_activations
 
 BACKEND = "inductor"

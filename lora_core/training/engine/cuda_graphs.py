@@ -21,7 +21,7 @@ from torch import Tensor
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
 from lora_core.messages import plain
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import free_device_memory
 from lora_core.training.engine.parallel import Answers, Lanes, Lesson, add_to, gradients_of
 

@@ -1,26 +1,28 @@
 """How a training step is cut up: on a card lesson after lesson, on a processor parts of them side by side.
 
 In a small model an operation is over before a second core has woken up, so sharing each operation makes a step slower
-(precision.use_cores). Sharing the pictures does not: each thread takes its part from forward to backward alone, and the
+(models/device.use_cores). Sharing the pictures does not: each thread takes its part from forward to backward alone, and the
 gradients are added up in the order of the parts, so the sum does not depend on who was first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import groupby, pairwise
-from typing import Any, TypeVar
+from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from lora_core.models.families import Tensors
+from lora_core.config import TrainConfig
+from lora_core.models.device import free_cores
+from lora_core.models.families.base import Tensors
+from lora_core.models.parallel import shares
+from lora_core.system.distributed import ProcessGroup
 
-LEAST = 4  # pictures of a part: with fewer, what a part costs whatever its size outweighs them
 T = TypeVar("T")
 Answers = list[Tensor | None]
 
@@ -82,7 +84,7 @@ class Lanes:
         parts = []
         for _, alike in groupby(lessons, lambda lesson: lesson.noisy_latents_BCHW.shape[1:]):
             joined = _joined(list(alike))
-            parts += [joined.part(start, end) for start, end in _shares(len(joined), self.count)]
+            parts += [joined.part(start, end) for start, end in shares(len(joined), self.count)]
         return parts
 
     def each(self, function: Callable[[Lesson], T], parts: Sequence[Lesson]) -> list[T]:
@@ -127,6 +129,12 @@ class Lanes:
         """Give back what is kept for the next step: other work comes first."""
 
 
+def lanes(unet: torch.nn.Module, config: TrainConfig, device: torch.device, group: ProcessGroup) -> Lanes:
+    """For the training of a model: alone where dropout draws in an order of its own, or a group has the cores."""
+    is_alone = group.size > 1 or config.lora_dropout > 0
+    return Lanes() if is_alone else Lanes(free_cores(unet, device))
+
+
 def gradients_of(loss_B: Tensor, trained: Sequence[torch.nn.Parameter], scale: Tensor) -> Answers:
     """The losses, then the gradient of their scaled sum by each of the trained; None by what it does not depend on."""
     return [loss_B.detach(), *torch.autograd.grad(loss_B.sum() * scale, trained, allow_unused=True)]
@@ -137,45 +145,6 @@ def add_to(sums: Sequence[Tensor], found: Answers) -> None:
     pairs = [(total, each) for total, each in zip(sums, found, strict=True) if each is not None]
     if pairs:
         torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
-
-
-@contextmanager
-def divided(unet: Any, count: int) -> Iterator[None]:
-    """Within the block the UNet answers large batches in parts, by `count` threads at the same time; without gradients."""
-    if count == 1:
-        yield
-        return
-    whole = unet.forward
-
-    def forward(sample: Tensor, *arguments: Any, **named: Any) -> tuple[Tensor]:
-        @torch.no_grad()
-        def answer(edge: tuple[int, int]) -> Tensor:
-            found = [_cut(value, len(sample), *edge) for value in (sample, *arguments)]
-            answered: Tensor = whole(*found, **_cut(named, len(sample), *edge))[0]
-            return answered
-
-        return (torch.cat(list(pool.map(answer, _shares(len(sample), count)))),)
-
-    with ThreadPoolExecutor(count, "lane") as pool:
-        unet.forward = forward
-        try:
-            yield
-        finally:
-            unet.forward = whole
-
-
-def _shares(pictures: int, count: int) -> list[tuple[int, int]]:
-    """Start and end of up to `count` parts, as equal as can be, none below LEAST unless it is the only one."""
-    parts = max(1, min(count, pictures // LEAST))
-    return list(pairwise(pictures * part // parts for part in range(parts + 1)))
-
-
-def _cut(value: Any, batch: int, start: int, end: int) -> Any:
-    """The part of what belongs to a batch, row by row, and the rest as it is."""
-    if isinstance(value, dict):
-        return {name: _cut(each, batch, start, end) for name, each in value.items()}
-    is_by_row = isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch
-    return value[start:end] if is_by_row else value
 
 
 def _backward(loss_B: Tensor, scaler: torch.amp.GradScaler) -> Tensor:

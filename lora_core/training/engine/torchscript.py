@@ -24,7 +24,7 @@ from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
 from lora_core.messages import plain
 from lora_core.models import device as precision
-from lora_core.models.families import BaseModel, Conditioning, Predict, Tensors
+from lora_core.models.families.base import BaseModel, Conditioning, Predict, Tensors
 from lora_core.training.engine import adapters
 
 Function = Callable[[Tensors], Tensors]

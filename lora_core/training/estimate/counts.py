@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.config import BLOCKS, TrainConfig
-from lora_core.models.architecture import ASSETS, Shapes
+from lora_core.models.architecture import Shapes
+from lora_core.models.catalog import ASSETS
 
 SHIPPED = ASSETS / "counts.json"
 VERSION = 4

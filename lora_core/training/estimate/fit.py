@@ -7,7 +7,7 @@ from collections.abc import Collection
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes, of_model
 from lora_core.models.device import Compute, devices, smallest_for
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.system import windows
 from lora_core.training.estimate import memory as estimate
 from lora_core.training.estimate.memory import Remedy, Size, Verdict

@@ -275,12 +275,12 @@ def _explain(error: Exception) -> str:
 
 
 def _is_full_card(error: Exception) -> bool:
-    import torch
+    from lora_core.models.device import is_full_card  # brings torch
 
-    return isinstance(error, torch.OutOfMemoryError)
+    return is_full_card(error)
 
 
 def _is_full_computer(error: Exception) -> bool:
-    from lora_core.training.failures import is_full_computer  # brings torch
+    from lora_core.models.device import is_full_computer  # brings torch
 
     return is_full_computer(error)

@@ -9,7 +9,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.models import int8
 from lora_core.models.architecture import Shapes
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.training import train
 from lora_core.training.estimate.counts import PartsCount, Polynomial, StepCount, Term
 from tests.benchmarks.counting.meta_session import conditioning_of, latent_shape, meta_model, meta_session

@@ -15,7 +15,8 @@ from lora_core.events import Event
 from lora_core.models import int8
 from lora_core.models.architecture import Shapes
 from lora_core.models.device import Compute
-from lora_core.models.families import BaseModel, Conditioning, identify, whole_frame
+from lora_core.models.families.base import BaseModel, Conditioning, whole_frame
+from lora_core.models.families.registry import family_of
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.engine import adapters, cuda_graphs
@@ -44,7 +45,7 @@ def meta_model(shapes: Shapes, dtype: torch.dtype) -> BaseModel:
     for module in (unet, vae, *texts.values()):
         module.requires_grad_(False).eval()
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    family = replace(identify(shapes.unet), tokenize=_tokens)
+    family = replace(family_of(shapes.unet), tokenize=_tokens)
     tokenizers = {name.replace("text_encoder", "tokenizer"): _Tokenizer() for name in texts}
     return BaseModel("counted", family, unet, vae, texts, dict(tokenizers), scheduler)
 

@@ -9,7 +9,8 @@ from diffusers import StableDiffusionPipeline
 
 from lora_core.lora.file import read
 from lora_core.models import load as base_models
-from lora_core.models.families import identify, sd2
+from lora_core.models.families import sd2
+from lora_core.models.families.registry import family_of
 from lora_core.training import diffusion
 from tests.support.twins import Trained, compare_with_previews, curve, quiet_libraries, train_twin
 from tests.training.test_train import GOLDEN
@@ -61,4 +62,4 @@ def test_the_last_timestep_is_pure_noise_and_velocity_still_says_the_picture(tra
 @pytest.mark.parametrize("odd", [{"in_channels": 9}, {"in_channels": 5}, {"class_embed_type": "projection"}])
 def test_inpainting_depth_and_unclip_are_other_models(odd: dict[str, object]) -> None:
     config = {"cross_attention_dim": 1024, "in_channels": 4, "out_channels": 4}
-    assert identify(config) is sd2.FAMILY and not sd2.matches({**config, **odd})
+    assert family_of(config) is sd2.FAMILY and not sd2.matches({**config, **odd})

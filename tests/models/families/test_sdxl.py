@@ -10,7 +10,9 @@ from diffusers import StableDiffusionXLPipeline
 from lora_core.dataset import bucket_size
 from lora_core.lora.file import read
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel, Frame, identify, sdxl, whole_frame
+from lora_core.models.families import sdxl
+from lora_core.models.families.base import BaseModel, Frame, whole_frame
+from lora_core.models.families.registry import family_of
 from lora_core.training.data.latent_cache import Prompts
 from tests.support.twins import Trained, compare_with_previews, curve, quiet_libraries, train_twin
 from tests.training.test_train import GOLDEN
@@ -115,4 +117,4 @@ def test_at_1024_pixels_pictures_go_to_the_sizes_sdxl_was_trained_on(
 @pytest.mark.parametrize("odd", [{"in_channels": 9}, {"cross_attention_dim": 1280}, {"addition_embed_type": None}])
 def test_inpainting_and_the_refiner_are_other_models(odd: dict[str, object]) -> None:
     config = {"cross_attention_dim": 2048, "in_channels": 4, "out_channels": 4, "addition_embed_type": "text_time"}
-    assert identify(config) is sdxl.FAMILY and not sdxl.matches({**config, **odd})
+    assert family_of(config) is sdxl.FAMILY and not sdxl.matches({**config, **odd})

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.starter.tokens import build_tokenizer
 from tests.support.single_files import FAMILIES, tiny_assets, tiny_checkpoint, use, write
 from tests.support.twins import save_twin

@@ -14,7 +14,7 @@ from lora_core.dataset import Item, scan
 from lora_core.events import Event, Warned
 from lora_core.models import load as base_models
 from lora_core.models import vae_tiling
-from lora_core.models.families import BaseModel, Frame
+from lora_core.models.families.base import BaseModel, Frame
 from lora_core.training.data import latent_cache
 from lora_core.training.data.latent_cache import Prompts, encode_pictures
 from lora_core.training.data.plan import Plan

@@ -8,7 +8,7 @@ import torch
 from lora_core.config import TARGETS, TrainConfig
 from lora_core.errors import UserError
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.training.engine import adapters
 
 

@@ -13,7 +13,7 @@ from lora_core.config import TrainConfig
 from lora_core.events import Event, Phase, Step, Validation, Warned
 from lora_core.models import load as base_models
 from lora_core.models.architecture import of_family
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.training.engine import adapters, compile
 from lora_core.training.estimate.counts import Graph
 from tests.support.training import adapters_after, config_for, run

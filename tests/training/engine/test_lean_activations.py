@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lora_core.config import TARGETS, TrainConfig
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel
+from lora_core.models.families.base import BaseModel
 from lora_core.training.engine import adapters, lean_activations
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from lora_core.events import Step
 from lora_core.models import device as precision
-from lora_core.models import load as base_models
-from lora_core.sampling import sample
+from lora_core.models.parallel import LEAST
 from lora_core.system.distributed import ProcessGroup
-from lora_core.training.engine.parallel import LEAST, Lanes, Lesson, divided
+from lora_core.training.engine.parallel import Lanes, Lesson, lanes
 from tests.support.training import adapters_after, config_for, equal, run
-from tests.support.twins import save_twin
 
 ALONE = torch.amp.GradScaler("cpu", enabled=False)
 VALUES: dict[str, object] = {
@@ -116,42 +113,9 @@ def test_who_stays_alone(
     cpu = torch.device("cpu")
     with torch.device("meta"):
         unet = torch.nn.Linear(8, 8) if values else torch.nn.Linear(8000, 8000)
-    assert precision.lanes(unet, config, cpu, ProcessGroup()) == Lanes()
+    assert lanes(unet, config, cpu, ProcessGroup()) == Lanes()
     with torch.device("meta"):
         small = torch.nn.Linear(8, 8)
-    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, ProcessGroup()) == Lanes(4)
-    assert precision.lanes(small, config.replace(lora_dropout=0.0), cpu, ProcessGroup(2, 1)) == Lanes()
+    assert lanes(small, config.replace(lora_dropout=0.0), cpu, ProcessGroup()) == Lanes(4)
+    assert lanes(small, config.replace(lora_dropout=0.0), cpu, ProcessGroup(2, 1)) == Lanes()
     assert precision.free_cores(small, torch.device("meta")) == 1
-
-
-@pytest.mark.parametrize("family", ["sd2", "sdxl"])
-def test_pictures_drawn_in_parts_are_the_same(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = base_models.load(str(save_twin(family, tmp_path)), torch.float32, lambda event: None)
-    wishes = [sample.Wish(f"a red cow, {n}", n, 64, 64, steps=2) for n in range(7)]
-    found, seen = [], []
-    for cores in (1, 3):
-        monkeypatch.setattr(precision, "_CORES", cores)
-        whole = model.unet.forward
-
-        def forward(x: torch.Tensor, *rest: object, whole: Any = whole, **named: object) -> Any:
-            seen.append(len(x))
-            return whole(x, *rest, **named)
-
-        model.unet.forward = forward
-        found.append(torch.cat(list(sample.draw_latents(model, wishes))))
-        assert model.unet.forward is forward, "the model is left as it was"
-        model.unet.forward = whole
-    assert seen[:2] == [14, 14] and sorted(seen[2:5]) == [4, 5, 5]
-    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
-
-
-def test_an_error_in_a_part_leaves_the_model_as_it_was() -> None:
-    class Fails(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
-            raise ZeroDivisionError
-
-    model = Fails()
-    with pytest.raises(ZeroDivisionError), divided(model, 2):
-        model(torch.zeros(2 * LEAST))
-    with pytest.raises(ZeroDivisionError):
-        model(torch.zeros(1))

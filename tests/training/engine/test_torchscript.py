@@ -14,7 +14,7 @@ from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Warned
 from lora_core.models import device as precision
 from lora_core.models import load as base_models
-from lora_core.models.families import BaseModel, Conditioning
+from lora_core.models.families.base import BaseModel, Conditioning
 from lora_core.training.engine import adapters, torchscript
 from tests.support.training import adapters_after, config_for, equal, run
 from tests.support.twins import save_twin
