@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,24 @@ import gradio as gr
 
 from lora_core import __version__
 from lora_core.messages import LANGUAGES
-from lora_core.ui.server.guard import refuse_strange_files
 from lora_core.ui.shared.texts import NAMES, Texts
+from lora_core.ui.shared.upload_check import refuse_strange_files
 from lora_core.ui.state.app import App
+from lora_core.ui.tabs.dataset import tab as dataset
+from lora_core.ui.tabs.export import tab as export
 from lora_core.ui.tabs.page import TABS, Page
+from lora_core.ui.tabs.playground import tab as playground
+from lora_core.ui.tabs.runs import tab as runs
+from lora_core.ui.tabs.train import tab as train
 
 ASSETS = Path(__file__).parent / "assets"
-PACKAGES = {"test": "playground"}  # where a tab has another name as a package
+BUILD = {
+    "dataset": dataset.build,
+    "train": train.build,
+    "test": playground.build,
+    "export": export.build,
+    "runs": runs.build,
+}
 APPEARANCES = ("system", "light", "dark")
 
 
@@ -29,14 +39,14 @@ def build(app: App, language: str) -> gr.Blocks:
     with gr.Blocks(title=text("frame.title"), **options) as blocks:
         gr.HTML(_header(text), elem_id="header")
         # Filled by frame.js, which asks for them: a page that is only open costs no event of Gradio's.
-        gr.HTML('<div id="trouble"></div><p id="gone" role="alert"></p>', elem_id="told")
+        gr.HTML('<div id="crash"></div><p id="gone" role="alert"></p>', elem_id="told")
         with gr.Tabs(elem_id="tabs", selected=TABS[0]) as tabs:
             pass  # what else the page holds must not lie between the tabs: Gradio counts it as one
         page = Page(app, text, tabs)
         with tabs:
             for name in TABS:
                 with gr.Tab(text(f"frame.{name}"), id=name, elem_id=f"tab-{name}"):
-                    importlib.import_module(f"lora_core.ui.tabs.{PACKAGES.get(name, name)}.tab").build(page)
+                    BUILD[name](page)
         gr.HTML(_footer(text), elem_id="footer")
         gr.HTML('<div id="say" role="status" aria-live="polite"></div>', elem_id="spoken")
     _take_only_uploads(blocks, app.uploads)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from lora_core.ui.server.error_report import trouble_panel
+from lora_core.ui.server.error_report import crash_panel
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 from tests.e2e.conftest import Window, start_window
@@ -172,16 +172,16 @@ def test_another_origin_gets_nothing(browser: Browser, window: Window, foreign: 
 def test_an_error_is_a_panel_with_a_report_to_copy(
     page_en: Page, tmp_path: Path, shot: Callable[[Page, str], Path]
 ) -> None:
-    trouble = App(tmp_path, tmp_path).note_trouble("tests", ValueError("a photo of Maria"))
-    panel = {"html": trouble_panel(trouble, None, Texts("en"))}
-    hear(page_en)  # of no trouble first
-    page_en.route("**/trouble/**", lambda route: route.fulfill(json=panel))
-    page_en.route("**/ping", lambda route: route.fulfill(json={**route.fetch().json(), "trouble": 1000}))
-    page_en.wait_for_selector(".trouble")
-    assert page_en.locator(".trouble").get_attribute("role") == "alert"
-    assert not page_en.locator(".trouble pre.public").is_visible()
+    crash = App(tmp_path, tmp_path).note_crash("tests", ValueError("a photo of Maria"))
+    panel = {"html": crash_panel(crash, None, Texts("en"))}
+    hear(page_en)  # of no crash first
+    page_en.route("**/crash/**", lambda route: route.fulfill(json=panel))
+    page_en.route("**/ping", lambda route: route.fulfill(json={**route.fetch().json(), "crash": 1000}))
+    page_en.wait_for_selector(".crash")
+    assert page_en.locator(".crash").get_attribute("role") == "alert"
+    assert not page_en.locator(".crash pre.public").is_visible()
     page_en.get_by_text("Technical details").click()
-    assert "ValueError" in page_en.locator(".trouble pre.public").inner_text()
+    assert "ValueError" in page_en.locator(".crash pre.public").inner_text()
     shot(page_en, "frame-error")
     page_en.get_by_role("button", name="Copy report").click()
     page_en.get_by_role("button", name="Copied").wait_for()
@@ -189,10 +189,10 @@ def test_an_error_is_a_panel_with_a_report_to_copy(
     copied = page_en.evaluate("navigator.clipboard.readText()")
     assert "Treino" in copied and "Maria" not in copied
     page_en.get_by_label("Include paths and prompts").check()
-    page_en.locator("[data-trouble=copy]").click()
+    page_en.locator("[data-crash=copy]").click()
     page_en.wait_for_function("navigator.clipboard.readText().then(text => text.includes('Maria'))")
     page_en.get_by_role("button", name="Close", exact=True).click()
-    assert page_en.locator(".trouble").count() == 0
+    assert page_en.locator(".crash").count() == 0
     page_en.unroute_all(behavior="ignoreErrors")
 
 

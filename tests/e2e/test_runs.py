@@ -1,4 +1,4 @@
-"""The Runs tab in a real browser: list, comparison, details, delete and bring back, letters to other tabs."""
+"""The Runs tab in a real browser: list, comparison, details, delete and bring back, messages to other tabs."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from lora_core.system.redact import redact
 from lora_core.ui import main as door
 from lora_core.ui.server import instance
 from lora_core.ui.server.error_report import report
-from lora_core.ui.shared.crash import Trouble
+from lora_core.ui.shared.crash import CrashReport
 from lora_core.webuis.export import CANCEL, Sidecar, export_lora
 from tests import ROOT
 from tests.e2e.conftest import start_window
@@ -128,8 +128,8 @@ def test_no_refusal_of_the_hub_tells_a_secret(
     error, told = trained(config_for(ID, pictures, tmp_path / "out"))
     assert error is not None and (tmp_path / "out" / "events.jsonl").is_file()
     assert leaks(tmp_path / "out", told) == []
-    trouble = Trouble.of(1, "a test", error)
-    assert leaks(*(report(trouble, None, private) for private in (True, False))) == []
+    crash = CrashReport.of(1, "a test", error)
+    assert leaks(*(report(crash, None, private) for private in (True, False))) == []
 
 
 def test_a_finished_run_of_a_model_from_the_hub_holds_none(

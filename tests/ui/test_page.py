@@ -52,7 +52,7 @@ def test_a_sentence_for_people_is_a_notice(app: App, monkeypatch: pytest.MonkeyP
         raise UserError("The folder is empty; choose another.")
 
     result, said = told(app, fail, 1, monkeypatch)
-    assert said == ["Please note: The folder is empty; choose another."] and app.troubles == []
+    assert said == ["Please note: The folder is empty; choose another."] and app.crashes == []
     assert result["__type__"] == "update" and "value" not in result
 
 
@@ -63,7 +63,7 @@ def test_anything_else_is_kept_for_the_panel(app: App, monkeypatch: pytest.Monke
     result, said = told(app, fail, 3, monkeypatch)
     assert said == [] and len(result) == 3
     assert (
-        [t.serial for t in app.troubles] == [1] and "KeyError" in app.troubles[0].report and "fail" in app.troubles[0].what
+        [t.serial for t in app.crashes] == [1] and "KeyError" in app.crashes[0].report and "fail" in app.crashes[0].what
     )
 
 
@@ -73,13 +73,13 @@ def test_a_generator_tells_what_it_has_until_it_fails(app: App, monkeypatch: pyt
         raise ZeroDivisionError
 
     result, _ = told(app, fail, 1, monkeypatch)
-    assert result[0] == "first" and result[1]["__type__"] == "update" and len(app.troubles) == 1
+    assert result[0] == "first" and result[1]["__type__"] == "update" and len(app.crashes) == 1
 
 
 def test_troubles_do_not_pile_up(app: App) -> None:
     for n in range(30):
-        app.note_trouble(str(n), ValueError())
-    assert [t.serial for t in app.troubles] == list(range(11, 31))
+        app.note_crash(str(n), ValueError())
+    assert [t.serial for t in app.crashes] == list(range(11, 31))
 
 
 def test_what_is_remembered_is_there_at_the_next_start(app: App, tmp_path: Path) -> None:

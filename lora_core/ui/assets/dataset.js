@@ -810,7 +810,7 @@ window.treinoDataset = (() => {
   let pressedTrain = 0;
   return {
     start,
-    wire(props, trigger) {
+    bridge(element, props, trigger) {
       toTrain = () => {
         props.value = String(++pressedTrain);
         trigger("input");

@@ -45,7 +45,7 @@ window.treinoExport = (() => {
   }
 
   return {
-    wire(element, props, trigger) {
+    bridge(element, props, trigger) {
       say = (message) => {
         props.value = JSON.stringify({ ...message, n: ++sent });
         trigger("input");

@@ -30,14 +30,14 @@
   };
 
   /* Every second, unless the page is hidden: what the server is at. */
-  let training = false, leaving = false, trouble = words.trouble, missed = 0, sparedAt = -Infinity;
+  let training = false, leaving = false, crash = words.crash, missed = 0, sparedAt = -Infinity;
   const hear = async (now) => {
     missed = 0;
     training = now.training !== "idle";
     set("core", now.core ? "" : words.loading_core);
     if (words.born !== now.born) tellGone(words.restarted);
     else { set("gone", ""); document.body.classList.remove("treino-gone"); }
-    if (now.trouble > trouble) { trouble = now.trouble; await showTrouble(trouble); }
+    if (now.crash > crash) { crash = now.crash; await showCrash(crash); }
   };
   /* A tab that asks each second by itself is told the same, and spares a question; where it falls silent, ours goes on. */
   words.hear = (now) => { sparedAt = performance.now(); return hear(now); };
@@ -65,9 +65,9 @@
     button.addEventListener("click", () => { leaving = true; location.reload(); });
     element.append(button);
   };
-  const showTrouble = async (serial) => {
-    const answer = await (await fetch(`/trouble/${serial}?language=${root.lang}`)).json();
-    const place = document.getElementById("trouble");
+  const showCrash = async (serial) => {
+    const answer = await (await fetch(`/crash/${serial}?language=${root.lang}`)).json();
+    const place = document.getElementById("crash");
     place.innerHTML = answer.html;
     place.scrollIntoView({ block: "nearest" });
   };
@@ -99,8 +99,8 @@
 
   document.addEventListener("change", (event) => {
     if (event.target.id === "appearance") { appearance = event.target.value; paint(); keep({ appearance }); }
-    if (event.target.dataset.trouble === "private") {
-      const panel = event.target.closest(".trouble");
+    if (event.target.dataset.crash === "private") {
+      const panel = event.target.closest(".crash");
       panel.querySelector(".public").hidden = event.target.checked;
       panel.querySelector(".private").hidden = !event.target.checked;
     }
@@ -108,14 +108,14 @@
   document.addEventListener("click", async (event) => {
     const link = event.target.closest(".treino-header nav a");
     if (link) { leaving = true; keep({ language: link.lang }); return; }
-    const button = event.target.closest("button[data-trouble]");
+    const button = event.target.closest("button[data-crash]");
     if (!button) return;
-    const panel = button.closest(".trouble");
-    if (button.dataset.trouble === "close") { panel.remove(); return; }
-    const wanted = panel.querySelector("[data-trouble=private]").checked ? ".private" : ".public";
+    const panel = button.closest(".crash");
+    if (button.dataset.crash === "close") { panel.remove(); return; }
+    const wanted = panel.querySelector("[data-crash=private]").checked ? ".private" : ".public";
     await copy(panel.querySelector(wanted).textContent);
-    button.textContent = words.trouble_copied;
-    set("say", words.trouble_copied);
+    button.textContent = words.crash_copied;
+    set("say", words.crash_copied);
   });
   /* On a network without TLS there is no clipboard API; the old way needs something selected. */
   const copy = async (text) => {

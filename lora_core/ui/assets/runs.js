@@ -62,7 +62,7 @@ window.treinoRuns = (() => {
 
   let sent = 0;
   return {
-    wire(element, props, trigger) {
+    bridge(element, props, trigger) {
       say = (message) => {
         props.value = JSON.stringify({ ...message, n: ++sent });
         trigger("input");

@@ -14,7 +14,7 @@ document.addEventListener("click", (event) => {
   if (button) tellOfPicture(button.dataset.picture);
 });
 window.treinoTest = {
-  wire(element, props, trigger) {
+  bridge(element, props, trigger) {
     let presses = 0;
     tellOfPicture = (picture) => {
       presses += 1; // the same picture pressed twice is two messages

@@ -376,7 +376,7 @@ window.treinoTrain = (() => {
   });
 
   return {
-    wire(element, props, trigger) {
+    bridge(element, props, trigger) {
       say = (message) => {
         props.value = JSON.stringify(message);
         trigger("input");

@@ -11,34 +11,34 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.runs.run import Run
 from lora_core.settings import settings_of
-from lora_core.ui.shared.crash import Trouble
+from lora_core.ui.shared.crash import CrashReport
 from lora_core.ui.shared.texts import Texts
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "gradio")
 
 
-def trouble_panel(trouble: Trouble, run: Run | None, text: Texts) -> str:
+def crash_panel(crash: CrashReport, run: Run | None, text: Texts) -> str:
     """The panel as HTML: what happened, what to do, the details folded, and a button that copies the report.
 
     run: the one that the window shows; its settings go into the report.
     """
-    public, private = report(trouble, run, False), report(trouble, run, True)
+    public, private = report(crash, run, False), report(crash, run, True)
 
     def say(name: str) -> str:
         return escape(text(f"frame.{name}"))
 
     return (
-        f'<section class="trouble" role="alert" aria-label="{say("trouble")}">'
-        f"<h2>{say('trouble')}</h2><p>{say('trouble_what')}</p>"
-        f"<details><summary>{say('trouble_details')}</summary>"
+        f'<section class="crash" role="alert" aria-label="{say("crash")}">'
+        f"<h2>{say('crash')}</h2><p>{say('crash_what')}</p>"
+        f"<details><summary>{say('crash_details')}</summary>"
         f'<pre class="public">{escape(public)}</pre><pre class="private" hidden>{escape(private)}</pre></details>'
-        f'<div class="trouble-foot"><label><input type="checkbox" data-trouble="private"> {say("trouble_private")}</label> '
-        f'<button type="button" data-trouble="copy">{say("trouble_copy")}</button> '
-        f'<button type="button" data-trouble="close">{say("trouble_close")}</button></div></section>'
+        f'<div class="crash-foot"><label><input type="checkbox" data-crash="private"> {say("crash_private")}</label> '
+        f'<button type="button" data-crash="copy">{say("crash_copy")}</button> '
+        f'<button type="button" data-crash="close">{say("crash_close")}</button></div></section>'
     )
 
 
-def report(trouble: Trouble, run: Run | None, private: bool) -> str:
+def report(crash: CrashReport, run: Run | None, private: bool) -> str:
     """Versions, settings and traceback.
 
     Unless `private`, paths are cut to what is ours, and everything a person has typed is left out: the errors' own
@@ -48,9 +48,9 @@ def report(trouble: Trouble, run: Run | None, private: bool) -> str:
         f"Treino {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         *([f"Settings: {settings_line(run, private)}"] if run else []),
-        f"While: {trouble.what}",
+        f"While: {crash.what}",
         "",
-        trouble.report if private else trouble.public,
+        crash.report if private else crash.public,
     ]
     return "\n".join(lines)
 

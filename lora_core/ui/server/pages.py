@@ -31,7 +31,7 @@ _WAIT_S = 8.0  # for a page to be shown before the rest is built and loaded, whe
 # Gradio looks for events every millisecond, outside of Windows: a tenth of a core for each page that waits, taken from
 # the training. 50 ms are not felt. Of its own progress, which nothing here reports, it need hear nothing.
 _QUEUE_S, _PROGRESS_S = 0.05, 1.0
-_SPOKEN = ("leave", "trouble_copied", "gone", "restarted", "reload", "loading_core")
+_SPOKEN = ("leave", "crash_copied", "gone", "restarted", "reload", "loading_core")
 _META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*?/>\s*', re.DOTALL)
 _SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)([^>]*)>(.*?)</script>", re.DOTALL)
 

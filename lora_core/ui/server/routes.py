@@ -22,7 +22,7 @@ from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES
 from lora_core.ui import window
 from lora_core.ui.server import instance
-from lora_core.ui.server.error_report import trouble_panel
+from lora_core.ui.server.error_report import crash_panel
 from lora_core.ui.server.guard import Guard, Password
 from lora_core.ui.server.pages import Pages
 from lora_core.ui.shared.signed_urls import ROUTE, Refused
@@ -83,7 +83,7 @@ def _page_routes(server: FastAPI, app: App, language: str) -> None:
     def start() -> Response:
         facts = {
             "appearance": app.recall("appearance", "system"), "version": __version__,
-            "born": app.born, "trouble": app.newest_trouble(),
+            "born": app.born, "crash": app.newest_crash(),
         }  # fmt: skip
         words = "JSON.parse(document.getElementById('treino-words').content)"
         script = f"window.treino = {{...{json.dumps(facts)}, ...{words}}};"
@@ -144,7 +144,7 @@ def _pulse_of(app: App) -> Callable[[], dict[str, Any]]:
         app.shown.set()
         desk_of(app).bench.relieve()
         state = app.training.state() if app.training.busy() else "idle"
-        return {"born": app.born, "training": state, "core": app.core_ready(), "trouble": app.newest_trouble()}
+        return {"born": app.born, "training": state, "core": app.core_ready(), "crash": app.newest_crash()}
 
     return pulse
 
@@ -158,12 +158,12 @@ def _state_routes(server: FastAPI, app: App, secret: str, pulse: Callable[[], di
     async def who(challenge: str = "") -> JSONResponse:
         return JSONResponse({"treino": __version__, "proof": instance.proof(secret, challenge)})
 
-    @server.get("/trouble/{serial}")
-    def trouble(serial: int, language: str) -> JSONResponse:
-        found = [t for t in app.troubles if t.serial == serial]
+    @server.get("/crash/{serial}")
+    def crash(serial: int, language: str) -> JSONResponse:
+        found = [t for t in app.crashes if t.serial == serial]
         if not found or language not in LANGUAGES:
             return JSONResponse({"html": ""}, 404)
-        return JSONResponse({"html": trouble_panel(found[0], app.training.run, Texts(language))})
+        return JSONResponse({"html": crash_panel(found[0], app.training.run, Texts(language))})
 
     @server.post("/preferences")
     async def preferences(request: Request) -> JSONResponse:

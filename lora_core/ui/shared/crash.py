@@ -13,7 +13,7 @@ _OURS = (r".*[\\/]((?:site-packages|lora_core)[\\/].*)", r".*[\\/]((?:lib[\\/]py
 
 
 @dataclass(frozen=True)
-class Trouble:
+class CrashReport:
     """An error: what was being done, its traceback, and the part of that which is nobody's secret."""
 
     serial: int
@@ -22,8 +22,8 @@ class Trouble:
     public: str
 
     @classmethod
-    def of(cls, serial: int, what: str, error: BaseException) -> Trouble:
-        """The trouble that an error is."""
+    def of(cls, serial: int, what: str, error: BaseException) -> CrashReport:
+        """The crash that an error is."""
         return cls(serial, what, traceback_of(error), public(error))
 
 

@@ -6,19 +6,24 @@ import contextlib
 import json
 import secrets
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lora_core.install.bootstrap import ROOT
 from lora_core.system import paths
 from lora_core.system.files import WriteError, write_text_whole
 from lora_core.system.quick_import import importing
-from lora_core.ui.shared.crash import Trouble
+from lora_core.ui.shared.crash import CrashReport
 from lora_core.ui.shared.signed_urls import Files
+from lora_core.ui.state.background import in_background
 from lora_core.ui.state.captioning import Describer
 from lora_core.ui.state.open_dataset import Desk
 from lora_core.ui.state.training import Training
 
+T = TypeVar("T")
 # What the tabs need of the core; importing these brings torch, diffusers, transformers and peft.
 _CORE = (
     "lora_core.training.job", "lora_core.webuis.export", "lora_core.lora.convert", "lora_core.webuis.card",
@@ -38,14 +43,13 @@ class App:
         self.uploads = self.home / "uploads"  # emptied at each start
         self.shown = threading.Event()  # set once a page was shown in a browser
         self.born = secrets.token_hex(8)  # another one after a restart
-        self.troubles: list[Trouble] = []
+        self.crashes: list[CrashReport] = []
         self._memory_file = self.home / "window.json"
         self._lock = threading.Lock()
         self.dataset = Desk(self.files.allow, self.recall, self.remember)
-        self.describer = Describer(self.dataset, self.training, self.note_trouble)
-        self._core = threading.Thread(target=self._load_core, name="core", daemon=True)
-        self._core_started = False
-        self._core_error: BaseException | None = None
+        self.describer = Describer(self.dataset, self.training, self.note_crash)
+        self._core: Future[None] | None = None
+        self._once: dict[str, Future[Any]] = {}
 
     # --- what is remembered from start to start ---------------------------------------------------------------
 
@@ -71,48 +75,61 @@ class App:
             memory = {}
         return {**(memory if isinstance(memory, dict) else {}), **getattr(self, "_unwritten", {})}
 
-    def newest_trouble(self) -> int:
+    def newest_crash(self) -> int:
         """The serial number of the last error, 0 without one."""
-        return self.troubles[-1].serial if self.troubles else 0
+        return self.crashes[-1].serial if self.crashes else 0
 
     # --- the heavy part ---------------------------------------------------------------------------------------
 
     def load_core(self) -> None:
         """Begin to import torch and what stands on it, in the background."""
         with self._lock:
-            if not self._core_started:
-                self._core_started = True
-                self._core.start()
+            if self._core is None:
+                self._core = in_background(self._load_core, "core")
 
     def core_ready(self) -> bool:
         """Whether the heavy imports are done."""
-        return self._core_started and not self._core.is_alive()
+        return self._core is not None and self._core.done()
 
     def wait_for_core(self) -> None:
         """Wait for the heavy imports; raises what they raised."""
         self.load_core()
-        self._core.join()
-        if self._core_error:
-            raise self._core_error
+        assert self._core is not None
+        self._core.result()
+
+    def once(self, name: str, work: Callable[[], T]) -> T | None:
+        """What `work` returned; the first call begins it in the background, for all pages.
+
+        None until then, and where it raises, which the error panel tells.
+        """
+        with self._lock:
+            if name not in self._once:
+                self._once[name] = in_background(partial(self._or_crash, name, work), name)
+            future: Future[T | None] = self._once[name]
+        return future.result() if future.done() else None
+
+    def _or_crash(self, what: str, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  told on the pages
+            self.note_crash(what, error)
+            return None
 
     def _load_core(self) -> None:
         import importlib
 
         with contextlib.suppress(OSError):  # the thumbnails of another window, while it makes or removes some
             self.files.prune()
-        try:
-            with importing():
-                for name in _CORE:
-                    importlib.import_module(name)
-        except BaseException as error:  # noqa: BLE001  told to whoever needs the core
-            self._core_error = error
+        with importing():
+            for name in _CORE:
+                importlib.import_module(name)
 
     # --- errors nobody foresaw --------------------------------------------------------------------------------
 
-    def note_trouble(self, what: str, error: BaseException) -> Trouble:
+    def note_crash(self, what: str, error: BaseException) -> CrashReport:
         """Keep an error for the error panel of every page."""
         with self._lock:
-            serial = self.troubles[-1].serial + 1 if self.troubles else 1
-            trouble = Trouble.of(serial, what, error)
-            self.troubles = [*self.troubles[-19:], trouble]
-        return trouble
+            serial = self.crashes[-1].serial + 1 if self.crashes else 1
+            crash = CrashReport.of(serial, what, error)
+            self.crashes = [*self.crashes[-19:], crash]
+        return crash

@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
 from lora_core.ui.shared.dataset_words import complaint
 from lora_core.ui.shared.texts import Texts
+from lora_core.ui.state.background import has_ended, in_background
 from lora_core.ui.state.open_dataset import THUMBNAIL, Desk
 from lora_core.ui.state.training import Training
 
@@ -63,14 +65,14 @@ class Order:
 
 
 class Describer:
-    """One for all pages. `trouble` is told each error nobody foresaw."""
+    """One for all pages. `note_crash` is told each error nobody foresaw."""
 
-    def __init__(self, desk: Desk, training: Training, trouble: Callable[[str, Exception], object]) -> None:
-        self.desk, self.training, self.trouble = desk, training, trouble
+    def __init__(self, desk: Desk, training: Training, note_crash: Callable[[str, Exception], object]) -> None:
+        self.desk, self.training, self.note_crash = desk, training, note_crash
         self.view = View()
         self._cancel = threading.Event()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._working: Future[None] | None = None
 
     # --- what a person presses --------------------------------------------------------------------------------
 
@@ -91,9 +93,7 @@ class Describer:
                 raise UserError("A training is going on; pause it first, or describe the pictures after it.")
             self._cancel = threading.Event()
             self.view = View(self.view.job + 1, LOADING, folder, total=len(order.pictures))
-            arguments = (order, self._cancel)
-            self._thread = threading.Thread(target=self._work, args=arguments, name="captions", daemon=True)
-            self._thread.start()
+            self._working = in_background(partial(self._work, order, self._cancel), "captions")
 
     def cancel(self) -> None:
         """Stop after the picture at hand; what was proposed by then stays."""
@@ -107,9 +107,7 @@ class Describer:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the work; True when there is none."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-        return self._thread is None or not self._thread.is_alive()
+        return has_ended(self._working, timeout_s)
 
     def chosen(self, pictures: Collection[Path]) -> dict[Path, str]:
         """The captions proposed for these."""
@@ -144,7 +142,7 @@ class Describer:
             end = {"phase": FAILED, "error": str(error)}
         except Exception as error:  # noqa: BLE001 - the one place where its errors end: told, never lost
             end = {"phase": FAILED, "error": f"Something unforeseen went wrong: {type(error).__name__}: {error}"}
-            self.trouble("describing pictures", error)
+            self.note_crash("describing pictures", error)
         self._change(cancel, **end, seconds_left=-1.0)
 
     def _describe(self, order: Order, cancel: threading.Event) -> None:

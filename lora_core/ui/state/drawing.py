@@ -6,8 +6,10 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from lora_core.events import Event, Phase
 from lora_core.sampling.gallery import Album, Drawn, Settings
 from lora_core.sampling.grid import Grid, check
 from lora_core.system import windows
+from lora_core.ui.state.background import has_ended, in_background
 from lora_core.ui.state.training import Training
 
 if TYPE_CHECKING:
@@ -81,16 +84,20 @@ class View:
 class Bench:
     """Draws what it is asked for with a `Studio` that stays loaded.
 
-    allow: told each folder pictures come from. trouble: told each error nobody foresaw.
+    allow: told each folder pictures come from. note_crash: told each error nobody foresaw.
     """
 
     def __init__(
-        self, album: Album, training: Training, allow: Callable[[Path], object], trouble: Callable[[str, Exception], object]
+        self,
+        album: Album,
+        training: Training,
+        allow: Callable[[Path], object],
+        note_crash: Callable[[str, Exception], object],
     ) -> None:
-        self.album, self.training, self.allow, self.trouble = album, training, allow, trouble
+        self.album, self.training, self.allow, self.note_crash = album, training, allow, note_crash
         self.view = View()
         self._studio: Studio | None = None
-        self._thread: threading.Thread | None = None
+        self._working: Future[None] | None = None
         self._cancel = threading.Event()
         self._lock = threading.RLock()  # of the view, and of what stands between pressing and the thread
         self._base_pictures: dict[Settings, Drawn] = {}  # drawn by this process, so they are what would be drawn again
@@ -130,9 +137,7 @@ class Bench:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the drawing; True when there is none."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-        return self._thread is None or not self._thread.is_alive()
+        return has_ended(self._working, timeout_s)
 
     def recent(self) -> list[Drawn]:
         """The last pictures, newest first; their folders are allowed."""
@@ -153,10 +158,7 @@ class Bench:
                 error="", done_bytes=0, total_bytes=0,
             )  # fmt: skip
             beside = Path(lora) if lora else None
-            self._thread = threading.Thread(
-                target=self._work, args=(beside, pause_training), name="test pictures", daemon=True
-            )
-            self._thread.start()
+            self._working = in_background(partial(self._work, beside, pause_training), "test pictures")
 
     def _work(self, beside: Path | None, pause_training: bool) -> None:
         end: dict[str, Any] = {"phase": DONE}
@@ -171,7 +173,7 @@ class Bench:
         except Exception as error:  # noqa: BLE001 - the one place where a drawing's errors end: told, never lost
             end = {"phase": FAILED, "error": _explain(error)}
             if not isinstance(error, (UserError, OSError)) and not _is_full_card(error) and not _is_full_computer(error):
-                self.trouble("drawing test pictures", error)
+                self.note_crash("drawing test pictures", error)
         loaded = self._studio.base if self._studio else ""
         self._change(**end, loaded=loaded, step=0, steps=0, seconds_left=-1.0, holds_training=False)
 

@@ -31,7 +31,7 @@ class Desk:
     """One for the whole process; see `desk_of`."""
 
     def __init__(self, app: App) -> None:
-        self.bench = Bench(Album(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_trouble)
+        self.bench = Bench(Album(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_crash)
         self._app = weakref.proxy(app)
         self._abouts: dict[tuple[Path, int], About] = {}
         self._others: dict[Path, Found] = {}  # chosen by their path

@@ -29,6 +29,7 @@ from lora_core.errors import UserError
 from lora_core.system.files import WriteError, prove_writable
 from lora_core.ui.shared.dataset_words import said, spoken
 from lora_core.ui.shared.texts import Texts
+from lora_core.ui.state.background import in_background
 
 THUMBNAIL, LARGE = 224, 1280  # pixels
 MOST_RECENT = 8
@@ -95,8 +96,8 @@ class Desk:
         """Read the open folder in the background, after a rest; a reading that still goes on is given up."""
         with self._lock:
             self._reading += 1
-            arguments = (self.folder, self._reading, rest_s)
-        threading.Thread(target=self._read, args=arguments, name="scan", daemon=True).start()
+            folder, reading = self.opened()[1], self._reading
+        in_background(lambda: self._read(folder, reading, rest_s), "scan")
 
     def _read(self, folder: Path, reading: int, rest_s: float) -> None:
         def progress(done: int, total: int) -> None:

@@ -15,6 +15,7 @@ from lora_core.ui.shared.texts import Texts
 from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 
+Updates = dict[Any, Any]  # new values by component
 TABS = ("dataset", "train", "test", "export", "runs")
 # The script may run again when its tab is drawn anew; two clocks of a tab would be one too many.
 _CLOCK = """
@@ -34,14 +35,25 @@ setTimeout(tick, 50);
 """
 
 
+def on_load(tab: str, function: str) -> str:
+    """JavaScript that hands a component to a function of the tab's script, which may still be on its way to the page."""
+    script = f"window.treino{tab.title()}"
+    return f"const go = () => {script} ? {script}.{function}(element, props, trigger, watch) : setTimeout(go, 30); go();"
+
+
+def bridge(tab: str) -> gr.HTML:
+    """The JS bridge of a tab: the tab's script sets its value and makes an `input` event of it. Nobody sees it."""
+    return gr.HTML("", html_template="", elem_id=f"{tab}-bridge", visible="hidden", js_on_load=on_load(tab, "bridge"))
+
+
 @dataclass
 class Page:
-    """One language of the window. `letters[tab]`, set together with `tabs`, opens that tab with something to do."""
+    """One language of the window. `inbox[tab]`, set together with `tabs`, opens that tab with a message: what to do."""
 
     app: App
     text: Texts
     tabs: gr.Tabs
-    letters: dict[str, gr.State] = field(default_factory=lambda: {tab: gr.State() for tab in TABS})
+    inbox: dict[str, gr.State] = field(default_factory=lambda: {tab: gr.State() for tab in TABS})
 
     def each_second(
         self, tab: str, fn: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], ask: str = "tell()"
@@ -98,4 +110,4 @@ class Page:
         if isinstance(error, UserError):
             gr.Warning(translated(error.message, self.text), title=self.text("frame.notice"))
         else:
-            self.app.note_trouble(getattr(fn, "__qualname__", repr(fn)), error)
+            self.app.note_crash(getattr(fn, "__qualname__", repr(fn)), error)

@@ -141,7 +141,7 @@ def test_stopping_keeps_what_was_proposed_and_another_folder_forgets_it(
 
 def test_what_is_in_the_way_is_said_in_a_sentence(page: Page, hub: HubServer) -> None:
     unknown = page.client.post("/dataset", json={"act": "describe", **order("001.jpg"), "captioner": "../x"})
-    assert unknown.status_code == 400 and not page.app.troubles
+    assert unknown.status_code == 400 and not page.app.crashes
     assert page.ask("describe", **order())["error"] == "There is no picture to describe: choose others."
     page.language = "pt-BR"
     assert "nenhuma imagem" in page.ask("describe", **order())["error"]
@@ -152,4 +152,4 @@ def test_what_is_in_the_way_is_said_in_a_sentence(page: Page, hub: HubServer) ->
     hub.repos.clear()
     page.ask("describe", **order("001.jpg"))
     told = ended(page)
-    assert told["phase"] == "failed" and "wd-vit-tagger-v3" in told["error"] and not page.app.troubles
+    assert told["phase"] == "failed" and "wd-vit-tagger-v3" in told["error"] and not page.app.crashes

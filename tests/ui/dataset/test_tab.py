@@ -237,7 +237,7 @@ def test_nonsense_is_refused_and_surprises_reach_the_error_panel(page: Page, mon
 
     monkeypatch.setattr(page.app.dataset, "set_resolution", fail)
     assert page.ask("resolution", resolution=64) == {"error": ""}
-    assert "surprise" in page.app.troubles[-1].report
+    assert "surprise" in page.app.crashes[-1].report
 
 
 # --- fixes ------------------------------------------------------------------------------------------------------------

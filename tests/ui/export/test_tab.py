@@ -54,9 +54,9 @@ def built(app: App, language: str = "en") -> tuple[ExportTab, ConvertPanel]:
 
     async def build() -> tuple[ExportTab, ConvertPanel]:
         with gr.Blocks():
-            letters = {name: gr.State() for name in TABS}
+            inbox = {name: gr.State() for name in TABS}
             with gr.Tabs() as tabs, gr.Tab("export") as tab:
-                page = Page(app, Texts(language), tabs, letters)
+                page = Page(app, Texts(language), tabs, inbox)
                 views = Views(page.text, app.files.url)
                 part = ExportTab(page, views, Shelf(app.runs_folder, app.home / "runs.json"))
                 convert = ConvertPanel(page, views)
@@ -210,15 +210,15 @@ def test_a_webui_that_was_named_becomes_a_card(app: App, tmp_path: Path) -> None
     assert choices.find_webuis(app.home)[0].folder == tree
 
 
-def test_a_letter_brings_lora_and_picture(app: App, tmp_path: Path) -> None:
+def test_a_message_brings_lora_and_picture(app: App, tmp_path: Path) -> None:
     run = prepare_run(app.runs_folder / "a")
     lora = run.checkpoints / "step_0000100" / "lora.safetensors"
     picture = tmp_path / "drawn.png"
     Image.new("RGB", (64, 64)).save(picture)
     part, _ = built(app)
-    letter = {"lora": str(lora), "picture": str(picture)}
-    assert part.chosen not in part.open(letter, Chosen(), None), "the letter would be lost"
-    updates = part.receive(letter, Chosen())
+    message = {"lora": str(lora), "picture": str(picture)}
+    assert part.chosen not in part.open(message, Chosen(), None), "the message would be lost"
+    updates = part.receive(message, Chosen())
     chosen = updates[part.chosen]
     assert (chosen.run, chosen.lora, chosen.picture, chosen.pictures[0]) == ("a", lora, picture, picture)
     assert updates[part.form.version]["value"] == str(lora)

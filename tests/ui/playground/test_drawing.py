@@ -41,13 +41,13 @@ def loras(tiny_sd1: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
 
 
 @pytest.fixture
-def troubles() -> list[BaseException]:
+def crashes() -> list[BaseException]:
     return []
 
 
 @pytest.fixture
-def bench(tmp_path: Path, troubles: list[BaseException]) -> Iterator[Bench]:
-    made = Bench(Album(tmp_path / "tests"), Training(), lambda folder: None, lambda what, error: troubles.append(error))
+def bench(tmp_path: Path, crashes: list[BaseException]) -> Iterator[Bench]:
+    made = Bench(Album(tmp_path / "tests"), Training(), lambda folder: None, lambda what, error: crashes.append(error))
     yield made
     made.cancel()
     assert made.wait(60)
@@ -128,14 +128,14 @@ def test_cancel_works_in_the_middle_of_a_picture(bench: Bench, settings: Setting
     assert bench.wait(120) and bench.view.phase == stages.DONE
 
 
-def test_what_is_wrong_is_told_in_a_sentence(bench: Bench, settings: Settings, troubles: list[BaseException]) -> None:
+def test_what_is_wrong_is_told_in_a_sentence(bench: Bench, settings: Settings, crashes: list[BaseException]) -> None:
     bench.compare(dataclasses.replace(settings, lora=settings.lora + ".gone"))
     assert bench.wait(120) and bench.view.phase == stages.FAILED and "There is no file" in bench.view.error
     bench.compare(dataclasses.replace(settings, base="no such model"))
     assert bench.wait(120) and "no such model" in bench.view.error
-    assert troubles == [], "these are a person's to mend"
+    assert crashes == [], "these are a person's to mend"
     bench.compare(dataclasses.replace(settings, sampler="no such sampler"))
-    assert bench.wait(120) and "unforeseen" in bench.view.error and isinstance(troubles[0], KeyError)
+    assert bench.wait(120) and "unforeseen" in bench.view.error and isinstance(crashes[0], KeyError)
 
 
 def test_a_training_stands_still_while_a_picture_is_drawn_and_goes_on(

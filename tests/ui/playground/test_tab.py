@@ -122,20 +122,20 @@ def test_grids_are_read_from_the_form(tab: TrialTab, run: Run) -> None:
     assert tab.form.count_html(*values(tab)) == ""
 
 
-def test_the_text_for_a_webui_and_the_letter_to_export(tab: TrialTab, run: Run, tmp_path: Path) -> None:
+def test_the_text_for_a_webui_and_the_message_to_export(tab: TrialTab, run: Run, tmp_path: Path) -> None:
     path = str(run.folder / "zebu.safetensors")
     assert tab.paste_for(path, 0.8) == "<lora:zebu:0.8> zebu" and tab.paste_for("", 1.0) == ""
     assert tab.send([], path)[1] == {"lora": path, "picture": None}
     worn = dataclasses.replace(PLAIN, lora=path, name="zebu", weight=0.8)
     kept = tab.bench.album.keep(Image.new("RGB", (64, 64)), worn, Path(path))
     tab.bench.album.keep(Image.new("RGB", (64, 64)), PLAIN, Path(path))
-    opened, letter = tab.send([], path)
-    assert letter == {"lora": path, "picture": str(kept.path)} and opened.selected == "export"
+    opened, message = tab.send([], path)
+    assert message == {"lora": path, "picture": str(kept.path)} and opened.selected == "export"
     with pytest.raises(UserError):
         tab.send([], "")
 
 
-def test_a_letter_or_a_path_brings_a_lora_from_anywhere(tab: TrialTab, tmp_path: Path, run: Run) -> None:
+def test_a_message_or_a_path_brings_a_lora_from_anywhere(tab: TrialTab, tmp_path: Path, run: Run) -> None:
     other = write_lora(tmp_path / "elsewhere" / "ink.safetensors")
     now = values(tab)
     for updates in (tab.receive({"lora": str(other)}, [], {}, *now), tab.take(f' "{other}" ', [], {}, *now)):

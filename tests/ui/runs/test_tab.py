@@ -230,10 +230,10 @@ def test_a_delete_that_is_refused_leaves_everything(
     before = names(root)
 
     def refuse(path: Path, system: trash.System | None) -> None:
-        raise UserError("no")
+        raise UserError("It is in use.")
 
     monkeypatch.setattr(trash, "discard", refuse)
-    with pytest.raises(UserError, match="no"):
+    with pytest.raises(UserError, match="in use"):
         actions.delete(shelf.row("a"), root, system)
     assert names(root) == before
 

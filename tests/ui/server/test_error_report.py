@@ -9,21 +9,21 @@ import pytest
 from lora_core.config import TrainConfig, read_values
 from lora_core.errors import UserError
 from lora_core.runs.run import Run
-from lora_core.ui.server.error_report import report, settings_line, trouble_panel
-from lora_core.ui.shared.crash import Trouble, public, shortened
+from lora_core.ui.server.error_report import crash_panel, report, settings_line
+from lora_core.ui.shared.crash import CrashReport, public, shortened
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 
 
 @pytest.fixture
-def trouble(tmp_path: Path) -> Trouble:
+def crash(tmp_path: Path) -> CrashReport:
     def fail(prompt: str) -> None:
         raise ValueError(f"no such word: {prompt} in {Path.home() / 'Maria' / 'cat.png'}")
 
     try:
         fail("a photo of Maria")
     except ValueError as error:
-        return App(tmp_path, tmp_path).note_trouble("tests.fail", error)
+        return App(tmp_path, tmp_path).note_crash("tests.fail", error)
     raise AssertionError
 
 
@@ -38,15 +38,15 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_what_helps_is_told(trouble: Trouble, run: Run) -> None:
-    told = report(trouble, run, private=False)
+def test_what_helps_is_told(crash: CrashReport, run: Run) -> None:
+    told = report(crash, run, private=False)
     assert "Python 3." in told and "torch " in told and "gradio " in told and "While: tests.fail" in told
     assert "lora_rank = 7" in told and "optimizer = adafactor" in told and "ValueError: …" in told
     assert "trigger_word = …" in told and "test_ui_report.py" not in told.split("File ")[0]
 
 
-def test_what_is_private_is_not_unless_asked(trouble: Trouble, run: Run) -> None:
-    told, all_of_it = report(trouble, run, private=False), report(trouble, run, private=True)
+def test_what_is_private_is_not_unless_asked(crash: CrashReport, run: Run) -> None:
+    told, all_of_it = report(crash, run, private=False), report(crash, run, private=True)
     for secret in ("Maria", "maria", str(Path.home()), str(run.folder), "starter"):
         assert secret not in told, secret
     for secret in ("a photo of Maria", "trigger_word = maria", str(run.folder)):
@@ -91,14 +91,14 @@ def test_errors_in_a_circle_are_told_once() -> None:
     assert public(error).splitlines() == ["builtins.ValueError: …", "", "Before, or within:", "builtins.KeyError: …"]
 
 
-def test_a_run_without_settings(tmp_path: Path, trouble: Trouble) -> None:
+def test_a_run_without_settings(tmp_path: Path, crash: CrashReport) -> None:
     assert settings_line(Run(tmp_path / "none"), private=False) == "unknown"
-    assert "Settings" not in report(trouble, None, private=False)
+    assert "Settings" not in report(crash, None, private=False)
 
 
 @pytest.mark.parametrize("language", ["en", "pt-BR"])
-def test_the_panel(trouble: Trouble, run: Run, language: str) -> None:
-    panel = trouble_panel(trouble, run, Texts(language))
+def test_the_panel(crash: CrashReport, run: Run, language: str) -> None:
+    panel = crash_panel(crash, run, Texts(language))
     assert panel.count("<details>") == 1 and "<details open" not in panel
     assert "<b>" not in panel and "&lt;b&gt;" in panel
-    assert panel.count('data-trouble="') == 3
+    assert panel.count('data-crash="') == 3

@@ -65,7 +65,7 @@ def test_no_event_is_lost_when_a_stream_ends(window: Window) -> None:
 
     async def talk() -> None:
         async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as http:
-            client = Client(http, window.url, page.event("train-wire", "input"))
+            client = Client(http, window.url, page.event("train-bridge", "input"))
             for _ in range(EVENTS):
                 over = await client.ask()
                 await asyncio.wait_for(over.wait(), 60)

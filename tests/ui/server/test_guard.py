@@ -177,7 +177,7 @@ def test_a_network_has_to_give_the_password(tmp_path: Path) -> None:
     same = {"sec-fetch-site": "same-origin", "origin": "http://studio.local:7861"}
     for path in ("/", "/en/", "/pt-BR/"):
         assert far.get(path).headers["location"] == "/login"
-    for path in ("/files/x.y", "/ping", "/en/config", "/en/gradio_api/info", "/assets/frame.js", "/trouble/1", "/start.js"):
+    for path in ("/files/x.y", "/ping", "/en/config", "/en/gradio_api/info", "/assets/frame.js", "/crash/1", "/start.js"):
         assert far.get(path).status_code == 401, path
     for path in ("/dataset", "/preferences", "/en/gradio_api/queue/join", "/en/gradio_api/upload"):
         assert far.post(path, headers=same).status_code == 401, path

@@ -64,7 +64,7 @@ class Target:
         assert self.window.process.poll() is None
         assert self.page.ping()["training"] == "idle"
         assert ask(self.url, "GET", "/en/").status == 200
-        hello = self.page.call(self.page.event("train-wire", "input"), [json.dumps({"kind": "hello"})])
+        hello = self.page.call(self.page.event("train-bridge", "input"), [json.dumps({"kind": "hello"})])
         assert "quickstart" in hello
 
 
@@ -200,7 +200,7 @@ def test_what_takes_a_file_puts_it_nowhere_else(target: Target) -> None:
 def test_an_event_takes_no_file_that_was_not_uploaded(target: Target) -> None:
     """Gradio copied any file of the computer to its uploads, and gave the copy out."""
     far, theirs = "http://192.0.2.1/a.png", [*map(str, target.secrets()), str(target.uploads / "link.png"), "/etc/passwd"]
-    takes = [("train-preset-load", "upload", 1), ("convert-upload", "upload", 2), ("dataset-wire", "input", 1)]
+    takes = [("train-preset-load", "upload", 1), ("convert-upload", "upload", 2), ("dataset-bridge", "input", 1)]
     for secret in [*theirs, "\\\\server\\share\\a", far]:
         for element, trigger, count in takes:
             file = {"path": secret, "meta": {"_type": "gradio.FileData"}}

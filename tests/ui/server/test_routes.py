@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ SAME = {"sec-fetch-site": "same-origin", "origin": HOME}
 def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     folder = tmp_path_factory.mktemp("server")
     app = App(folder / "home", folder / "runs")
-    app._core_started = True  # the pages need none of it, and other tests load it
+    app._core = Future()  # the pages need none of it, and other tests load it
+    app._core.set_result(None)
     (app.uploads / "left").mkdir(parents=True)
     return app
 
@@ -126,12 +128,12 @@ def test_files_and_assets(ours: TestClient, app: App, tmp_path: Path) -> None:
 def test_an_error_is_told_once(ours: TestClient, app: App) -> None:
     before = ours.get("/ping").json()
     assert before["training"] == "idle" and app.shown.is_set()
-    app.note_trouble("something", ValueError("a <secret> prompt"))
-    serial = ours.get("/ping").json()["trouble"]
-    assert serial == before["trouble"] + 1
-    told = ours.get(f"/trouble/{serial}?language=pt-BR").json()["html"]
+    app.note_crash("something", ValueError("a <secret> prompt"))
+    serial = ours.get("/ping").json()["crash"]
+    assert serial == before["crash"] + 1
+    told = ours.get(f"/crash/{serial}?language=pt-BR").json()["html"]
     assert 'role="alert"' in told and "não previu" in told and "<secret>" not in told
-    assert ours.get("/trouble/99?language=en").status_code == ours.get(f"/trouble/{serial}?language=xx").status_code == 404
+    assert ours.get("/crash/99?language=en").status_code == ours.get(f"/crash/{serial}?language=xx").status_code == 404
 
 
 def test_it_proves_who_it_is(ours: TestClient) -> None:

@@ -87,7 +87,7 @@ class Clerk:
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
             return JSONResponse({"error": f"This is no question: {type(wrong).__name__}."}, 400)
         except Exception as error:  # noqa: BLE001  told on the page by the frame's error panel
-            self.app.note_trouble(f"dataset {asked['act']}", error)
+            self.app.note_crash(f"dataset {asked['act']}", error)
             return JSONResponse({"error": ""})
 
     # --- looking ----------------------------------------------------------------------------------------------

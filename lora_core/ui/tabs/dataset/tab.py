@@ -16,7 +16,7 @@ from lora_core.install.bootstrap import ROOT
 from lora_core.ui.shared.file_dialog import has_dialogs
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.state.app import App
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, bridge, on_load
 
 # What the script says itself; the rest of the tab's texts stand in the markup.
 _SPOKEN = (
@@ -35,18 +35,15 @@ ASSETS = Path(__file__).parents[2] / "assets"
 SAMPLE = ROOT / "Training"
 _EDITS = ("replace", "prefix", "suffix", "trigger", "remove_tag")
 _SIZES = (64, 256, 512, 640, 768, 1024)
-# The page's script may still be on its way when this part of the page is there.
-_START = "const go = () => window.treinoDataset ? treinoDataset.start(element) : setTimeout(go, 30); go();"
-_WIRE = "const go = () => window.treinoDataset ? treinoDataset.wire(props, trigger) : setTimeout(go, 30); go(); // 'input'"
 
 
 def build(page: Page) -> None:
     """Put the tab's components on the page and connect them."""
     desk = page.app.dataset
     open_last(page.app)
-    gr.HTML(_markup(page), elem_id="dataset", js_on_load=_START)
-    wire = gr.HTML("", html_template="", elem_id="dataset-wire", visible="hidden", js_on_load=_WIRE)
-    letter = page.letters["dataset"]
+    gr.HTML(_markup(page), elem_id="dataset", js_on_load=on_load("dataset", "start"))
+    to_server = bridge("dataset")
+    message = page.inbox["dataset"]
 
     def to_train(pressed: str) -> tuple[Any, dict[str, str]]:
         return gr.Tabs(selected="train"), {"train_data_dir": str(desk.opened()[1])}
@@ -55,8 +52,8 @@ def build(page: Page) -> None:
         if told and told.get("folder"):
             desk.open(Path(told["folder"]))
 
-    page.on(wire.input, to_train, [wire], [page.tabs, page.letters["train"]])
-    page.on(letter.change, receive, [letter])
+    page.on(to_server.input, to_train, [to_server], [page.tabs, page.inbox["train"]])
+    page.on(message.change, receive, [message])
 
 
 def open_last(app: App) -> None:

@@ -17,10 +17,9 @@ from lora_core.ui.shared.file_manager import open_folder
 from lora_core.ui.tabs.export import choices
 from lora_core.ui.tabs.export.form import browse_button, connect_path
 from lora_core.ui.tabs.export.views import FAMILIES, Views
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis.detect import PLAIN, WebUI
 
-Updates = dict[Any, Any]
 FOLDER = "folder"
 PRECISIONS = ("fp16", "bf16", "fp32")
 

@@ -9,13 +9,11 @@ import gradio as gr
 
 from lora_core.ui.shared import file_dialog
 from lora_core.ui.tabs.export.views import Views
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, Updates, bridge
 
 if TYPE_CHECKING:
     from lora_core.webuis.card import Proposal
 
-Updates = dict[Any, Any]
-_JS = "const go = () => window.treinoExport ? treinoExport.{part}(element, props, trigger) : setTimeout(go, 30); go();"
 HEAVIEST = 2.0  # the range of A1111's slider
 
 
@@ -25,7 +23,7 @@ class Form:
     def __init__(self, page: Page, views: Views):
         self.page, self.text, self.views = page, page.text, views
         self.card: dict[str, Any] = {}
-        self.wire = gr.HTML("", html_template="", elem_id="export-wire", visible="hidden", js_on_load=js("wire"))
+        self.bridge = bridge("export")
         with gr.Row(elem_id="export-columns"):
             with gr.Column(scale=1, min_width=440):
                 self._build_what()
@@ -145,11 +143,6 @@ class Form:
         """Suggestions while a path is typed, and the system's dialog."""
         connect_path(self.page, self.file, self.file_browse, self.paths, ".safetensors")
         connect_path(self.page, self.folder, self.folder_browse, self.paths, "")
-
-
-def js(part: str) -> str:
-    """The page's script may still be on its way when a part of the page is there."""
-    return _JS.replace("{part}", part)
 
 
 def browse_button(text: Any, elem_id: str) -> Any:

@@ -17,14 +17,13 @@ from lora_core.ui.tabs.export.choices import OTHER
 from lora_core.ui.tabs.export.convert import ConvertPanel
 from lora_core.ui.tabs.export.form import Form
 from lora_core.ui.tabs.export.views import Views, heard
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis import search as webui_places
 from lora_core.webuis.detect import WebUI
 
 if TYPE_CHECKING:
     from lora_core.webuis.card import Proposal
 
-Updates = dict[Any, Any]
 
 
 def build(page: Page) -> None:
@@ -79,24 +78,24 @@ class ExportTab:
         page, form = self.page, self.form
         convert.connect()
         self.convert = convert
-        filled, letter = [self.chosen, *form.filled], page.letters["export"]
+        filled, message = [self.chosen, *form.filled], page.inbox["export"]
         entered = [self.chosen, self.places, *form.card.values(), form.folder, form.own]
         outcome = [
             self.places, form.name_wrong, form.place_wrong, form.taken, form.taken_note, form.keep, form.result,
             form.open_row, form.places, form.folder_note,
         ]  # fmt: skip
         looked = [self.places, form.places, form.folder_row, convert.target]
-        for listener in (tab.select, letter.change):
+        for listener in (tab.select, message.change):
             page.on(listener, self.look, [self.places], looked)
         page.on(form.look.click, self.look_again, [self.places], looked)
-        page.on(tab.select, self.open, [letter, self.chosen, form.run], filled)
-        page.on(letter.change, self.receive, [letter, self.chosen], filled)
+        page.on(tab.select, self.open, [message, self.chosen, form.run], filled)
+        page.on(message.change, self.receive, [message, self.chosen], filled)
         page.on(form.run.input, self.choose_run, [form.run, self.chosen], filled)
         page.on(form.version.input, self.choose_version, [form.version, self.chosen], filled)
         for listener in (form.file.submit, form.file.blur):
             page.on(listener, self.choose_file, [form.file, self.chosen], filled)
         told = [self.chosen, self.places, form.folder_row, form.place_wrong]
-        page.on(form.wire.input, self.hear, [form.wire, self.chosen, self.places], told, trigger_mode="multiple")
+        page.on(form.bridge.input, self.hear, [form.bridge, self.chosen, self.places], told, trigger_mode="multiple")
         page.on(
             form.card["name"].change, self.check_name, [form.card["name"]], [form.name_wrong], trigger_mode="always_last"
         )
@@ -126,10 +125,10 @@ class ExportTab:
     def look_again(self, places: Places) -> Updates:
         return self.look(dataclasses.replace(places, looked=False))
 
-    def open(self, letter: dict[str, Any] | None, chosen: Chosen, run: str | None) -> Updates:
-        """The tab was opened: list the runs, and propose the newest unless a letter brings another."""
+    def open(self, message: dict[str, Any] | None, chosen: Chosen, run: str | None) -> Updates:
+        """The tab was opened: list the runs, and propose the newest unless a message brings another."""
         listed = self._listed()
-        if chosen.lora is None and listed and not letter:
+        if chosen.lora is None and listed and not message:
             return {**self.choose_run(listed[0][1], chosen), self.form.run: gr.update(choices=listed, value=listed[0][1])}
         is_gone = bool(run) and run not in {key for _, key in listed}
         return {self.form.run: gr.update(choices=listed, value=None) if is_gone else gr.update(choices=listed)}
@@ -137,13 +136,13 @@ class ExportTab:
     def _listed(self) -> list[tuple[str, str]]:
         return [(row.name, row.key) for row in choices.exportable(self.shelf.rows())]
 
-    def receive(self, letter: dict[str, Any] | None, chosen: Chosen) -> Updates:
+    def receive(self, message: dict[str, Any] | None, chosen: Chosen) -> Updates:
         """A LoRA that another tab sends, with a picture for its card."""
-        if not letter or not letter.get("lora"):
+        if not message or not message.get("lora"):
             return {self.chosen: gr.skip()}
         self.app.wait_for_core()
-        lora = Path(letter["lora"])
-        picture = Path(letter["picture"]) if letter.get("picture") else None
+        lora = Path(message["lora"])
+        picture = Path(message["picture"]) if message.get("picture") else None
         place = choices.place_in_runs(lora, self.shelf)
         key = place[0] if place else ""
         listed = gr.update(choices=self._listed(), value=key or None)

@@ -19,7 +19,7 @@ from lora_core.sampling.gallery import Settings
 from lora_core.sampling.grid import Axis, Grid
 from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.lora_library import Desk, family_names, label, misfit, of_same_run, short_label
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis import loras
 from lora_core.webuis.loras import Found
 
@@ -27,7 +27,6 @@ PAIR, GRID = "pair", "grid"
 MOST_SEED = 2**32 - 1
 _WEIGHTS = "0, 0.5, 0.75, 1"
 
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -12,16 +11,14 @@ import gradio as gr
 
 from lora_core.errors import UserError
 from lora_core.sampling.gallery import Drawn, Settings
+from lora_core.ui.state.background import in_background
 from lora_core.ui.state.drawing import View
 from lora_core.ui.state.lora_library import desk_of
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, Updates, bridge
 from lora_core.ui.tabs.playground import views
 from lora_core.ui.tabs.playground.form import GRID, Form
 from lora_core.webuis.loras import FINISHED
 
-Updates = dict[Any, Any]
-# The page's script may still be on its way when the component is there.
-_WIRE = "const go = () => window.treinoTest ? treinoTest.wire(element, props, trigger) : setTimeout(go, 30); go();"
 _QUICK_S = 0.3  # between looks at a drawing that was begun on this page
 
 
@@ -41,7 +38,7 @@ class TrialTab:
         self.picked = gr.State([])  # names of pictures chosen from the strip, at most two
         # The LoRAs chosen on this page. Written in place, so that what is filled in later knows of a choice under way.
         self.chosen = gr.State([])
-        self.wire = gr.HTML("", html_template="", elem_id="test-wire", visible="hidden", js_on_load=_WIRE)
+        self.bridge = bridge("test")
         with gr.Row(elem_id="test-columns"):
             with gr.Column(scale=4, min_width=360, elem_id="test-form"):
                 self.form = Form(page, self.desk)
@@ -95,10 +92,10 @@ class TrialTab:
         page.on(self.not_now.click, self.decline, [], [self.offer])
         page.on(self.cancel.click, self.stop, state, live)
         page.on(self.free.click, self.let_go, state, live)
-        page.on(self.wire.input, self.pick, [*state, self.wire], live)
+        page.on(self.bridge.input, self.pick, [*state, self.bridge], live)
         page.on(self.newest.click, self.unpick, state, live)
         page.on(self.restore.click, self.bring_back, [self.picked], [*whole, form.grid_group])
-        page.on(self.export.click, self.send, [self.picked, fields["lora"]], [page.tabs, page.letters["export"]])
+        page.on(self.export.click, self.send, [self.picked, fields["lora"]], [page.tabs, page.inbox["export"]])
         self._connect_form(whole)
 
     def _connect_form(self, whole: list[Any]) -> None:
@@ -107,8 +104,8 @@ class TrialTab:
         page.on(fields["lora"].focus, form.still_there, [fields["lora"]], [fields["lora"]])
         page.on(form.refresh.click, self.look_again, [fields["lora"]], [fields["lora"]])
         page.on(form.path.submit, self.take, [form.path, self.chosen, form.filled, *form.inputs], [*whole, form.path])
-        letter = page.letters["test"]
-        page.on(letter.change, self.receive, [letter, self.chosen, form.filled, *form.inputs], whole)
+        message = page.inbox["test"]
+        page.on(message.change, self.receive, [message, self.chosen, form.filled, *form.inputs], whole)
         page.on(fields["base"].change, form.facts_for, [fields["lora"], fields["base"]], [form.facts])
         page.on(fields["weight"].change, self.paste_for, [fields["lora"], fields["weight"]], [self.paste])
         grid_fields = [fields[name] for name in ("mode", "kind", "weights", "checkpoints", "prompts", "lora")]
@@ -158,7 +155,7 @@ class TrialTab:
     def tick(self, seen: dict[str, Any], picked: list[str], chosen: list[str], lora: str, prompt: str) -> Updates:
         """Every second; the first one also finds the page as it was left."""
         if not seen:
-            threading.Thread(target=self.desk.look_into_webuis, name="webui LoRAs", daemon=True).start()
+            in_background(self.desk.look_into_webuis, "webui LoRAs")
             return {**self._live(seen, picked), **self.form.choices()}
         if seen["is_filled"] or not self.page.app.core_ready():
             return self.look(seen, picked)
@@ -261,11 +258,11 @@ class TrialTab:
             return {}
         return {**self._open(path.strip().strip('"'), chosen, filled, values), self.form.path: ""}
 
-    def receive(self, letter: dict[str, Any] | None, chosen: list[str], filled: dict[str, Any], *values: Any) -> Updates:
-        """A letter from another tab."""
-        if not letter or not letter.get("lora"):
+    def receive(self, message: dict[str, Any] | None, chosen: list[str], filled: dict[str, Any], *values: Any) -> Updates:
+        """A message from another tab."""
+        if not message or not message.get("lora"):
             return {}
-        return self._open(str(letter["lora"]), chosen, filled, values)
+        return self._open(str(message["lora"]), chosen, filled, values)
 
     def _open(self, path: str, chosen: list[str], filled: dict[str, Any], values: Sequence[Any]) -> Updates:
         chosen[:] = [path]

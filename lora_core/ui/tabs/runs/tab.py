@@ -15,20 +15,13 @@ from lora_core.runs import actions, lock
 from lora_core.runs.index import Row, Shelf
 from lora_core.runs.run import SHEET, Run
 from lora_core.ui.shared.file_manager import open_folder
-from lora_core.ui.state.training import unended
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.state.training import has_state, unended
+from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
 from lora_core.ui.tabs.runs import compare as runs_compare
 from lora_core.ui.tabs.runs import views as runs_views
 from lora_core.ui.tabs.runs.views import FALLING, PAGE, STATES, Eyes, Look
-from lora_core.ui.tabs.train.buttons import has_state
 
-Updates = dict[Any, Any]
 _BUTTONS = ("resume", "again", "test", "export", "open", "rename", "delete")
-# The page's script may still be on its way when this part of the page is there.
-_WIRE = "const go = () => window.treinoRuns ? treinoRuns.wire(element, props, trigger) : setTimeout(go, 30); go();"
-_LIST = "const go = () => window.treinoRuns ? treinoRuns.list(element) : setTimeout(go, 30); go();"
-# Shared with the Train tab: values under the pointer, pictures that a click enlarges.
-_PLOT = "const go = () => window.treinoTrain ? treinoTrain.plot(element) : setTimeout(go, 30); go();"
 
 
 def build(page: Page) -> None:
@@ -46,7 +39,7 @@ class RunsTab:
         self.deleted: list[actions.Removal] = []  # the last one last
         self.look = gr.State(Look())
         self.seen = gr.State("")
-        self.wire = gr.HTML("", html_template="", elem_id="runs-wire", visible="hidden", js_on_load=_WIRE)
+        self.bridge = bridge("runs")
         with gr.Row(elem_id="runs-columns"):
             with gr.Column(scale=6, min_width=560):
                 self._build_list()
@@ -69,7 +62,7 @@ class RunsTab:
         with gr.Row(visible=False, elem_id="runs-undo-row") as self.undo_row:
             self.undo_note = gr.HTML("", elem_id="runs-undo-note")
             self.undo = gr.Button(text("runs.undo"), size="sm", min_width=120, scale=0, elem_id="runs-undo")
-        self.list = gr.HTML(f"<p>{text('runs.reading')}</p>", elem_id="runs-list", js_on_load=_LIST)
+        self.list = gr.HTML(f"<p>{text('runs.reading')}</p>", elem_id="runs-list", js_on_load=on_load("runs", "list"))
 
     def _build_stage(self) -> None:
         text = self.text
@@ -102,7 +95,8 @@ class RunsTab:
             with gr.Row():
                 self.delete_yes = gr.Button(text("runs.delete_yes"), size="sm", variant="stop", elem_id="runs-delete-yes")
                 self.delete_no = gr.Button(text("runs.keep"), size="sm", elem_id="runs-delete-no")
-        self.stage = gr.HTML(self._invitation(), elem_id="runs-details", js_on_load=_PLOT)
+        # Shared with the Train tab: values under the pointer, pictures that a click enlarges.
+        self.stage = gr.HTML(self._invitation(), elem_id="runs-details", js_on_load=on_load("train", "plot"))
 
     def _invitation(self) -> str:
         return f'<div class="runs-empty"><p>{self.eyes.say("runs.choose")}</p></div>'
@@ -117,10 +111,10 @@ class RunsTab:
         # Each reads what the page shows and some change it: two at once, and one would be forgotten.
         in_turn: dict[str, Any] = {"concurrency_id": "runs", "concurrency_limit": 1}
         page.on(tab.select, self.refresh, [self.look, *compare], both, **in_turn)
-        page.on(page.letters["runs"].change, self.refresh, [self.look, *compare], both, **in_turn)
+        page.on(page.inbox["runs"].change, self.refresh, [self.look, *compare], both, **in_turn)
         asked = [self.words, self.of_state]
         page.each_second("runs", self.follow, [self.seen, *asked, self.look, *compare], [self.seen, *both])
-        page.on(self.wire.input, self.hear, [self.wire, self.look, *compare], both, trigger_mode="multiple", **in_turn)
+        page.on(self.bridge.input, self.hear, [self.bridge, self.look, *compare], both, trigger_mode="multiple", **in_turn)
         for control, name in ((self.words, "words"), (self.of_state, "state")):
             page.on(control.change, self._narrow(name), [control, self.look], shown, trigger_mode="always_last", **in_turn)
         for control in compare:
@@ -128,7 +122,7 @@ class RunsTab:
         page.on(self.untick.click, self.clear_ticks, [self.look, *compare], both, **in_turn)
         for name, target in (("resume", "train"), ("again", "train"), ("test", "test"), ("export", "export")):
             page.on(
-                self.buttons[name].click, self._letter(name, target), [self.look], [page.tabs, page.letters[target]]
+                self.buttons[name].click, self._message(name, target), [self.look], [page.tabs, page.inbox[target]]
             )  # fmt: skip
         page.on(self.buttons["open"].click, self.open, [self.look])
         page.on(self.buttons["rename"].click, self.ask_name, [self.look], [self.rename_box, self.delete_box, self.new_name])
@@ -153,9 +147,9 @@ class RunsTab:
             return {self.seen: now, **self.refresh(wanted, kind, log)}
         return {self.seen: now, **self._list(wanted)} if wanted != look else {self.seen: gr.skip() if seen else now}
 
-    def hear(self, message: str, look: Look, kind: str, log: bool) -> Updates:
+    def hear(self, payload: str, look: Look, kind: str, log: bool) -> Updates:
         """What was pressed in the list."""
-        said = json.loads(message)
+        said = json.loads(payload)
         act, value = said["act"], str(said.get("value", ""))
         if act == "open":
             return self.show_stage(dataclasses.replace(look, key=value), kind, log, chosen=True)
@@ -234,20 +228,20 @@ class RunsTab:
 
     # --- what is done -----------------------------------------------------------------------------------------
 
-    def _letter(self, name: str, target: str) -> Any:
+    def _message(self, name: str, target: str) -> Any:
         def send(look: Look) -> tuple[Any, dict[str, Any]]:
             row = self.shelf.row(look.key)
-            letter: dict[str, Any] = {"sent": time.time()}  # a second letter with the same words is a letter too
+            message: dict[str, Any] = {"sent": time.time()}  # a second message with the same words is a message too
             if name == "resume":
-                letter["resume"] = str(row.run.folder)
+                message["resume"] = str(row.run.folder)
             elif name == "again":
                 assert row.config is not None, "the button is off without settings"
-                letter["config"] = {key: value for key, value in row.config.values().items() if key != "output_dir"}
+                message["config"] = {key: value for key, value in row.config.values().items() if key != "output_dir"}
             else:
-                letter["lora"] = str(self._lora(row))
+                message["lora"] = str(self._lora(row))
                 if name == "export":
-                    letter["picture"] = str(row.picture) if row.picture and row.picture.name != SHEET else None
-            return gr.Tabs(selected=target), letter
+                    message["picture"] = str(row.picture) if row.picture and row.picture.name != SHEET else None
+            return gr.Tabs(selected=target), message
 
         return send
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.runs.history import History
 from lora_core.runs.run import Run
-from lora_core.ui.state.training import LIVE, Training
+from lora_core.ui.state.training import LIVE, Training, has_state
 from lora_core.ui.tabs.train.cost import changes_text
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ def actions(training: Training, run: Run, state: str, history: History) -> dict[
         "retry": Action(state == "failed" and ran_out_of_memory(training), is_free),
         "to_settings": Action(True),
     }
-
-
-def has_state(run: Run) -> bool:
-    """Whether there is a whole checkpoint to go on from."""
-    return any(not path.parent.name.endswith(".tmp") for path in run.checkpoints.glob("step_*/state.pt"))
 
 
 def ran_out_of_memory(training: Training) -> bool:

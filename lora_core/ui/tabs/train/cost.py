@@ -5,8 +5,8 @@ Only what was counted or measured is told; where it was not, nothing is said.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -68,30 +68,13 @@ def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
     return Cost(memory, disk.total if disk else None, time, tuple(levels))
 
 
-class CardCosts:
-    """The costs of the preset cards, worked out once in a thread of its own when the core is there."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Cost] | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def of(self, presets: Mapping[str, Preset]) -> dict[str, Cost] | None:
-        """The costs by card, or None while they are worked out."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, args=(dict(presets),), name="costs", daemon=True)
-                self._thread.start()
-        return self._known
-
-    def _work(self, presets: Mapping[str, Preset]) -> None:
-        known = {}
-        for name, preset in presets.items():
-            try:
-                known[name] = cost(TrainConfig.of(preset.values))
-            except UserError:  # a preset of one's own with wrong values: told when it is chosen
-                continue
-        self._known = known
+def costs_of(presets: Mapping[str, Preset]) -> dict[str, Cost]:
+    """The costs of the preset cards by name; those of settings that are wrong are told when the card is chosen."""
+    known = {}
+    for name, preset in presets.items():
+        with contextlib.suppress(UserError):
+            known[name] = cost(TrainConfig.of(preset.values))
+    return known
 
 
 def memory_line(found: Verdict, text: Texts) -> str:

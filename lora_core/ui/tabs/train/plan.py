@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core.config import PRESETS, TrainConfig
 from lora_core.errors import UserError
 from lora_core.system.files import free_bytes
+from lora_core.ui.state.background import has_ended, in_background
 
 if TYPE_CHECKING:
     from lora_core.dataset import Dataset
@@ -32,10 +34,10 @@ class Reading:
     total: int = 0
     dataset: Dataset | None = None
     problem: str = ""
-    ended: threading.Event = field(default_factory=threading.Event)
+    work: Future[None] | None = None
 
     def start(self) -> None:
-        threading.Thread(target=self._read, name="reading pictures", daemon=True).start()
+        self.work = in_background(self._read, "reading pictures")
 
     def _read(self) -> None:
         from lora_core.dataset import scan
@@ -46,8 +48,6 @@ class Reading:
             self.problem = str(wrong)
         except OSError as cause:
             self.problem = f"{self.folder}: {cause.strerror or cause}."
-        finally:
-            self.ended.set()
 
     def _count(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -70,7 +70,7 @@ class Pictures:
                 known.start()
                 while len(self._known) > MOST_KNOWN:
                     del self._known[next(iter(self._known))]
-        known.ended.wait(patience_s)
+        has_ended(known.work, patience_s)
         return known
 
 

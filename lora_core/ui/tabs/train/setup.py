@@ -17,8 +17,7 @@ from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.shared.translate import translated
 from lora_core.ui.tabs.train import form
-from lora_core.ui.tabs.train.base_models import Models
-from lora_core.ui.tabs.train.cost import CardCosts, Cost, card_line, cost, levels_html, memory_line, time_line
+from lora_core.ui.tabs.train.cost import Cost, card_line, cost, costs_of, levels_html, memory_line, time_line
 from lora_core.ui.tabs.train.plan import Outlook, Pictures, new_folder, outlook, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from lora_core.training.data.plan import Plan
     from lora_core.ui.shared.texts import Texts
     from lora_core.ui.state.app import App
+    from lora_core.webuis.base_models import FoundModel
 
 MOST_SIZES = 5
 STARTER = "starter"
@@ -52,8 +52,6 @@ class Setup:
 
     _pictures = Pictures()
     _orders = count(1)
-    _models = Models()
-    _costs = CardCosts()
 
     def __init__(self, app: App, text: Texts):
         self.app, self.text = app, text
@@ -67,13 +65,15 @@ class Setup:
         return form.form_html(self.text, usual, file_dialog.has_dialogs())
 
     def cards_html(self, chosen: str = "") -> str:
-        known = self._costs.of(self.cards.all()) or {} if self.app.core_ready() else {}
-        lines = {name: card_line(cost, self.text) for name, cost in known.items()}
+        lines = {name: card_line(cost, self.text) for name, cost in (self._card_costs() or {}).items()}
         return cards_html(self.cards, self.text, lines, chosen)
 
     def costs_are_known(self) -> bool:
         """Whether the cards tell what they need; until then they are without it."""
-        return self.app.core_ready() and self._costs.of(self.cards.all()) is not None
+        return self._card_costs() is not None
+
+    def _card_costs(self) -> dict[str, Cost] | None:
+        return self.app.once("costs", lambda: costs_of(self.cards.all())) if self.app.core_ready() else None
 
     def empty_plan(self, is_wrong: bool = False) -> str:
         key = "train.plan_wrong" if is_wrong else "train.plan_empty"
@@ -135,7 +135,7 @@ class Setup:
     def _order(self, boxed: Mapping[str, object], card: str | None, first: bool = False) -> str:
         """`card`: the one to choose, "" for none, None to leave the choice as it is.
 
-        first: only for a form that is empty still; a letter from another tab may have been quicker.
+        first: only for a form that is empty still; a message from another tab may have been quicker.
         """
         order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first}
         return json.dumps(order, ensure_ascii=False)
@@ -148,10 +148,15 @@ class Setup:
 
     def found_models(self) -> dict[str, str] | None:
         """Base models found on this computer, by what to give as base model; None while they are looked for."""
-        found = self._models.found(self.app.home)
+        found = self.app.once("base models", self._list_models)
         if found is None:
             return None
         return {model.value: f"{model.name} · {self.text('train.found_label')}" for model in found if not model.problem}
+
+    def _list_models(self) -> list[FoundModel]:
+        from lora_core.webuis.base_models import list_models
+
+        return list_models(home=self.app.home)
 
     # --- what it comes to -------------------------------------------------------------------------------------
 

@@ -11,15 +11,11 @@ import gradio as gr
 from lora_core.config import read_values
 from lora_core.errors import UserError
 from lora_core.runs.run import Run
-from lora_core.ui.tabs.page import Page
+from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
 from lora_core.ui.tabs.train.buttons import Action, retry_changes
 from lora_core.ui.tabs.train.live import plot_html, samples_html, status_html
 from lora_core.ui.tabs.train.poll import Glance, look
 from lora_core.ui.tabs.train.setup import Setup
-
-Updates = dict[Any, Any]
-# The page's script may still be on its way when a part of the page is there.
-_JS = "const go = () => window.treinoTrain ? treinoTrain.{part}(element, props, trigger, watch) : setTimeout(go, 30); go();"
 
 
 def build(page: Page) -> None:
@@ -38,19 +34,21 @@ class TrainTab:
             self._build_setup()
         with gr.Column(elem_id="train-live") as self.live_column:
             self._build_live()
-        self.wire = gr.HTML("", html_template="", elem_id="train-wire", visible="hidden", js_on_load=_js("wire"))
-        self.orders = gr.HTML("", html_template="", elem_id="train-orders", visible="hidden", js_on_load=_js("orders"))
+        self.bridge = bridge("train")
+        self.orders = gr.HTML(
+            "", html_template="", elem_id="train-orders", visible="hidden", js_on_load=on_load("train", "orders")
+        )
         gr.HTML(self.setup.words_html(), visible="hidden", js_on_load=None)
 
     # --- layout -----------------------------------------------------------------------------------------------
 
     def _build_setup(self) -> None:
         text = self.text
-        self.cards = gr.HTML(self.setup.cards_html(), elem_id="train-cards", js_on_load=_js("cards"))
+        self.cards = gr.HTML(self.setup.cards_html(), elem_id="train-cards", js_on_load=on_load("train", "cards"))
         gr.HTML('<p class="card-purpose" id="train-card-for" aria-live="polite"></p>', js_on_load=None)
         with gr.Row(elem_id="train-columns"):
             with gr.Column(scale=3, min_width=420, elem_id="train-form"):
-                gr.HTML(self.setup.form_html(), js_on_load=_js("form"))
+                gr.HTML(self.setup.form_html(), js_on_load=on_load("train", "form"))
             with gr.Column(scale=2, min_width=320, elem_id="train-side"):
                 self.plan = gr.HTML(self.setup.empty_plan(), elem_id="train-plan", js_on_load=None)
                 self.start = gr.Button(text("train.start"), variant="primary", interactive=False, elem_id="train-start")
@@ -70,7 +68,7 @@ class TrainTab:
 
     def _build_live(self) -> None:
         text = self.text
-        self.status = gr.HTML("", elem_id="train-status", js_on_load=_js("status"))
+        self.status = gr.HTML("", elem_id="train-status", js_on_load=on_load("train", "status"))
         with gr.Row(elem_id="train-buttons"):
             self.buttons = {
                 name: gr.Button(
@@ -82,7 +80,7 @@ class TrainTab:
         self.told = gr.HTML("", elem_id="train-told", js_on_load=None)
         with gr.Row(elem_id="train-watch"):
             with gr.Column(scale=3, min_width=480):
-                self.plot = gr.HTML("", elem_id="train-plot", js_on_load=_js("plot"))
+                self.plot = gr.HTML("", elem_id="train-plot", js_on_load=on_load("train", "plot"))
                 self.log = gr.Checkbox(label=text("train.log"), info=text("train.log_help"), elem_id="train-log")
             with gr.Column(scale=2, min_width=320):
                 self.samples = gr.HTML("", elem_id="train-samples", js_on_load=None)
@@ -94,26 +92,28 @@ class TrainTab:
         setup = [self.orders, self.plan, self.start, self.reason, self.cards]
         live = [self.seen, self.setup_column, self.live_column, self.status, self.told, self.plot, self.samples,
                 self.show, *self.buttons.values()]  # fmt: skip
-        page.on(self.wire.input, self.hear, [self.wire], setup, trigger_mode="always_last", **quiet)
-        page.on(self.start.click, self.begin, [self.wire, self.seen, self.log], [*setup, *live], **quiet)
+        page.on(self.bridge.input, self.hear, [self.bridge], setup, trigger_mode="always_last", **quiet)
+        page.on(self.start.click, self.begin, [self.bridge, self.seen, self.log], [*setup, *live], **quiet)
         page.each_second("train", self.refresh, [self.seen, self.log], live, ask="window.treinoTrain?.glance(tell)")
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():
             if name not in ("test_it", "export_it"):
                 page.on(button.click, self._pressed(name), [self.seen, self.log], live, **quiet)
         page.on(self.show.click, self._pressed("show"), [self.seen, self.log], live, **quiet)
-        page.on(self.keep.click, self.save_preset, [self.wire, self.title], [self.cards, self.title, self.orders], **quiet)
+        page.on(
+            self.keep.click, self.save_preset, [self.bridge, self.title], [self.cards, self.title, self.orders], **quiet
+        )
         page.on(self.load.upload, self.load_preset, [self.load], [self.orders, self.load], **quiet)
-        letter = page.letters["train"]
-        page.on(letter.change, self.receive, [letter, self.wire, self.seen, self.log], [self.orders, *live], **quiet)
+        message = page.inbox["train"]
+        page.on(message.change, self.receive, [message, self.bridge, self.seen, self.log], [self.orders, *live], **quiet)
         for name, target in (("test_it", "test"), ("export_it", "export")):
             page.on(
-                self.buttons[name].click, self._letter_to(target), [], [page.tabs, page.letters[target]], **quiet
+                self.buttons[name].click, self._message_to(target), [], [page.tabs, page.inbox[target]], **quiet
             )  # fmt: skip
 
-    def hear(self, message: str) -> Updates:
+    def hear(self, payload: str) -> Updates:
         """What the form says: it is there, a card was chosen, something was typed."""
-        said = json.loads(message)
+        said = json.loads(payload)
         if said["kind"] == "hello":
             return {self.orders: self.setup.hello()}
         if said["kind"] == "card":
@@ -140,9 +140,9 @@ class TrainTab:
             self.reason: found.reason_html,
         }
 
-    def begin(self, message: str, seen: dict[str, Any], log: bool) -> Updates:
+    def begin(self, payload: str, seen: dict[str, Any], log: bool) -> Updates:
         """Start; with something wrong, say what instead."""
-        said = json.loads(message)
+        said = json.loads(payload)
         found = self.setup.look_at(said["values"])
         if found.reason or found.config is None:
             raise UserError(found.reason)
@@ -169,33 +169,33 @@ class TrainTab:
 
         return press
 
-    def _letter_to(self, target: str) -> Any:
+    def _message_to(self, target: str) -> Any:
         def send() -> tuple[Any, dict[str, Any]]:
             run = self._run()
-            letter: dict[str, Any] = {"lora": str(run.lora_file(run.config()))}
+            message: dict[str, Any] = {"lora": str(run.lora_file(run.config()))}
             if target == "export":
                 samples = self.app.training.history(run).samples
                 latest = samples[max(samples)] if samples else []
-                letter["picture"] = str(run.folder / latest[0].path) if latest else None
-            return gr.Tabs(selected=target), letter
+                message["picture"] = str(run.folder / latest[0].path) if latest else None
+            return gr.Tabs(selected=target), message
 
         return send
 
-    def receive(self, letter: dict[str, Any], message: str, seen: dict[str, Any], log: bool) -> Updates:
-        """A letter from another tab: pictures to train on, settings to use again, a run to go on with."""
-        if not letter:
+    def receive(self, message: dict[str, Any], payload: str, seen: dict[str, Any], log: bool) -> Updates:
+        """A message from another tab: pictures to train on, settings to use again, a run to go on with."""
+        if not message:
             return {self.seen: gr.skip()}
-        if folder := letter.get("resume"):
+        if folder := message.get("resume"):
             self.setup.resume(Run(Path(folder)))
             return self.refresh(seen, log)
-        now = json.loads(message).get("values", {}) if message else {}
+        now = json.loads(payload).get("values", {}) if payload else {}
         updates = self.refresh({**seen, "setup": True}, log)
-        if values := letter.get("config"):
+        if values := message.get("config"):
             return {**updates, self.orders: self.setup.fill(values)}
-        return {**updates, self.orders: self.setup.take_folder(str(letter["train_data_dir"]), now)}
+        return {**updates, self.orders: self.setup.take_folder(str(message["train_data_dir"]), now)}
 
-    def save_preset(self, message: str, title: str) -> Updates:
-        said = json.loads(message)
+    def save_preset(self, payload: str, title: str) -> Updates:
+        said = json.loads(payload)
         name = self.setup.save_preset(title, said["values"])
         gr.Info(self.text("train.preset_saved", name=title.strip()))
         return {self.cards: self.setup.cards_html(name), self.title: "", self.orders: gr.skip()}
@@ -254,10 +254,5 @@ _BUTTONS = (
 )  # fmt: skip
 
 
-def _js(part: str) -> str:
-    return _JS.replace("{part}", part)
-
-
 def _button(action: Action, label: str) -> Any:
     return gr.update(visible=action.visible, interactive=action.enabled, value=label)
-
