@@ -23,8 +23,8 @@ from lora_core.ui.shared.translate import translated
 
 UI = LOCALE.parent
 FILES = sorted(path.stem for path in (LOCALE / "en").glob("*.toml"))
-# What the core says in English by itself: its help, its presets and its checks; only the other language needs texts.
-TRANSLATED = ("settings.help_", "settings.clash_", "settings.wants", "train.preset_")
+# What the core says in English by itself: its help and its presets; only the other language needs texts.
+TRANSLATED = ("settings.help_", "train.preset_")
 # English words of the core in the middle of a sentence, which another language leaves out.
 LEFT_OUT = {"advice"}
 # Whose English is matched against the sentences of the core.
@@ -40,7 +40,7 @@ def fields(text: str) -> set[str]:
 def spoken() -> tuple[set[str], set[str]]:
     """Keys that the code names in full, and patterns of those that it puts together; with a word for each hole."""
     keys, patterns = set(), set()
-    for path in UI.glob("*.py"):
+    for path in UI.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         other = {id(part) for node in ast.walk(tree) if _is_no_text(node) for part in ast.iter_child_nodes(node)}
         for node in ast.walk(tree):
@@ -67,7 +67,7 @@ def words() -> tuple[set[str], set[re.Pattern[str]]]:
     """Every name that is a string somewhere in the window or in the core, and patterns of those that are put together."""
     found: set[str] = set()
     made: set[re.Pattern[str]] = set()
-    for path in (*UI.glob("*.py"), *UI.parent.glob("*.py"), *(UI.parent / "dataset").glob("*.py")):
+    for path in UI.parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= set(re.findall(r"\w+", f"{node.value} {node.value.lower()}"))
@@ -115,7 +115,7 @@ def test_what_is_matched_is_what_the_core_says() -> None:
     """Their English is matched against the core's sentences, so the longest piece of each must stand in its code."""
     said = "\n".join(
         str(node.value)
-        for path in (*UI.parent.glob("*.py"), *UI.parent.glob("*/*.py"))
+        for path in UI.parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant)
     )

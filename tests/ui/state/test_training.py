@@ -64,7 +64,7 @@ def test_a_failure_before_there_is_a_folder_is_known(tiny_sd1: Path, tmp_path: P
     training.start(config_for(tiny_sd1, tmp_path / "nowhere", tmp_path / "out"))
     wait_for(training, "failed")
     failure = training.failure()
-    assert failure is not None and "nowhere" in failure.message
+    assert failure is not None and "nowhere" in str(failure.message)
     training.show(Run(tmp_path))
     assert training.state() == "cut" and training.failure() is None
 

@@ -201,7 +201,7 @@ def test_the_plan_tells_what_is_wrong_at_its_field_and_why_start_is_not_allowed(
     boxed = form.boxes({"train_data_dir": str(tmp_path / "nowhere"), "lora_rank": 8})
     found = setup.look_at({**boxed, "lora_rank": "0"})
     assert found.problems["train_data_dir"] == "Essa pasta não existe."
-    assert "de 1 a 1024" in found.problems["lora_rank"]
+    assert found.problems["lora_rank"] == "0 é pouco; o mínimo é 1"
     assert "Rank" in found.reason and "Imagens" in found.reason and found.config is None
     assert setup.look_at(form.boxes({})).problems == {"train_data_dir": PT("train.wrong_missing")}
     assert "train_data_dir" in setup.look_at(form.boxes({"train_data_dir": str(tmp_path)})).problems
