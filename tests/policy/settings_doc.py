@@ -46,9 +46,9 @@ ENGLISH = Words(
     made="Made from lora_core/config.py by python -m tests.policy.settings_doc --write; change it there.",
     title="Settings",
     intro="""\
-Every setting has one name: as a flag in the terminal (`--lora_rank 16`), as a line of a preset (`lora_rank = 16`), and in
-the metadata of the finished LoRA. In the window it has the label that stands in bold here. `python treino.py --help` prints
-the same list.
+Every setting has one name: as a flag in the terminal (`--lora_rank 16`), as a line of a preset (`lora_rank = 16`),
+and in the metadata of the finished LoRA. In the window it has the label that stands in bold here.
+`python treino.py --help` prints the same list.
 
 - A setting of true or false is switched on by its flag alone (`--random_flip`) and off with `no_` before its name
   (`--no_random_flip`).
@@ -72,24 +72,25 @@ trainings they are enough, and a [preset](#presets) sets the others.""",
     presets="""\
 ## Presets
 
-A preset is a small file of settings for one purpose. In the window it is a card; in the terminal it is a flag, and every other
-flag goes over it:
+A preset is a small file of settings for one purpose. In the window it is a card; in the terminal it is a flag, and
+every other flag goes over it:
 
 ```powershell
 python treino.py --preset character --train_data_dir C:\\pictures\\rex --trigger_word rexdog
 ```
 
-The [files](../presets) give the reason for each value, and `python treino.py --list_presets` prints the table below. `--preset` also
-takes a `.toml` of your own, the `config.toml` of a run, or **any LoRA that Treino wrote**: its settings are inside the file.""",
+The [files](../presets) give the reason for each value, and `python treino.py --list_presets` prints the table below.
+`--preset` also takes a `.toml` of your own, the `config.toml` of a run, or **any LoRA that Treino wrote**: its
+settings are inside the file.""",
     preset_columns=("Preset", "Name in the window", "What it is for"),
 )
 PORTUGUESE = Words(
     made="Feito de lora_core/config.py por python -m tests.policy.settings_doc --write; mude lá.",
     title="Configurações",
     intro="""\
-Cada configuração tem um nome só: como opção no terminal (`--lora_rank 16`), como linha de um preset (`lora_rank = 16`) e nos
-metadados do LoRA pronto. Na janela ela tem o rótulo que aqui aparece em negrito. `python treino.py --help` mostra a
-mesma lista, em inglês.
+Cada configuração tem um nome só: como opção no terminal (`--lora_rank 16`), como linha de um preset
+(`lora_rank = 16`) e nos metadados do LoRA pronto. Na janela ela tem o rótulo que aqui aparece em negrito.
+`python treino.py --help` mostra a mesma lista, em inglês.
 
 - Uma configuração de sim ou não é ligada só com a opção (`--random_flip`) e desligada com `no_` antes do nome
   (`--no_random_flip`).
@@ -97,8 +98,8 @@ mesma lista, em inglês.
 - Uma configuração que o seu computador não pode usar, como `fp16` sem placa de vídeo, é trocada pela mais próxima que
   funciona, e você é avisado. Uma configuração que não existe ou não faz sentido é recusada antes de qualquer trabalho.
 
-As configurações marcadas com ★ são as que a janela mostra primeiro; aqui também elas abrem cada assunto. Para a maioria dos
-treinos elas bastam, e um [preset](#presets) cuida das outras.""",
+As configurações marcadas com ★ são as que a janela mostra primeiro; aqui também elas abrem cada assunto. Para a
+maioria dos treinos elas bastam, e um [preset](#presets) cuida das outras.""",
     basic="★",
     columns=("Configuração", "Padrão", "Valores possíveis", "O que faz"),
     required="obrigatório",
@@ -113,16 +114,16 @@ treinos elas bastam, e um [preset](#presets) cuida das outras.""",
     presets="""\
 ## Presets
 
-Um preset é um arquivo pequeno de configurações para uma finalidade. Na janela é um cartão; no terminal é uma opção, e todas as
-outras opções valem mais que ele:
+Um preset é um arquivo pequeno de configurações para uma finalidade. Na janela é um cartão; no terminal é uma opção, e
+todas as outras opções valem mais que ele:
 
 ```powershell
 python treino.py --preset character --train_data_dir C:\\pictures\\rex --trigger_word rexdog
 ```
 
-Os [arquivos](../../presets) dão o motivo de cada valor, e `python treino.py --list_presets` mostra a tabela abaixo, em inglês. `--preset`
-aceita também um `.toml` seu, o `config.toml` de um treino, ou **qualquer LoRA que o Treino gravou**: as configurações estão dentro
-do arquivo.""",
+Os [arquivos](../../presets) dão o motivo de cada valor, e `python treino.py --list_presets` mostra a tabela abaixo,
+em inglês. `--preset` aceita também um `.toml` seu, o `config.toml` de um treino, ou **qualquer LoRA que o Treino
+gravou**: as configurações estão dentro do arquivo.""",
     preset_columns=("Preset", "Nome na janela", "Para que serve"),
 )
 WORDS = {"en": ENGLISH, "pt-BR": PORTUGUESE}
