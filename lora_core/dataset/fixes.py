@@ -8,7 +8,6 @@ import io
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 from PIL import Image
@@ -19,6 +18,7 @@ from lora_core.dataset.edit_log import Change, Move
 from lora_core.dataset.items import Problem
 from lora_core.dataset.pictures import load_picture, opened, orientation, upright
 from lora_core.errors import UserError
+from lora_core.system.file_names import next_free
 from lora_core.system.files import write_bytes_whole
 
 LEFT_OUT, BEFORE, MADE, ADDED = ".treino/left_out", ".treino/before", ".treino/made", ".treino/added"
@@ -165,9 +165,8 @@ def _place(kind: str, source: str) -> str:
 
 def _free_stem(path: Path) -> Path:
     """The path with a number after its stem, such that no file beside it has that stem."""
-    taken = {other.stem.casefold() for other in path.parent.iterdir()}
-    number = next(n for n in count(2) if f"{path.stem}-{n}".casefold() not in taken)
-    return path.with_stem(f"{path.stem}-{number}")
+    taken = {path.stem.casefold(), *(other.stem.casefold() for other in path.parent.iterdir())}
+    return path.with_stem(next_free(path.stem, lambda stem: stem.casefold() in taken, joint="-"))
 
 
 def _relative(folder: Path, file: Path) -> str:

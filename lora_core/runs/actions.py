@@ -14,7 +14,7 @@ from lora_core.runs import lock
 from lora_core.runs.index import Row
 from lora_core.runs.run import PARTS, SHEET, Run
 from lora_core.system import trash
-from lora_core.system.file_names import check_name
+from lora_core.system.file_names import check_name, next_free
 from lora_core.system.files import TEMPORARY_SUFFIX, WriteError, explain, replace_with_retry, write_text_whole
 
 _LITTER = ("desktop.ini", "thumbs.db", ".ds_store")  # what systems leave in folders by themselves
@@ -73,7 +73,8 @@ def delete(row: Row, root: Path, system: trash.System | None = None) -> Removal:
     folder, found = row.run.folder, contents(row)
     if not found.stays and folder.absolute() != root.absolute():
         return Removal(row.name, folder, trash.discard(folder, system))
-    aside = _new_name(folder / f"{folder.name} {time.strftime('%Y-%m-%d %H-%M-%S')}")
+    name = f"{folder.name} {time.strftime('%Y-%m-%d %H-%M-%S')}"
+    aside = folder / next_free(name, lambda free: os.path.lexists(folder / free))
     names = tuple(part.name for part in found.parts)
     try:
         aside.mkdir()
@@ -136,15 +137,8 @@ def _is_part(path: Path, row: Row) -> bool:
     names = {*PARTS, SHEET, lock.NAME}
     own = [row.config.output_name if row.config else "", Path(row.summary.lora).stem]
     is_named = any(path.name.startswith(f"{name}.") for name in own if name) and path.is_file()
-    is_litter = path.name.lower() in _LITTER or path.name.endswith((TEMPORARY_SUFFIX, "-test.tmp"))
+    is_litter = path.name.lower() in _LITTER or path.name.endswith(TEMPORARY_SUFFIX)
     return path.name in names or is_named or is_litter
-
-
-def _new_name(path: Path) -> Path:
-    number, found = 2, path
-    while os.path.lexists(found):
-        found, number = path.with_name(f"{path.name} {number}"), number + 1
-    return found
 
 
 def _move_back(aside: Path, folder: Path) -> None:

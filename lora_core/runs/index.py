@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.runs.run import PARTS, Run
 from lora_core.runs.summary import Summary, summarise
-from lora_core.system.files import WriteError, write_text_whole
+from lora_core.system.files import JsonMemo, stamp
 
 _STAMP = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
@@ -135,18 +134,18 @@ class Shelf:
         return dataclasses.replace(row, wrong=tuple(dict.fromkeys(wrong)))
 
     def _summary(self, run: Run) -> Summary:
-        name, stamp = str(run.folder), _stamp(run.events_file)
-        if name not in self._summaries or self._summaries[name][0] != stamp:
-            self._summaries[name] = (stamp, summarise(run.events_file))
+        name, now = str(run.folder), stamp(run.events_file)
+        if name not in self._summaries or self._summaries[name][0] != now:
+            self._summaries[name] = (now, summarise(run.events_file))
         return self._summaries[name][1]
 
     def _config(self, run: Run) -> tuple[TrainConfig | None, str]:
-        name, stamp = str(run.folder), _stamp(run.config_file)
-        if name not in self._configs or self._configs[name][0] != stamp:
+        name, now = str(run.folder), stamp(run.config_file)
+        if name not in self._configs or self._configs[name][0] != now:
             try:
-                self._configs[name] = (stamp, run.config(), "")
+                self._configs[name] = (now, run.config(), "")
             except UserError as cause:
-                self._configs[name] = (stamp, None, str(cause))
+                self._configs[name] = (now, None, str(cause))
         return self._configs[name][1:]
 
     def _load(self) -> None:
@@ -154,29 +153,17 @@ class Shelf:
             return
         self._loaded = True
         try:
-            table = json.loads(self.cache_file.read_text(encoding="utf-8"))
             self._summaries = {
-                name: ((int(size), int(changed)), Summary(**values)) for name, (size, changed, values) in table.items()
+                name: ((int(size), int(changed)), Summary.from_json(values))
+                for name, (size, changed, values) in JsonMemo(self.cache_file).read(dict).items()
             }
-        except (OSError, ValueError, TypeError, AttributeError):  # none yet, damaged, or of another Treino
+        except (ValueError, TypeError):  # damaged, or of another Treino
             self._summaries = {}
 
     def _save(self, current: set[str]) -> None:
         self._summaries = {name: known for name, known in self._summaries.items() if name in current}
-        table = {name: [*stamp, dataclasses.asdict(summary)] for name, (stamp, summary) in self._summaries.items()}
-        try:
-            self.cache_file.parent.mkdir(parents=True, exist_ok=True)
-            write_text_whole(self.cache_file, json.dumps(table))
-        except (OSError, WriteError):  # a convenience: without it the events are read again at the next start
-            return
-
-
-def _stamp(path: Path) -> _STAMP:
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
+        table = {name: [*read_at, summary.to_json()] for name, (read_at, summary) in self._summaries.items()}
+        JsonMemo(self.cache_file).write(table)
 
 
 def _changed(folder: Path) -> float:

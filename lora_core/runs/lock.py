@@ -20,7 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lora_core.errors import UserError
-from lora_core.system.files import remove_stray_temporaries, write_text_whole
+from lora_core.system.files import JsonMemo, remove_stray_temporaries, write_text_whole
 from lora_core.system.paths import cache_folder
 
 NAME = ".treino-lock.json"
@@ -101,9 +101,9 @@ def _refusal(folder: Path, there: Holder) -> str:
 def _noted(folder: Path) -> Holder | None:
     """Who is noted, alive or not. A note that cannot be read was written by nobody here: notes are whole or absent."""
     try:
-        fields = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        fields = JsonMemo(folder / NAME).read(dict)
         return Holder(int(fields["pid"]), float(fields["started"]), str(fields["host"]), str(fields["token"]))
-    except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
+    except (ValueError, OverflowError, KeyError, TypeError):
         return None
 
 

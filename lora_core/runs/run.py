@@ -11,7 +11,8 @@ from pathlib import Path
 from lora_core.config import TrainConfig, read_values
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, from_line, to_line
-from lora_core.system.files import write_text_whole
+from lora_core.system.file_names import next_free
+from lora_core.system.files import WriteError, writable_folder, write_text_whole
 
 SHEET = "before_after.png"
 PARTS = ("config.toml", "events.jsonl", "checkpoints", "samples")
@@ -91,9 +92,8 @@ class Run:
         if not old:
             return
         name = time.strftime("%Y-%m-%d_%H-%M-%S")
-        aside, count = self.folder / "previous" / name, 2
-        while aside.exists():
-            aside, count = aside.with_name(f"{name}_{count}"), count + 1
+        previous = self.folder / "previous"
+        aside = previous / next_free(name, lambda free: (previous / free).exists(), joint="_")
         aside.mkdir(parents=True)
         for path in old:
             os.replace(path, aside / path.name)
@@ -154,12 +154,10 @@ def make_folder(folder: Path) -> None:
         UserError: it can't, with the reason.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".treino-write-test.tmp"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as cause:
-        reason = cause.strerror or str(cause)
+        writable_folder(folder)
+    except WriteError as wrong:
+        cause = wrong.__cause__
+        reason = getattr(cause, "strerror", "") or str(cause)
         raise UserError(f"The folder {folder} cannot be written to ({reason}); choose another --output_dir.") from None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, State, Validation, from_line
-from lora_core.messages import Message
+from lora_core.messages import Message, from_json, to_json
 
 _STEP = b'{"kind": "Step"'  # as `events.to_line` begins it
 
@@ -47,6 +48,15 @@ class Summary:
             case Finished():
                 return replace(known, end="stopped" if event.stopped else "finished", lora=event.path)
         return known
+
+    def to_json(self) -> dict[str, object]:
+        """The summary in JSON's kinds; `from_json` is the way back."""
+        return {**vars(self), "failure": self.failure and to_json(self.failure)}
+
+    @classmethod
+    def from_json(cls, values: Any) -> Summary:
+        """The summary behind `to_json`. Raises TypeError or ValueError: it is none, or of another version."""
+        return cls(**{**values, "failure": from_json(values["failure"]) if values["failure"] else None})
 
 
 def summarise(events_file: Path) -> Summary:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lora_core.runs.run import run_of
 from lora_core.sampling.infotext import LoraCall, parameters_text, save_picture
-from lora_core.system.file_names import plain
+from lora_core.system.file_names import next_free, plain
 from lora_core.system.files import WriteError, explain
 
 if TYPE_CHECKING:
@@ -145,7 +145,4 @@ def _stem(settings: Settings, at: float, is_grid: bool) -> str:
 
 
 def _free(folder: Path, stem: str) -> Path:
-    path, count = folder / f"{stem}.png", 2
-    while path.exists():
-        path, count = folder / f"{stem}_{count}.png", count + 1
-    return path
+    return folder / next_free(stem, lambda name: (folder / name).exists(), ".png", "_")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 from lora_core.errors import UserError
@@ -61,3 +63,14 @@ def plain(text: str) -> str:
     while len(kept.encode()) > _MOST_BYTES:
         kept = kept[:-1].rstrip(" .")
     return f"{kept}_" if kept.split(".")[0].rstrip().upper() in RESERVED else kept
+
+
+def numbered(stem: str, ending: str = "", joint: str = " ") -> Iterator[str]:
+    """The name, then the name with 2, 3, ... behind its stem."""
+    yield f"{stem}{ending}"
+    yield from (f"{stem}{joint}{number}{ending}" for number in count(2))
+
+
+def next_free(stem: str, is_taken: Callable[[str], bool], ending: str = "", joint: str = " ") -> str:
+    """The name, with the first number behind its stem with which it is not taken where it is."""
+    return next(name for name in numbered(stem, ending, joint) if not is_taken(name))

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lora_core.errors import UserError
 from lora_core.system import windows
 
 TEMPORARY_SUFFIX = ".treino.tmp"
 _ALLOWANCE = 1_000_000  # bytes kept free beyond files that are written together
+Kept = TypeVar("Kept", dict[str, Any], list[Any])
 PATIENCE_S = 5.0  # a virus scanner or an indexer lets go of a file it looks at within a second or two
 
 
@@ -54,11 +57,68 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def prove_writable(folder: Path) -> None:
     """Raises WriteError, before any work, where no file can be made in the folder. Nothing is left there."""
+    # Not by tempfile: on Windows it tries thousands of names in a folder that is not ours to write in.
+    probe = _temporary(folder)
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise WriteError(explain(error, folder)) from error
+
+
+def writable_folder(folder: Path) -> None:
+    """Make the folder where it is not there, and prove that it can be written to. Raises WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(explain(error, folder)) from error
+    prove_writable(folder)
+
+
+def stamp(path: Path | str) -> tuple[int, int]:
+    """Bytes and time of change (ns) of a file, which are others when it was written; (-1, -1) where it cannot be asked."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def stamps_below(folder: Path) -> dict[str, tuple[int, int]]:
+    """The stamp of every file below the folder by its path: equal while none is added, removed or written.
+
+    Hidden files and folders are left out.
+    """
+    found = {}
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (os.path.join(here, name) for name in names if not name.startswith("."))
+        found.update({path: stamp(path) for path in paths})
+    return found
+
+
+@dataclass(frozen=True)
+class JsonMemo:
+    """A small file of what can be found out again: damaged it is as good as none, and not written is no error."""
+
+    path: Path
+
+    def read(self, kind: type[Kept]) -> Kept:
+        """What was written, when it is of that kind; else an empty one."""
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError):
+            return kind()
+        return kept if isinstance(kept, kind) else kind()
+
+    def write(self, value: object) -> bool:
+        """Keep a value of JSON's kinds; whether the disk took it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text_whole(self.path, json.dumps(value, ensure_ascii=False))
+        except (OSError, WriteError):
+            return False
+        return True
 
 
 def write_bytes_whole(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from lora_core.errors import UserError
 from lora_core.system import recycle_bin
+from lora_core.system.file_names import next_free, numbered
 from lora_core.system.files import explain
 
 BIN, TRASH, BESIDE = "bin", "trash", "beside"
@@ -113,18 +114,9 @@ def bring_back(gone: Discarded, system: System | None = None) -> Path:
 def _move_into(path: Path, trash: Path) -> Path:
     """Rename into a folder, never onto something that lies there."""
     trash.mkdir(mode=0o700, exist_ok=True)
-    target = next(trash / name for name in _names(path) if not os.path.lexists(trash / name))
+    target = trash / next_free(path.stem, lambda name: os.path.lexists(trash / name), path.suffix)
     os.rename(path, target)
     return target
-
-
-def _names(path: Path) -> Iterator[str]:
-    """The name, then the name with numbers."""
-    yield path.name
-    number = 2
-    while True:
-        yield f"{path.stem} {number}{path.suffix}"
-        number += 1
 
 
 def _mac_trashes(path: Path, home: Path) -> Iterator[Path]:
@@ -165,7 +157,7 @@ def _move_with_info(path: Path, trash: Path, top: Path | None, at: float) -> tup
     said = path.relative_to(top) if top else path
     date = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at))
     text = f"[Trash Info]\nPath={quote(os.fsencode(said))}\nDeletionDate={date}\n"
-    for name in _names(path):
+    for name in numbered(path.stem, path.suffix):
         info, target = infos / f"{name}.trashinfo", files / name
         try:
             descriptor = os.open(info, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

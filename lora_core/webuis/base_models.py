@@ -21,7 +21,7 @@ from lora_core.models import identify
 from lora_core.models.hub.layout import HALF, INDEX, PARTS, choose
 from lora_core.models.identify import Identity
 from lora_core.system import paths, windows
-from lora_core.system.files import WriteError, write_text_whole
+from lora_core.system.files import JsonMemo
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import search as webui_places
 from lora_core.webuis.detect import Places
@@ -140,11 +140,7 @@ class _Known:
     def __init__(self, file: Path):
         self._file = file
         self._now: dict[str, Any] = {}
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # never written, or damaged: it is found out again
-            before = {}
-        self._before: dict[str, Any] = before if isinstance(before, dict) else {}
+        self._before: dict[str, Any] = JsonMemo(file).read(dict)
 
     def identity(self, path: Path, size: int, changed_ns: int) -> Identity:
         stamp = [__version__, size, changed_ns, _yaml_ns(path), windows.is_in_cloud(path)]
@@ -155,11 +151,8 @@ class _Known:
         return identity
 
     def write(self) -> None:
-        if self._now == self._before:
-            return
-        with contextlib.suppress(OSError, WriteError):  # without it they are read again, no more than that
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_text_whole(self._file, json.dumps(self._now, ensure_ascii=False))
+        if self._now != self._before:
+            JsonMemo(self._file).write(self._now)
 
 
 def _restored(entry: dict[str, Any]) -> Identity | None:

@@ -16,8 +16,8 @@ from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
 from lora_core.lora.shapes import family_of
 from lora_core.lora.summary import WARNINGS, warnings_for
-from lora_core.system.file_names import check_name
-from lora_core.system.files import WriteError, explain, write_together
+from lora_core.system.file_names import check_name, next_free
+from lora_core.system.files import JsonMemo, writable_folder, write_together
 from lora_core.webuis import detect as webuis
 from lora_core.webuis.refresh import refresh
 
@@ -90,7 +90,7 @@ def export_lora(
     lora, metadata = read(lora_path)
     family = family_of(lora, metadata)
     thumbnail = webui_picture(picture) if picture else None
-    _make_folder(webui.lora_folder)
+    writable_folder(webui.lora_folder)
     name = _free_name(webui.lora_folder, name, on_existing)
     check_name(name, webui.lora_folder)
     stem = webui.lora_folder / name
@@ -99,7 +99,7 @@ def export_lora(
         files[stem.with_name(f"{name}.png")] = thumbnail
     card = stem.with_name(f"{name}.json")
     sidecar = sidecar if sidecar.sd_version else _with_version(sidecar, family)
-    files[card] = sidecar.to_json(_older(card))
+    files[card] = sidecar.to_json(JsonMemo(card).read(dict))
     write_together(files, _verify)
     return Exported(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
@@ -170,30 +170,12 @@ def _free_name(folder: Path, name: str, on_existing: str) -> str:
 
 def next_name(folder: Path, name: str) -> str:
     """The name with the first number that is free, which is what KEEP_BOTH gives a name that is taken."""
-    number = 2
-    while is_taken(folder, f"{name}-{number}"):
-        number += 1
-    return f"{name}-{number}"
+    return next_free(name, lambda free: is_taken(folder, free), joint="-")
 
 
 def is_taken(folder: Path, name: str) -> bool:
     """Whether a LoRA of that name, or its card or picture, is in the folder."""
     return any((folder / f"{name}{ending}").exists() for ending in (".safetensors", ".json", ".png", ".preview.png"))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise WriteError(explain(cause, folder)) from cause
-
-
-def _older(card: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none there, or one the webui could not read either
-        return {}
-    return table if isinstance(table, dict) else {}
 
 
 def _with_version(sidecar: Sidecar, family: str) -> Sidecar:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import string
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from lora_core.install.bootstrap import ROOT
 from lora_core.system import paths
-from lora_core.system.files import WriteError, write_text_whole
+from lora_core.system.files import JsonMemo
 from lora_core.webuis.detect import Places
 
 _REMEMBERED = "webuis.json"
@@ -46,21 +44,13 @@ def places_of(platform: str, home: Path, environment: Mapping[str, str], drives:
 
 def remembered(config: Path) -> list[Path]:
     """Webui folders chosen before, the last one first."""
-    try:
-        folders = json.loads((config / _REMEMBERED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # never written, or damaged: they are found again by looking
-        return []
-    return [Path(folder) for folder in folders if isinstance(folder, str)] if isinstance(folders, list) else []
+    return [Path(folder) for folder in JsonMemo(config / _REMEMBERED).read(list) if isinstance(folder, str)]
 
 
 def remember(config: Path, folder: Path) -> None:
     """Put a webui folder first among those chosen before; being a convenience, it fails in silence."""
     chosen = [folder, *(other for other in remembered(config) if other != folder)][:_MOST_REMEMBERED]
-    try:
-        config.mkdir(parents=True, exist_ok=True)
-        write_text_whole(config / _REMEMBERED, json.dumps([str(path) for path in chosen], ensure_ascii=False))
-    except (OSError, WriteError):
-        return
+    JsonMemo(config / _REMEMBERED).write([str(path) for path in chosen])
 
 
 def _stability_matrix(roaming: Path) -> Iterator[Path]:
@@ -85,11 +75,8 @@ def _comfy_desktop(roaming: Path) -> Iterator[Path]:
 
 
 def _named_folder(file: Path, key: str) -> Iterator[Path]:
-    try:
-        table: Any = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return
-    if isinstance(table, dict) and isinstance(table.get(key), str):
+    table = JsonMemo(file).read(dict)
+    if isinstance(table.get(key), str):
         yield Path(table[key])
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.errors import UserError
-from lora_core.system.file_names import check_name, plain
+from lora_core.system.file_names import check_name, next_free, plain
 
 
 @pytest.mark.parametrize("name", ["zebu", "Meu LoRA v1.5", "coração", "猫", "a-b_c (2)", "console", "com10", "a" * 200])
@@ -53,3 +53,9 @@ def test_anything_becomes_a_name_or_nothing(text: str) -> None:
 )
 def test_examples_of_names_made(text: str, name: str) -> None:
     assert plain(text) == name
+
+
+def test_the_first_number_that_is_free_goes_behind_the_stem() -> None:
+    assert next_free("a", lambda name: False) == "a"
+    assert next_free("a", {"a", "a 2"}.__contains__) == "a 3"
+    assert next_free("a", {"a.png", "a_2.png"}.__contains__, ".png", "_") == "a_3.png"

@@ -171,3 +171,39 @@ def test_fsync_folder_tolerates_only_file_systems_without_it(tmp_path: Path, mon
     code = errno.EIO
     with pytest.raises(files.WriteError):
         files.fsync_folder(tmp_path)
+
+
+def test_a_memo_comes_back_as_it_was_written_and_damaged_it_is_none(tmp_path: Path) -> None:
+    memo = files.JsonMemo(tmp_path / "home" / "memo.json")
+    assert memo.read(dict) == {} and memo.read(list) == []
+    assert memo.write({"coração": [1, None]}) and memo.read(dict) == {"coração": [1, None]}
+    assert memo.read(list) == []  # of another kind than asked
+    for damaged in (b"{", b"\xff", b"[" * 100_000):
+        memo.path.write_bytes(damaged)
+        assert memo.read(dict) == {}
+
+
+def test_a_memo_that_cannot_be_written_says_so_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert not files.JsonMemo(tmp_path / "file" / "memo.json").write({})
+
+
+def test_a_folder_is_made_and_proven_and_nothing_stays_in_it(tmp_path: Path) -> None:
+    files.writable_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(files.WriteError, match="in each other's way"):
+        files.writable_folder(tmp_path / "file" / "folder")
+
+
+def test_stamps_change_with_what_is_added_removed_or_written_and_not_with_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.txt").write_text("a", encoding="utf-8")
+    before = files.stamps_below(tmp_path)
+    assert before == {str(tmp_path / "below" / "a.txt"): files.stamp(tmp_path / "below" / "a.txt")}
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "b.txt").write_text("b", encoding="utf-8")
+    assert files.stamps_below(tmp_path) == before
+    (tmp_path / "below" / "a.txt").write_text("ab", encoding="utf-8")
+    assert files.stamps_below(tmp_path) != before
+    assert files.stamp(tmp_path / "missing") == (-1, -1)

@@ -360,18 +360,12 @@ def _plain_id(name: str) -> tuple[str, str | None]:
 
 def _renamed() -> dict[str, str]:
     """Names that the hub redirected before, so that a model in the cache is found without asking again."""
-    try:
-        names = json.loads(_renamed_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {old: new for old, new in names.items() if is_repo_id(str(new))} if isinstance(names, dict) else {}
+    return {old: new for old, new in _renamed_file().read(dict).items() if is_repo_id(str(new))}
 
 
 def _remember(old: str, new: str) -> None:
-    with contextlib.suppress(OSError, files.WriteError):  # without the note the hub is asked again, no more than that
-        _renamed_file().parent.mkdir(parents=True, exist_ok=True)
-        files.write_text_whole(_renamed_file(), json.dumps({**_renamed(), old: new}, indent=1))
+    _renamed_file().write({**_renamed(), old: new})  # without the note the hub is asked again, no more than that
 
 
-def _renamed_file() -> Path:
-    return Path(constants.HF_HOME) / "treino_renamed.json"
+def _renamed_file() -> files.JsonMemo:
+    return files.JsonMemo(Path(constants.HF_HOME) / "treino_renamed.json")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes, of_model
-from lora_core.system.files import WriteError, write_text_whole
+from lora_core.system.files import JsonMemo
 from lora_core.system.paths import cache_folder
 from lora_core.training.estimate.counts import At, Graph, StepCount, known
 
@@ -112,7 +112,7 @@ def remember(session: Session) -> None:
     row = {**mine, "steps_per_second": speed, "flops": work[0] if work else 0.0, "at": time.time()}
     table = _kept()
     others = [old for old in table["runs"] if any(old.get(name) != value for name, value in mine.items())]
-    _keep({**table, "runs": [row, *others][:MOST_KEPT]})
+    JsonMemo(speeds_file()).write({**table, "runs": [row, *others][:MOST_KEPT]})
 
 
 def cpu() -> Machine:
@@ -122,7 +122,7 @@ def cpu() -> Machine:
     if isinstance(found, dict) and found.keys() == {"flops", "launch_s"}:
         return Machine(**found)
     machine = _trial()
-    _keep({**table, "machines": {**table["machines"], name: asdict(machine)}})
+    JsonMemo(speeds_file()).write({**table, "machines": {**table["machines"], name: asdict(machine)}})
     return machine
 
 
@@ -195,20 +195,10 @@ def speeds_file() -> Path:
 
 def _kept() -> dict[str, Any]:
     try:
-        table = json.loads(speeds_file().read_text(encoding="utf-8"))
+        table = JsonMemo(speeds_file()).read(dict)
         whole = table["version"] == VERSION and isinstance(table["machines"], dict)
         if whole and all({"device", "bytes", "flops", "steps_per_second"} <= row.keys() for row in table["runs"]):
             return dict(table)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         pass  # none yet, or damaged: it fills again with the next run
     return {"version": VERSION, "runs": [], "machines": {}}
-
-
-def _keep(table: dict[str, Any]) -> None:
-    """A disk that is full keeps nothing; the training is worth more."""
-    path = speeds_file()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_whole(path, json.dumps(table, indent=1))
-    except (OSError, WriteError):
-        return

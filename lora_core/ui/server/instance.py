@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_core.system.files import WriteError, whole_file
+from lora_core.system.files import JsonMemo, WriteError, whole_file
 
 _FILE = "running.json"
 _STARTING_S = 120  # a window that was started a moment ago listens already, and answers once it is built
@@ -39,7 +39,7 @@ def running(home: Path) -> Running | None:
     import psutil  # a package: --help has to do without
 
     try:
-        noted = Running(**json.loads((home / _FILE).read_text(encoding="utf-8")))
+        noted = Running(**JsonMemo(home / _FILE).read(dict))
         return noted if psutil.pid_exists(noted.pid) and _is_it(noted) else None
     except (OSError, ValueError, TypeError):
         return None
@@ -72,8 +72,8 @@ def note(home: Path, running: Running) -> None:
 
 def forget(home: Path) -> None:
     """Remove the note, if it is this process's own."""
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads((home / _FILE).read_text(encoding="utf-8")).get("pid") == os.getpid():
+    if JsonMemo(home / _FILE).read(dict).get("pid") == os.getpid():
+        with contextlib.suppress(OSError):
             (home / _FILE).unlink()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from lora_core.install.bootstrap import ROOT
 from lora_core.system import paths
-from lora_core.system.files import WriteError, write_text_whole
+from lora_core.system.files import JsonMemo
 from lora_core.system.quick_import import importing
 from lora_core.ui.shared.crash import CrashReport
 from lora_core.ui.shared.signed_urls import Files
@@ -44,7 +43,8 @@ class App:
         self.shown = threading.Event()  # set once a page was shown in a browser
         self.born = secrets.token_hex(8)  # another one after a restart
         self.crashes: list[CrashReport] = []
-        self._memory_file = self.home / "window.json"
+        self._memory_file = JsonMemo(self.home / "window.json")
+        self._unwritten: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.dataset = Desk(self.files.allow, self.recall, self.remember)
         self.describer = Describer(self.dataset, self.training, self.note_crash)
@@ -62,18 +62,11 @@ class App:
         """Keep a JSON value across starts; on a disk that cannot be written it is forgotten at the end."""
         with self._lock:
             memory = {**self._memory(), name: value}
-            try:
-                self.home.mkdir(parents=True, exist_ok=True)
-                write_text_whole(self._memory_file, json.dumps(memory, ensure_ascii=False, indent=1))
-            except (OSError, WriteError):
+            if not self._memory_file.write(memory):
                 self._unwritten = memory
 
     def _memory(self) -> dict[str, Any]:
-        try:
-            memory = json.loads(self._memory_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            memory = {}
-        return {**(memory if isinstance(memory, dict) else {}), **getattr(self, "_unwritten", {})}
+        return {**self._memory_file.read(dict), **self._unwritten}
 
     def newest_crash(self) -> int:
         """The serial number of the last error, 0 without one."""

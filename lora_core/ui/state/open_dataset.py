@@ -26,7 +26,7 @@ from lora_core.dataset import (
 from lora_core.dataset.fixes import fixes_for
 from lora_core.dataset.inspection import look
 from lora_core.errors import UserError
-from lora_core.system.files import WriteError, prove_writable
+from lora_core.system.files import WriteError, prove_writable, stamps_below
 from lora_core.ui.shared.dataset_words import said, spoken
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.background import in_background
@@ -36,6 +36,7 @@ MOST_RECENT = 8
 MOST_TAGS = 400
 SMALLEST, LARGEST = 64, 2048  # training sizes, pixels
 _CHECK_EVERY_S = 2.0
+_Stamps = dict[str, tuple[int, int]]
 _REST_S = 0.4  # how long edits have to rest before the folder is checked anew
 _WEIGHT = {"left out": 3, "warning": 2, "note": 1}
 
@@ -59,7 +60,7 @@ class Desk:
         self.done = self.total = 0
         self.resolution = int(recall("dataset.resolution", 512))
         self._edited: dict[Path, int] = {}  # the number of the edit that changed each caption last
-        self._stamp = (0, 0)
+        self._stamps: tuple[_Stamps, _Stamps] = {}, {}
         self._checked_at = 0.0
         self._reading = 0
 
@@ -79,7 +80,7 @@ class Desk:
             self.is_gone, self.is_read_only = False, is_read_only
             self.done, self.total = 0, len(book.captions)
             self._edited = {}
-            self._stamp = _stamp(folder)
+            self._stamps = _stamps(folder)
             self.version += 1
             self._reading += 1  # a reading of the folder before is of no use from here on
         self._allow(folder)
@@ -134,9 +135,9 @@ class Desk:
             if self.folder.is_dir() == self.is_gone:
                 self.is_gone = not self.is_gone
                 self.version += 1
-            if self.is_gone or (stamp := _stamp(self.folder)) == self._stamp:
+            if self.is_gone or (stamps := _stamps(self.folder)) == self._stamps:
                 return
-            has_other_pictures, self._stamp = stamp[1] != self._stamp[1], stamp
+            has_other_pictures, self._stamps = stamps[1] != self._stamps[1], stamps
             before = self.book.captions
             try:
                 self.book.reload()
@@ -173,11 +174,11 @@ class Desk:
                 return act()
             finally:
                 self._changed(before)
-                stamp = _stamp(folder)
-                if stamp[1] != self._stamp[1]:
+                stamps = _stamps(folder)
+                if stamps[1] != self._stamps[1]:
                     self.problems = tuple(each for each in self.problems if each.path.exists())
                     self.version += 1
-                self._stamp = stamp
+                self._stamps = stamps
                 self.read(_REST_S)
 
     def _changed(self, before: dict[Path, str]) -> None:
@@ -277,17 +278,8 @@ def _can_write(folder: Path) -> bool:
     return True
 
 
-def _stamp(folder: Path) -> tuple[int, int]:
-    """Sums over the text files and over the other files, which change when one is added, removed or written."""
-    sums = [0, 0]
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith("."):
-                continue
-            try:
-                about = os.stat(os.path.join(here, name))
-            except OSError:  # gone between listing and looking
-                continue
-            sums[not name.lower().endswith(".txt")] ^= hash((here, name, about.st_size, about.st_mtime_ns))
-    return sums[0], sums[1]
+def _stamps(folder: Path) -> tuple[_Stamps, _Stamps]:
+    """The stamps of the text files and of the other files."""
+    found = stamps_below(folder)
+    texts = {path: stamp for path, stamp in found.items() if path.lower().endswith(".txt")}
+    return texts, {path: stamp for path, stamp in found.items() if path not in texts}

@@ -327,10 +327,10 @@ def test_a_folder_that_goes_is_told_and_one_that_comes_back_is_shown(page: Page,
 def test_a_write_protected_folder_is_told_and_stays_as_it_is(
     page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(files.Path, "touch", refuse)
     page.ask("open", folder=str(folder))
     told = page.until(lambda told: not told["reading"])
     assert told["read_only"] is True and len(told["items"]) == 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from lora_core.config import PRESETS, TrainConfig
 from lora_core.errors import UserError
-from lora_core.system.files import free_bytes
+from lora_core.system.file_names import next_free
+from lora_core.system.files import free_bytes, stamps_below
 from lora_core.ui.state.background import has_ended, in_background
 
 if TYPE_CHECKING:
     from lora_core.dataset import Dataset
     from lora_core.training.data.plan import Plan
 
-Signature = tuple[tuple[str, int, int], ...]
 MOST_KNOWN = 8  # folders whose pictures are remembered
 
 
@@ -29,7 +28,7 @@ class Reading:
 
     folder: Path
     trigger_word: str
-    signature: Signature
+    stamps: dict[str, tuple[int, int]]
     done: int = 0
     total: int = 0
     dataset: Dataset | None = None
@@ -62,11 +61,11 @@ class Pictures:
 
     def of(self, folder: Path, trigger_word: str, patience_s: float = 0.3) -> Reading:
         """The reading of a folder, begun if need be; small folders are done within `patience_s`."""
-        key, signature = (folder, trigger_word), _signature(folder)
+        key, stamps = (folder, trigger_word), stamps_below(folder)
         with self._lock:
             known = self._known.get(key)
-            if known is None or known.signature != signature:
-                known = self._known[key] = Reading(folder, trigger_word, signature)
+            if known is None or known.stamps != stamps:
+                known = self._known[key] = Reading(folder, trigger_word, stamps)
                 known.start()
                 while len(self._known) > MOST_KNOWN:
                     del self._known[next(iter(self._known))]
@@ -132,19 +131,4 @@ def new_folder(runs: Path, config: TrainConfig) -> Path:
     wanted = config.output_name if is_own_name else config.trigger_word or Path(config.train_data_dir).name
     name = plain(wanted)[:60].rstrip(" .") or "lora"
     taken = {path.name.casefold() for path in runs.iterdir()} if runs.is_dir() else set()
-    if name.casefold() not in taken:
-        return runs / name
-    return next(runs / f"{name} {n}" for n in range(2, len(taken) + 3) if f"{name} {n}".casefold() not in taken)
-
-
-def _signature(folder: Path) -> Signature:
-    """Names, sizes and times of all files below the folder: when it is the same, so are the pictures."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                stat = os.stat(os.path.join(parent, name))
-            except OSError:  # deleted since, or a dangling link: told by the scan
-                continue
-            found.append((os.path.join(parent, name), stat.st_mtime_ns, stat.st_size))
-    return tuple(sorted(found))
+    return runs / next_free(name, lambda free: free.casefold() in taken)
