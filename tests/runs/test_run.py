@@ -201,7 +201,7 @@ def test_readers_never_see_half_an_event(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=watch)
     reader.start()
-    told = [Warned(f"ação {n}" * 50) for n in range(200)]
+    told = [Warned(plain(f"ação {n}" * 50)) for n in range(200)]
     for event in told:
         run.append(event)
     done.set()
