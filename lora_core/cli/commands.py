@@ -16,7 +16,7 @@ from lora_core.dataset import CaptionBook, add_trigger
 from lora_core.errors import DONE, STOPPED, UserError
 from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import DTYPES
-from lora_core.lora.shapes import FAMILIES
+from lora_core.models.families.specs import FAMILIES
 from lora_core.system import files, paths
 from lora_core.system.signals import stop_signals
 from lora_core.webuis import detect as webuis

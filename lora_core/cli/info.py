@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_core.errors import UserError
 from lora_core.models import identify
 from lora_core.models.catalog import STARTER, STARTER_FOLDER
+from lora_core.models.families.specs import FAMILIES
 from lora_core.models.hub.layout import INDEX
 from lora_core.models.identify import Identity
 from lora_core.settings import suggest
@@ -66,7 +67,7 @@ def _lora(path: Path, found: Identity) -> list[str]:
     except UserError as problem:
         return [*told, f"Note: {problem}", f"Cannot be trained on. {found.problem}"]
     if facts.family:
-        told.append(f"For: {identify.FAMILIES[facts.family]}")
+        told.append(f"For: {FAMILIES[facts.family].title}")
     if facts.title:
         told.append(f"Title: {facts.title}")
     if facts.base_model:

@@ -20,7 +20,8 @@ from lora_core.lora.adapter import Adapter, Lora, LoraError, NoEffectError
 from lora_core.lora.dialects import decode, peft, webui
 from lora_core.lora.dialects.modules import leaf, loads_everywhere
 from lora_core.lora.peft_layers import from_peft, load_into_peft
-from lora_core.lora.shapes import FAMILIES, family_of, fit
+from lora_core.lora.shapes import family_of, fit
+from lora_core.models.families.specs import FAMILIES
 from lora_core.system import tensor_headers
 from lora_core.system.files import WriteError, free_bytes, whole_file
 
@@ -37,7 +38,7 @@ _HEADER_ALLOWANCE = 1_000_000  # bytes kept free beyond the tensors
 def write(path: Path, lora: Lora, family: str, metadata: Mapping[str, str], dtype: str) -> None:
     """Write a LoRA, whole or not at all: the file takes its name only after it was reopened and compared.
 
-    family: "sd1", "sd2" or "sdxl". dtype: "fp16", "bf16" or "fp32", for the matrices; alpha and dora_scale are always
+    family: its name. dtype: "fp16", "bf16" or "fp32", for the matrices; alpha and dora_scale are always
     fp32, so that the strength is exact. `sshs_*` are added to the metadata.
 
     Raises:

@@ -19,16 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from lora_core import __version__
+from lora_core.models.families.specs import FAMILIES
 
 _THUMBNAIL_SIDE = 256  # pixels
 THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
 CONFIG = "treino.config"
-_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-_FAMILY_OF_ARCHITECTURE = {
-    "sd1": r"stable-diffusion-v1/lora",  # Forge compares the whole name
-    "sd2": r"stable-diffusion-v2.*/lora",
-    "sdxl": r"stable-diffusion-xl-v1-base/lora",
-}
 # diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
 _PEFT_SETTINGS = "lora_adapter_metadata"
 # Lines of the settings that hold folder names, tags or captions, or mean nothing without one that does.
@@ -144,19 +139,20 @@ def recognisable(
     """
     kept = {key: value for key, value in metadata.items() if key != _PEFT_SETTINGS}
     ranks, alphas = (set(numbers) for numbers in zip(*adapters, strict=True))
-    if not kept.get("ss_base_model_version", "").startswith(_VERSIONS[family]):
-        kept["ss_base_model_version"] = _VERSIONS[family]
-    if not re.match(_FAMILY_OF_ARCHITECTURE[family], kept.get("modelspec.architecture", "")):
+    spec = FAMILIES[family]
+    if not kept.get("ss_base_model_version", "").startswith(spec.kohya_version):
+        kept["ss_base_model_version"] = spec.kohya_version
+    if not re.match(f"{spec.architectures}/lora", kept.get("modelspec.architecture", "")):
         is_v = kept.get("modelspec.prediction_type") == "v" or kept["ss_base_model_version"].endswith("_v")
-        kept["modelspec.architecture"] = f"{_architecture(family, is_v)}/lora"
-    kept["ss_v2"] = str(family == "sd2")
+        kept["modelspec.architecture"] = f"{spec.architecture_of(is_v)}/lora"
+    kept["ss_v2"] = str(spec.is_v2)
     kept["ss_output_name"] = name
     defaults = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",  # the word sd-scripts' resizing writes
         "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.implementation": _implementation(family),
+        "modelspec.implementation": spec.implementation,
         "modelspec.title": name,
     }
     return {**defaults, **kept}
@@ -239,9 +235,10 @@ def _ss_schedule(facts: TrainingFacts) -> dict[str, Any]:
 
 
 def _ss_network(facts: TrainingFacts) -> dict[str, Any]:
+    spec = FAMILIES[facts.family]
     values = {
-        "ss_v2": facts.family == "sd2",
-        "ss_base_model_version": _VERSIONS[facts.family] + ("_v" if _is_v(facts) and facts.family != "sdxl" else ""),
+        "ss_v2": spec.is_v2,
+        "ss_base_model_version": spec.kohya_version + ("_v" if _is_v(facts) and spec.says_v else ""),
         "ss_network_module": "networks.lora",
         "ss_network_dim": facts.rank,
         "ss_network_alpha": facts.alpha,
@@ -286,10 +283,11 @@ def _ss_dataset(facts: TrainingFacts) -> dict[str, Any]:
 
 def _modelspec(facts: TrainingFacts) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.1, with the names sd-scripts gives the models."""
+    spec = FAMILIES[facts.family]
     values = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{_architecture(facts.family, _is_v(facts))}/lora",
-        "implementation": _implementation(facts.family),
+        "architecture": f"{spec.architecture_of(_is_v(facts))}/lora",
+        "implementation": spec.implementation,
         "implementation_version": f"treino/{__version__}",
         "title": facts.title or facts.output_name,
         "resolution": f"{facts.resolution}x{facts.resolution}",
@@ -302,16 +300,6 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
         "thumbnail": facts.thumbnail if len(facts.thumbnail) <= THUMBNAIL_LIMIT else "",
     }
     return {f"modelspec.{key}": value for key, value in values.items() if value}
-
-
-def _architecture(family: str, is_v: bool) -> str:
-    if family == "sd2":
-        return "stable-diffusion-v2-768-v" if is_v else "stable-diffusion-v2-512"
-    return {"sd1": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base"}[family]
-
-
-def _implementation(family: str) -> str:
-    return "https://github.com/Stability-AI/generative-models" if family == "sdxl" else "diffusers"
 
 
 def _is_v(facts: TrainingFacts) -> bool:

@@ -3,83 +3,69 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from lora_core.lora.adapter import Adapter, Lora, LoraError
 from lora_core.lora.dialects.modules import CONV_1X1, CONV_3X3, leaf
+from lora_core.models.families.specs import FAMILIES, FamilySpec, by_width
+
+_HIDDEN = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1")  # layers that take in a text encoder's states
 
 
 class UnknownFamilyError(LoraError):
     """A LoRA that may be for several families; a person has to say for which."""
 
 
-FAMILIES = ("sd1", "sd2", "sdxl")
-STARTER_WIDTH = 96
-# Width of the text states: what attn2.to_k and to_v take in, and the text encoder's own width.
-_CROSS_ATTENTION = {768: "sd1", STARTER_WIDTH: "sd1", 1024: "sd2", 2048: "sdxl"}
-# Blocks that one build has and the other has not.
-_ONLY_SDXL = re.compile(r"unet\.(?:up_blocks\.0\.attentions|.*\.transformer_blocks\.[1-9])")
-_NEVER_SDXL = re.compile(
-    r"unet\.(?:(?:down|up)_blocks\.3|down_blocks\.0\.attentions|down_blocks\.2\.downsamplers"
-    r"|up_blocks\.2\.(?:attentions|upsamplers))"
-)
-
-
 def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
-    """The family (sd1, sd2 or sdxl) by the widths, then by the blocks, then by what the metadata claim.
+    """The name of the family, by the widths, then by the blocks, then by what the metadata claim.
 
     Raises:
         UnknownFamilyError: nothing in it tells which.
         LoraError: it belongs to none.
     """
     widths = {int(a.down.shape[1]) for m, a in lora.items() if re.search(r"\.attn2\.to_[kv]$", m)}
-    if len(widths) > 1 or widths - set(_CROSS_ATTENTION):
+    found = [by_width(width) for width in widths]
+    if len(found) > 1 or None in found:
         raise LoraError(f"The LoRA is for no Stable Diffusion 1, 2 or XL model: its cross-attention is {widths} wide.")
-    if widths:
-        return _CROSS_ATTENTION[widths.pop()]
-    if any(m.startswith("text_encoder_2.") for m in lora) or any(_ONLY_SDXL.match(m) for m in lora):
-        return "sdxl"
-    guess = _by_text_encoder(lora) or _by_projection(lora) or _claimed(metadata or {}) or _by_lone_text_encoder(lora)
-    if guess is None:
-        raise UnknownFamilyError("Nothing in the LoRA tells its base model; say it with --family sd1, sd2 or sdxl.")
-    return guess
+    possible = [spec for spec in found if spec] or _by_layers(lora)
+    claimed = [spec for spec in possible if spec.is_claimed_by(metadata or {})]
+    for left in (possible, claimed, _with_lone_text_encoder(possible, lora)):
+        if len(left) == 1:
+            return left[0].name
+    raise UnknownFamilyError("Nothing in the LoRA tells its base model; say it with --family sd1, sd2 or sdxl.")
 
 
-def _by_text_encoder(lora: Lora) -> str | None:
-    """SDXL's first text encoder is SD1's, so its width alone decides nothing between those two."""
-    shapes = [a.down.shape[1] for m, a in lora.items() if m.startswith("text_encoder.") and m.endswith("q_proj")]
-    if 1024 in shapes:
-        return "sd2"
-    if (768 in shapes and any(_NEVER_SDXL.match(m) for m in lora)) or STARTER_WIDTH in shapes:
-        return "sd1"
-    return None
+def _by_layers(lora: Lora) -> list[FamilySpec]:
+    """The families that a LoRA without cross attention may be for. SDXL's first text encoder is SD1's.
+
+    Each sign narrows what the one before it left, but never to nothing: 1x1 convolutions come in both ways.
+    """
+    encoders = {module.partition(".")[0] for module in lora} - {"unet"}
+    widths = {a.down.shape[1] for m, a in lora.items() if m.startswith("text_encoder.") and m.endswith(_HIDDEN)}
+    projections = {a.down.dim() for m, a in lora.items() if re.search(r"\.proj_(?:in|out)$", m)}
+
+    def has_any(modules: str) -> bool:
+        return any(re.match(modules, module) for module in lora)
+
+    possible = list(FAMILIES.values())
+    for fits in (
+        lambda spec: encoders <= set(spec.text_encoders),
+        lambda spec: not any(has_any(other.own_modules) for other in FAMILIES.values() if other is not spec),
+        lambda spec: widths <= set(spec.text_widths),
+        lambda spec: not has_any(spec.foreign_modules),
+        lambda spec: not projections or (4 in projections) == spec.conv_projections,
+    ):
+        possible = [spec for spec in possible if fits(spec)] or possible
+    return possible
 
 
-def _by_lone_text_encoder(lora: Lora) -> str | None:
-    """Trainers of SDXL adapt both text encoders or none, so the first one alone is SD1's."""
-    is_alone = all(m.startswith("text_encoder.") for m in lora)
-    widths = {a.down.shape[1] for m, a in lora.items() if m.endswith(("_proj", "fc1"))}
-    return "sd1" if is_alone and widths == {768} else None
-
-
-def _by_projection(lora: Lora) -> str | None:
-    """proj_in and proj_out are 1x1 convolutions in SD1 and linear in SD2, where both have the blocks SDXL lacks."""
-    layers = [a.down.dim() for m, a in lora.items() if re.search(r"\.proj_(?:in|out)$", m)]
-    if 4 in layers:
-        return "sd1"
-    return "sd2" if layers and any(_NEVER_SDXL.match(m) for m in lora) else None
-
-
-def _claimed(metadata: Mapping[str, str]) -> str | None:
-    version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
-    if version.startswith("sdxl_") or architecture.startswith("stable-diffusion-xl"):
-        return "sdxl"
-    if metadata.get("ss_v2") == "True" or architecture.startswith("stable-diffusion-v2"):
-        return "sd2"
-    return "sd1" if version.startswith("sd_v1") or architecture.startswith("stable-diffusion-v1") else None
+def _with_lone_text_encoder(possible: Sequence[FamilySpec], lora: Lora) -> list[FamilySpec]:
+    """Trainers of a model with two text encoders adapt both or none, so the first one alone is of a model with one."""
+    is_alone = all(module.startswith("text_encoder.") for module in lora)
+    return [spec for spec in possible if is_alone and len(spec.text_encoders) == 1]
 
 
 def is_toy(lora: Lora) -> bool:
@@ -98,7 +84,9 @@ def fit(lora: Lora, family: str) -> Lora:
 
 def is_convolution(module: str, family: str) -> bool:
     kind = leaf(module)
-    return kind in (*CONV_1X1, *CONV_3X3, "conv_in", "conv_out") or (kind in ("proj_in", "proj_out") and family == "sd1")
+    return kind in (*CONV_1X1, *CONV_3X3, "conv_in", "conv_out") or (
+        kind in ("proj_in", "proj_out") and FAMILIES[family].conv_projections
+    )
 
 
 def _fit(module: str, adapter: Adapter, family: str) -> Adapter:

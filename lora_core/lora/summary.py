@@ -11,6 +11,7 @@ from lora_core.lora.dialects import dialects_of
 from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import read, width_of
 from lora_core.lora.shapes import UnknownFamilyError, family_of, is_toy
+from lora_core.models.families.specs import FAMILIES
 
 # What may make an export useless, by kind.
 WARNINGS = {
@@ -66,7 +67,8 @@ def facts_of(path: Path) -> LoraFacts:
 def warnings_for(lora: Lora, family: str, webui_kind: str = "") -> tuple[str, ...]:
     """The keys of WARNINGS that hold for a LoRA in a webui."""
     is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
-    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": webui_kind == "Fooocus" and family != "sdxl"}
+    is_lacking = bool(family) and webui_kind in FAMILIES[family].lacking_webuis
+    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": is_lacking}
     return tuple(kind for kind, is_so in holds.items() if is_so)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.errors import UserError
 from lora_core.models import identify
-from lora_core.models.catalog import ASSETS, STARTER, STARTER_FOLDER
+from lora_core.models.catalog import ASSETS, BASES, STARTER, STARTER_FOLDER
+from lora_core.models.families.specs import FAMILIES, by_hub_name, by_width
 from lora_core.models.identify import settings_in
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Shapes:
 
 
 def of_family(family: str) -> Shapes:
-    """The shapes all models of a family have: "sd1", "sd2" or "sdxl"."""
+    """The shapes all models of a family have, by its name."""
     return _of_folder(ASSETS / family, family)
 
 
@@ -80,7 +80,7 @@ def shapes_of(name: str) -> Shapes:
     """
     path = Path(name).expanduser()
     if name == STARTER:
-        return _of_folder(STARTER_FOLDER, "sd1")
+        return _of_folder(STARTER_FOLDER, "")
     if name and path.is_dir():
         return _of_folder(path, "")
     if name and path.is_file():
@@ -102,21 +102,8 @@ def _of_hub(name: str) -> Shapes:
             return _of_folder(folder, "")
         except UserError:  # only a part of it has come down
             pass
-    guessed = of_family(_spoken_of(repo))
-    return Shapes(guessed.family, guessed.unet, guessed.text_encoders, guessed.vae, _is_usual(repo), here=False)
-
-
-def _spoken_of(repo: str) -> str:
-    name = repo.lower()
-    if re.search(r"xl(?![a-z])|sdxl|pony|illustrious|noob", name):
-        return "sdxl"
-    return "sd2" if re.search(r"stable-diffusion-2|sd-?2(?![0-9])|v2-1", name) else "sd1"
-
-
-def _is_usual(repo: str) -> bool:
-    from lora_core.models.catalog import BASES
-
-    return repo in BASES.values()
+    guessed = of_family(by_hub_name(repo).name)
+    return Shapes(guessed.family, guessed.unet, guessed.text_encoders, guessed.vae, repo in BASES.values(), here=False)
 
 
 def _of_folder(folder: Path, family: str) -> Shapes:
@@ -129,11 +116,11 @@ def _read(folder: Path, family: str, newest: int) -> Shapes:
     """`newest` makes a folder that changed another one."""
     unet = settings_in(folder / "unet" / "config.json")
     width = unet.get("cross_attention_dim")
-    family = family or identify.WIDTHS.get(width if isinstance(width, int) else 0, "")
-    if not family:
+    found = FAMILIES[family] if family else by_width(width)
+    if found is None:
         raise UserError(f"The base model in {folder} is of a kind Treino cannot train (cross-attention width {width}).")
     encoders = {path.parent.name: settings_in(path) for path in sorted(folder.glob("text_encoder*/config.json"))}
-    return Shapes(family, unet, encoders, settings_in(folder / "vae" / "config.json"))
+    return Shapes(found.name, unet, encoders, settings_in(folder / "vae" / "config.json"))
 
 
 def _of(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

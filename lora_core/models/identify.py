@@ -1,7 +1,7 @@
 """What a model file is, from the names and shapes of its tensors: no weight is read, no name of a file believed.
 
 `of_header` is pure. `of_path` reads the header of a file, or the settings of a diffusers folder. Neither needs torch.
-Families are told by the width of the cross attention: 768 SD 1.x, 1024 SD 2.x, 2048 SDXL.
+Families are told by the width of the cross attention (families/specs.py).
 """
 
 from __future__ import annotations
@@ -15,17 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.errors import UserError
+from lora_core.models.families.specs import COMPONENTS, FAMILIES, FamilySpec, by_width
 from lora_core.system import tensor_headers
 from lora_core.system.tensor_headers import Header, Tensor
 
-FAMILIES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
-WIDTHS = {768: "sd1", 96: "sd1", 1024: "sd2", 2048: "sdxl"}  # 96: the bundled starter
 REFINER_WIDTH = 1280
-LAYERS = {768: 16, 1024: 16, 2048: 70}  # cross attention layers of the full model, by width
-NEEDED = {
-    "sd1": ("unet", "vae", "text_encoder"), "sd2": ("unet", "vae", "text_encoder"),
-    "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
-}  # fmt: skip
+LAYERS = {spec.widths[0]: spec.layers for spec in FAMILIES.values()}  # cross attention layers of the full model, by width
 BASE, UNET = "base model", "UNet"
 EMA_PREFIX = "model_ema."
 VAE_PREFIXES = ("first_stage_model.", "vae.")
@@ -63,13 +58,14 @@ class Identity:
     def title(self) -> str:
         """For people: "Stable Diffusion XL base model (turbo, fp16)"."""
         inside = ", ".join(part for part in (*self.traits, self.precision) if part)
-        name = f"{FAMILIES[self.family]} {self.kind}" if self.family else self.kind
+        name = f"{FAMILIES[self.family].title} {self.kind}" if self.family else self.kind
         return f"{name} ({inside})" if inside else name
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """Components that the family needs and the file has not."""
-        return tuple(part for part in NEEDED.get(self.family, ()) if part not in self.parts)
+        needed = FAMILIES[self.family].components if self.family else ()
+        return tuple(part for part in needed if part not in self.parts)
 
 
 def of_path(path: Path) -> Identity:
@@ -213,7 +209,7 @@ def _unet(prefix: str, original: bool, ema_only: bool, conv_in: Tensor, inside: 
 def _of_unet(unet: Unet, names: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Identity:
     parts = ("unet", *_other_parts(names))
     kind = BASE if len(parts) > 1 else UNET
-    family = WIDTHS.get(unet.width, "")
+    family = by_width(unet.width)
     if unet.width == REFINER_WIDTH:
         advice = "It finishes what the SDXL base model begins. Train on that one: stabilityai/stable-diffusion-xl-base-1.0."
         return Identity("Stable Diffusion XL refiner", parts=parts, problem=advice)
@@ -223,10 +219,10 @@ def _of_unet(unet: Unet, names: Mapping[str, Tensor], metadata: Mapping[str, str
         return Identity("UNet of another kind", parts=parts, problem=problem)
     traits, problem, notes = _traits(unet, family, names)
     prediction, zero_snr = _prediction(names, metadata, family)
-    return Identity(kind, family, prediction, zero_snr, traits, "", parts, problem, notes)
+    return Identity(kind, family.name, prediction, zero_snr, traits, "", parts, problem, notes)
 
 
-def _traits(unet: Unet, family: str, names: Mapping[str, Tensor]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+def _traits(unet: Unet, family: FamilySpec, names: Mapping[str, Tensor]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """What is special about it, why it cannot be trained, and what to know of it."""
     traits, notes, problem = [], [], ""
     if unet.in_channels in _CHANNELS:
@@ -234,7 +230,7 @@ def _traits(unet: Unet, family: str, names: Mapping[str, Tensor]) -> tuple[tuple
         traits.append(trait)
     elif unet.in_channels != 4:
         problem = f"Its UNet takes {unet.in_channels} channels instead of 4. {TAKE_ANOTHER}"
-    elif family != "sdxl" and unet.has_labels:
+    elif unet.has_labels and not family.has_added_embedding:
         traits, problem = ["unCLIP"], f"It draws variations of given pictures. {TAKE_ANOTHER}"
     elif unet.width in LAYERS and unet.layers < LAYERS[unet.width]:
         traits.append("reduced")
@@ -253,7 +249,7 @@ def _traits(unet: Unet, family: str, names: Mapping[str, Tensor]) -> tuple[tuple
     return tuple(traits), problem, tuple(notes)
 
 
-def _prediction(names: Mapping[str, Tensor], metadata: Mapping[str, str], family: str) -> tuple[str, bool]:
+def _prediction(names: Mapping[str, Tensor], metadata: Mapping[str, str], family: FamilySpec) -> tuple[str, bool]:
     """Prediction type and zero terminal SNR, as marks in the file say them; nothing where SD 2.x says nothing.
 
     The keys v_pred and ztsnr are what NoobAI writes and webuis read; metadata as in the Stability model metadata
@@ -263,7 +259,7 @@ def _prediction(names: Mapping[str, Tensor], metadata: Mapping[str, str], family
     found = told.get(metadata.get("modelspec.prediction_type", "").lower(), "")
     if "v_pred" in names:
         found = "v_prediction"
-    return found or ("" if family == "sd2" else "epsilon"), "ztsnr" in names
+    return found or family.default_prediction, "ztsnr" in names
 
 
 def _other_parts(names: Iterable[str]) -> Iterable[str]:
@@ -318,8 +314,8 @@ def _of_folder(folder: Path) -> Identity:
     unet = settings_in(folder / "unet" / "config.json")
     scheduler = settings_in(folder / "scheduler" / "scheduler_config.json")
     width, channels = unet.get("cross_attention_dim"), unet.get("in_channels")
-    parts = tuple(part for part in NEEDED["sdxl"] if isinstance(index.get(part), list) and index[part][0])
-    family = WIDTHS.get(width, "") if isinstance(width, int) else ""
+    parts = tuple(part for part in COMPONENTS if isinstance(index.get(part), list) and index[part][0])
+    family = by_width(width)
     problem, traits = "", []
     if channels in _CHANNELS:
         trait, problem = _CHANNELS[channels]
@@ -328,7 +324,8 @@ def _of_folder(folder: Path) -> Identity:
         traits.append("LCM")
     name = str(index.get("_class_name", ""))
     identity = Identity(
-        BASE, family, str(scheduler.get("prediction_type", "epsilon")), bool(scheduler.get("rescale_betas_zero_snr")),
+        BASE, family.name if family else "",
+        str(scheduler.get("prediction_type", "epsilon")), bool(scheduler.get("rescale_betas_zero_snr")),
         tuple(traits), _precision_of(folder), parts, problem,
     )  # fmt: skip
     if width == REFINER_WIDTH:

@@ -19,6 +19,7 @@ from lora_core.models.catalog import ASSETS
 from lora_core.models.families import components as parts
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.registry import family_of
+from lora_core.models.families.specs import FAMILIES
 from lora_core.models.hub.layout import HALF, WEIGHTS
 from lora_core.models.identify import Identity, settings_in
 from lora_core.models.weights import Source, Weights, open_folder, open_weights
@@ -40,7 +41,7 @@ def check(path: Path, vae: str = "") -> Identity:
         raise UserError(f"{path} is a {identity.title}. {identity.problem}")
     lacking = [part for part in identity.lacking if part != "vae" or not vae]
     if lacking == ["vae"]:
-        raise UserError(f"{path} has no VAE: name one for {identify.FAMILIES[identity.family]} with --vae PATH.")
+        raise UserError(f"{path} has no VAE: name one for {FAMILIES[identity.family].title} with --vae PATH.")
     if lacking:
         raise UserError(
             f"{path} is a {identity.title} without {' and '.join(lacking)}: take the whole checkpoint, which has it."

@@ -27,12 +27,12 @@ from lora_core.lora.shapes import check_fits, family_of
 from lora_core.models import device as precision
 from lora_core.models import load as base_models
 from lora_core.models.families.base import BaseModel
+from lora_core.models.families.specs import FAMILIES
 from lora_core.sampling import sample
 from lora_core.sampling.sample import Wish
 
 _ADAPTER = "tested"
 _SPARE_BYTES = 3 * 2**30  # of the device, for what drawing itself needs
-_TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 
 OnStep = Callable[[int, int], None]
 """Told the denoising steps done and their number; may raise to cancel."""
@@ -200,9 +200,10 @@ def _enable(layers: list[Any], enabled: bool) -> None:
 def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
     """Raises LoraError with the reason why a LoRA does nothing good on this base model."""
     if family != model.family.name:
+        title = FAMILIES[family].title
         raise LoraError(
-            f"{path.name} is a LoRA for {_TITLES[family]}, but {model.name} is a {_TITLES[model.family.name]} model; "
-            f"choose a {_TITLES[family]} base model."
+            f"{path.name} is a LoRA for {title}, but {model.name} is a {model.family.spec.title} model; "
+            f"choose a {title} base model."
         )
     shapes: dict[str, tuple[int, ...]] = {}
     for component, module in model.adapted().items():

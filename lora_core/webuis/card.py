@@ -15,6 +15,7 @@ from lora_core.events import Validation
 from lora_core.lora.file import read
 from lora_core.lora.metadata import CONFIG
 from lora_core.lora.shapes import family_of
+from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import Run, run_of
 from lora_core.system.file_names import plain
 from lora_core.webuis.export import Sidecar
@@ -25,7 +26,6 @@ OVERFIT_WEIGHT = 0.8
 _COMMON_NAMES = ("pytorch_lora_weights", "lora", "adapter_model")  # every run's, so they tell nothing
 _COMMON_FOLDERS = ("lora_out", "loras", "output", "outputs")
 _STEP = re.compile(r"step_(\d+)(?:_\d+)?")
-_VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def propose(source: Path) -> Proposal:
     overfit = _overfit(run, step) if run else None
     sidecar = Sidecar(
         description=metadata.get("modelspec.description", ""),
-        sd_version=_VERSIONS[family_of(lora, metadata)],
+        sd_version=FAMILIES[family_of(lora, metadata)].webui_version,
         activation_text=trigger,
         preferred_weight=OVERFIT_WEIGHT if overfit else 1.0,
         notes=_notes(metadata),

@@ -16,6 +16,7 @@ from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
 from lora_core.lora.shapes import family_of
 from lora_core.lora.summary import WARNINGS, warnings_for
+from lora_core.models.families.specs import FAMILIES
 from lora_core.system.file_names import check_name, next_free
 from lora_core.system.files import JsonMemo, writable_folder, write_together
 from lora_core.webuis import detect as webuis
@@ -25,7 +26,6 @@ KEEP_BOTH, REPLACE, CANCEL = "keep-both", "replace", "cancel"
 ON_EXISTING = (KEEP_BOTH, REPLACE, CANCEL)
 _PICTURE_SIDE = 512  # pixels; the cards of A1111 and Forge are drawn smaller than that
 _TINY_SIDE = 256  # smaller pictures are enlarged in whole steps, so that a card is not a blur
-_VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 
 
 class ExistsError(UserError):
@@ -179,4 +179,4 @@ def is_taken(folder: Path, name: str) -> bool:
 
 
 def _with_version(sidecar: Sidecar, family: str) -> Sidecar:
-    return Sidecar(**{**vars(sidecar), "sd_version": _VERSIONS[family]})
+    return Sidecar(**{**vars(sidecar), "sd_version": FAMILIES[family].webui_version})

@@ -13,11 +13,11 @@ from lora_core.events import Sample
 from lora_core.lora.file import read
 from lora_core.lora.shapes import family_of, is_toy
 from lora_core.models.catalog import BASES, STARTER
+from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
 from lora_core.webuis.card import propose
 from lora_core.webuis.loras import outcome
 
-_SIDES = {"sd1": 512, "sd2": 768, "sdxl": 1024}  # pixels the families were trained at
 _STEPS, _GUIDANCE = 25, 7.0
 
 
@@ -98,4 +98,4 @@ def _prompt(path: Path, settings: dict[str, Any]) -> str:
 
 def _side(resolution: str, family: str) -> int:
     match = re.match(r"\s*\(?(\d+)", resolution)
-    return max(64, int(match[1]) // 8 * 8) if match and 64 <= int(match[1]) <= 4096 else _SIDES[family]
+    return max(64, int(match[1]) // 8 * 8) if match and 64 <= int(match[1]) <= 4096 else FAMILIES[family].resolution

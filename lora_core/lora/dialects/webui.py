@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lora_core.lora.dialects.modules import dotted, with_text_model
+from lora_core.models.families.specs import FAMILIES
 from lora_core.models.unet_keys import from_original, to_original
 
 _PREFIXES = {
@@ -13,10 +14,11 @@ _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", 
 
 def name(module: str, family: str) -> str:
     """The webuis' name of a module. SDXL has the original block names: A1111 loses upsamplers under diffusers' ones."""
+    spec = FAMILIES[family]
     component, _, path = module.partition(".")
     if component == "unet":
-        return "lora_unet_" + (to_original(path) if family == "sdxl" else path).replace(".", "_")
-    number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if family == "sdxl" else ""
+        return "lora_unet_" + (to_original(path) if spec.original_keys else path).replace(".", "_")
+    number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if len(spec.text_encoders) > 1 else ""
     return f"lora_te{number}_{path.replace('.', '_')}"
 
 

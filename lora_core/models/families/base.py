@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lora_core.models.families.specs import FamilySpec
+
 Tensors = dict[str, Tensor]
 
 Conditioning = Tensors
@@ -76,6 +78,7 @@ class BaseModel:
 class Family:
     """What differs between families.
 
+    spec: what is known of it without a model.
     matches: whether a UNet with this config belongs here (told by the cross-attention width, never by a name).
     load: components from a diffusers folder, with the dtype of UNet and text encoders.
     tokenize: captions -> token ids by tokenizer name, each [B, 77].
@@ -84,7 +87,7 @@ class Family:
     pipeline: the diffusers pipeline over the loaded modules, sharing their memory.
     """
 
-    name: str
+    spec: FamilySpec
     matches: Callable[[Mapping[str, Any]], bool]
     load: Callable[[str, Path, str | None, torch.dtype], BaseModel]
     tokenize: Callable[[BaseModel, Sequence[str]], dict[str, Tensor]]
@@ -92,3 +95,7 @@ class Family:
     predict: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     pipeline: Callable[[BaseModel], Any]
     text_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+    @property
+    def name(self) -> str:
+        return self.spec.name

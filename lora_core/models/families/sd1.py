@@ -20,14 +20,13 @@ from lora_core.models.families.components import (
     load_unet,
     load_vae,
 )
-
-CROSS_ATTENTION_WIDTHS = (768, 96)  # Stable Diffusion 1.x, the starter
+from lora_core.models.families.specs import SD1
 
 
 def matches(unet_config: Mapping[str, Any]) -> bool:
     """SD1 text-to-image UNets: cross attention over CLIP ViT-L states, as many channels in as out (no inpainting)."""
     return (
-        unet_config.get("cross_attention_dim") in CROSS_ATTENTION_WIDTHS
+        unet_config.get("cross_attention_dim") in SD1.widths
         and unet_config.get("in_channels") == unet_config.get("out_channels")
         and unet_config.get("addition_embed_type") is None
     )
@@ -74,4 +73,4 @@ def pipeline(model: BaseModel) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
-FAMILY = Family("sd1", matches, load, tokenize, encode_text, predict, pipeline)
+FAMILY = Family(SD1, matches, load, tokenize, encode_text, predict, pipeline)

@@ -12,14 +12,13 @@ from transformers import CLIPTextModel
 from lora_core.models.families.base import BaseModel, Family
 from lora_core.models.families.components import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
 from lora_core.models.families.sd1 import encode_text, pipeline, predict, tokenize
-
-CROSS_ATTENTION_WIDTH = 1024
+from lora_core.models.families.specs import SD2
 
 
 def matches(unet_config: Mapping[str, Any]) -> bool:
     """SD2 text-to-image UNets: no depth or inpainting (more channels in than out), no unCLIP (class embeddings)."""
     return (
-        unet_config.get("cross_attention_dim") == CROSS_ATTENTION_WIDTH
+        unet_config.get("cross_attention_dim") in SD2.widths
         and unet_config.get("in_channels") == unet_config.get("out_channels")
         and unet_config.get("addition_embed_type") is None
         and unet_config.get("class_embed_type") is None
@@ -43,4 +42,4 @@ def load(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Ba
     )
 
 
-FAMILY = Family("sd2", matches, load, tokenize, encode_text, predict, pipeline)
+FAMILY = Family(SD2, matches, load, tokenize, encode_text, predict, pipeline)

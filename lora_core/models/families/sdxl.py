@@ -22,14 +22,13 @@ from lora_core.models.families.components import (
     load_vae,
 )
 from lora_core.models.families.sd1 import tokenize
-
-CROSS_ATTENTION_WIDTH = 2048  # CLIP ViT-L's 768 beside OpenCLIP ViT-bigG's 1280
+from lora_core.models.families.specs import SDXL
 
 
 def matches(unet_config: Mapping[str, Any]) -> bool:
     """SDXL base UNets: not the refiner (another width), not inpainting (more channels in than out)."""
     return (
-        unet_config.get("cross_attention_dim") == CROSS_ATTENTION_WIDTH
+        unet_config.get("cross_attention_dim") in SDXL.widths
         and unet_config.get("in_channels") == unet_config.get("out_channels")
         and unet_config.get("addition_embed_type") == "text_time"
     )
@@ -90,4 +89,4 @@ def pipeline(model: BaseModel) -> StableDiffusionXLPipeline:
     )  # fmt: skip
 
 
-FAMILY = Family("sdxl", matches, load, tokenize, encode_text, predict, pipeline)
+FAMILY = Family(SDXL, matches, load, tokenize, encode_text, predict, pipeline)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
+from lora_core.models.families.specs import FAMILIES
 from lora_core.models.vae_tiling import TILE
 from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, StepCount, known, worst
 
@@ -273,7 +274,7 @@ def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsC
 
 def _vae_bytes(shapes: Shapes, width: int) -> int:
     """fp32, but for SDXL's where its settings say that it is safe in 16 bit (families/sdxl.py)."""
-    return width if shapes.family == "sdxl" and not shapes.vae.get("force_upcast", True) else 4
+    return width if FAMILIES[shapes.family].vae_may_be_half and not shapes.vae.get("force_upcast", True) else 4
 
 
 # --- disk -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core.errors import UserError
-from lora_core.models.catalog import BASES, STARTER
+from lora_core.models.catalog import BASES, STARTER, STARTER_FOLDER
+from lora_core.models.families.specs import FAMILIES
 from lora_core.models.identify import of_path
 from lora_core.runs.run import run_of
 from lora_core.sampling.gallery import FOLDER, Album
@@ -114,30 +115,23 @@ def of_same_run(every: list[Found], path: Path) -> list[Found]:
 
 def misfit(text: Texts, about: About, base: str) -> str:
     """Why a LoRA does not go with a base model, as far as shows without loading it; "" when nothing speaks against it."""
-    names = family_names(text)
     if about.trained_on and base == about.base:
         return ""
     if about.family and base == STARTER and not about.is_toy:
-        return text("test.fit_not_toy", family=names[about.family])
+        return text("test.fit_not_toy", family=FAMILIES[about.family].label)
     other = _family_of(base)
     if about.is_toy and base != about.base and base in BASES.values():
         return text("test.fit_toy")
     if not other or other == about.family:
         return ""
-    return text("test.fit_family", family=names[about.family], base=Path(base).name, other=names[other])
-
-
-def family_names(text: Texts) -> dict[str, str]:
-    return {"sd1": text("test.family_sd1"), "sd2": text("test.family_sd2"), "sdxl": text("test.family_sdxl")}
+    return text("test.fit_family", family=FAMILIES[about.family].label, base=Path(base).name, other=FAMILIES[other].label)
 
 
 def _family_of(base: str) -> str:
     """ "" when only loading would tell."""
     from lora_core.models.hub.client import canonical  # slow to import
 
-    if base == STARTER:
-        return "sd1"
-    path = Path(base).expanduser()
+    path = STARTER_FOLDER if base == STARTER else Path(base).expanduser()
     if base and path.exists():
         try:
             return of_path(path).family

@@ -13,10 +13,11 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import UserError
+from lora_core.models.families.specs import FAMILIES
 from lora_core.ui.shared.file_manager import open_folder
 from lora_core.ui.tabs.export import choices
 from lora_core.ui.tabs.export.form import browse_button, connect_path
-from lora_core.ui.tabs.export.views import FAMILIES, Views
+from lora_core.ui.tabs.export.views import Views
 from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis.detect import PLAIN, WebUI
 
@@ -65,7 +66,7 @@ class ConvertPanel:
         text = self.text
         gr.HTML(f"<h3>{escape(text('export.convert_how'))}</h3>")
         with gr.Row():
-            families = [(text("export.as_told"), ""), *((text(key), name) for name, key in FAMILIES.items())]
+            families = [(text("export.as_told"), ""), *((spec.label, name) for name, spec in FAMILIES.items())]
             self.family = gr.Dropdown(
                 families, value="", label=text("export.family"), info=text("export.family_help"), elem_id="convert-family"
             )

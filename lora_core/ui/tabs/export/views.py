@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_core.models.families.specs import FAMILIES
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.tabs.export.choices import OTHER, hint, paste_text
 from lora_core.webuis.detect import PLAIN, WebUI
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lora_core.webuis.export import Exported
 
 THUMBNAIL = 192  # pixels
-FAMILIES = {"sd1": "export.family_sd1", "sd2": "export.family_sd2", "sdxl": "export.family_sdxl"}
 DIALECTS = {
     "webui": "export.dialect_webui", "attn_procs": "export.dialect_attn_procs", "onetrainer": "export.dialect_onetrainer",
     "peft": "export.dialect_peft",
@@ -91,7 +91,7 @@ class Views:
 
     def facts(self, facts: LoraFacts, overfit: Overfit | None = None) -> str:
         """What a LoRA file is, and what is worth a look before it is used."""
-        family = self.text(FAMILIES[facts.family]) if facts.family else self.text("export.family_unknown")
+        family = FAMILIES[facts.family].label if facts.family else self.text("export.family_unknown")
         ranks = ", ".join(map(str, facts.ranks[:6])) + ("…" if len(facts.ranks) > 6 else "")
         parts = {
             "export.fact_family": family,
@@ -155,7 +155,7 @@ class Views:
         )
 
     def converted(self, done: Converted) -> str:
-        family = self.text(FAMILIES[done.family])
+        family = FAMILIES[done.family].label
         said = self.say("export.converted", n=done.modules, family=family, dtype=done.dtype)
         left = f"<p>{self.say('export.converted_left', n=len(done.left_out))}</p>" if done.left_out else ""
         return (

@@ -13,12 +13,13 @@ import gradio as gr
 
 from lora_core.errors import UserError
 from lora_core.models.catalog import BASES, STARTER
+from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
 from lora_core.sampling import grid, samplers
 from lora_core.sampling.gallery import Settings
 from lora_core.sampling.grid import Axis, Grid
 from lora_core.ui.shared.translate import translated
-from lora_core.ui.state.lora_library import Desk, family_names, label, misfit, of_same_run, short_label
+from lora_core.ui.state.lora_library import Desk, label, misfit, of_same_run, short_label
 from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis import loras
 from lora_core.webuis.loras import Found
@@ -256,7 +257,7 @@ class Form:
         if not path:
             return f'<div class="test-facts"><p>{escape(text("test.facts_none"))}</p></div>'
         about = self.desk.about(Path(path))
-        parts = [text("test.facts_family", family=family_names(text)[about.family])]
+        parts = [text("test.facts_family", family=FAMILIES[about.family].label)]
         if about.is_toy:
             parts = [text("test.facts_toy")]
         elif about.trained_on:
