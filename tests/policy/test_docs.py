@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
-import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lora_core.cli import flags
-from lora_core.config import PRESETS, settings
+from lora_core.cli.main import main
+from lora_core.config import PRESETS, TrainConfig, find_preset, settings
 from tests import ROOT
 from tests.policy import settings_doc
 
@@ -242,6 +241,25 @@ def test_flags_are_named_at_all() -> None:
 
 
 @EVERY_PAGE
+def test_every_training_that_a_page_starts_is_understood(page: Path) -> None:
+    shown = [line.partition("#")[0] for block in blocks(read(page), "powershell") for line in block.splitlines()]
+    for typed in (found[1] for line in shown if (found := re.search(r"treino\.py (--.*)", line))):
+        found = flags.parse(typed.split())
+        assert found.problems == [], typed
+        given = {key: value for key, value in vars(found).items() if key in settings()}
+        assert TrainConfig.of(given), typed
+        if found.preset and not found.preset.endswith(".safetensors"):
+            assert find_preset(found.preset), typed
+
+
+def test_what_a_terminal_says_to_several_slips_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--train_data_dir", "Training", "--lora_rnk", "16", "--resolution", "513", "--seed", "x"]) == 2
+    said = capsys.readouterr().err
+    for page in (DOCS / "runs-and-resuming.md", DOCS / "pt-BR" / "runs-and-resuming.md"):
+        assert said in blocks(read(page), "text"), name(page)
+
+
+@EVERY_PAGE
 def test_every_command_and_path_that_is_named_exists(page: Path) -> None:
     """`python -m ...`, tests and other files of the repository; the log tells of some that are no more."""
     text = read(page)
@@ -285,121 +303,3 @@ def test_numbers_of_speed_and_memory_stand_only_where_they_are_measured(page: Pa
 @pytest.mark.parametrize("page", [README, LEIAME, DOCS / "performance.md", DOCS / "reliability.md"], ids=name)
 def test_what_was_measured_is_marked(page: Path) -> None:
     assert re.search(r"<!-- measured -->.*\d.*<!-- /measured -->", read(page), re.DOTALL)
-
-
-# --- the map of the code ----------------------------------------------------------------------------------------------
-
-ARCHITECTURE = read(ROOT / "ARCHITECTURE.md")
-CORE = ROOT / "lora_core"
-ROOMS = {path.parent.name for path in CORE.glob("*/__init__.py")} | {
-    path.stem for path in CORE.glob("*.py") if path.stem != "__init__"
-}
-
-
-def exists(dotted: str) -> bool:
-    """Whether `room.module.name`, with or without the module, is there; read, not imported."""
-    parts = dotted.split(".")
-    base = ROOT if parts[0] == "tests" else CORE
-    for count in range(len(parts), 0, -1):
-        place = base.joinpath(*parts[:count])
-        path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-        if path.is_file():
-            return defines(ast.parse(read(path)).body, parts[count:])
-    return False
-
-
-def defines(body: Sequence[ast.stmt], names: Sequence[str]) -> bool:
-    """Whether these statements define a name, and what is left of the names within it."""
-    if not names:
-        return True
-    for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == names[0]:
-            return defines(node.body, names[1:])
-        bound = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        if any(isinstance(part, ast.Name) and part.id == names[0] for part in bound):
-            return len(names) == 1
-    return False
-
-
-def test_every_module_and_function_that_the_map_names_exists() -> None:
-    named = set(re.findall(r"`((?:\w+\.)+\w+)`", ARCHITECTURE))
-    code = {word for word in named if word.split(".")[0] in ROOMS | {"tests"} and not word.endswith((".toml", ".jsonl"))}
-    assert len(code) > 30
-    assert sorted(word for word in code if not exists(word)) == [], "gone or renamed: ARCHITECTURE.md tells of them"
-
-
-def test_a_name_that_does_not_exist_is_noticed() -> None:
-    assert exists("config.TrainConfig.of") and exists("training.data.plan") and exists("messages.say")
-    assert not exists("config.TrainConfig.off") and not exists("training.data.plans") and not exists("config.no_such")
-
-
-def test_every_path_that_the_map_names_exists() -> None:
-    named = [word for word in re.findall(r"`([\w./*<>-]+/[\w./*<>-]*)`", ARCHITECTURE) if "<" not in word]
-    assert len(named) > 10
-    bases = (ROOT, CORE)
-    assert [word for word in named if not any(list(base.glob(word.rstrip("/"))) for base in bases)] == []
-
-
-def test_the_map_has_every_room_and_no_other() -> None:
-    table = ARCHITECTURE.partition("## The rooms")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.{20,}) \|$", table, re.MULTILINE)
-    assert sorted(room for room, _ in rows) == sorted(ROOMS)
-    for room, words in rows:
-        inner = [word for word in re.findall(r"`(\w+)`", words) if (CORE / room).is_dir()]
-        assert [word for word in inner if not (CORE / room / word).is_dir()] == [], room
-        packages = {path.parent.name for path in (CORE / room).glob("*/__init__.py")}
-        assert packages == set(inner), room
-
-
-PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py") if path.parent != CORE)
-# Rooms that are still being moved into; each leaves this list with its docstring.
-UNTOLD = {
-    "lora_core/captioners",
-    "lora_core/dataset",
-    "lora_core/install",
-    "lora_core/lora",
-    "lora_core/lora/dialects",
-    "lora_core/models",
-    "lora_core/models/hub",
-    "lora_core/runs",
-    "lora_core/system",
-    "lora_core/training",
-    "lora_core/training/data",
-    "lora_core/training/engine",
-    "lora_core/training/optim",
-    "lora_core/ui",
-    "lora_core/ui/server",
-    "lora_core/ui/shared",
-    "lora_core/ui/state",
-    "lora_core/ui/tabs",
-    "lora_core/ui/tabs/dataset",
-    "lora_core/ui/tabs/export",
-    "lora_core/ui/tabs/playground",
-    "lora_core/ui/tabs/runs",
-    "lora_core/ui/tabs/train",
-    "lora_core/webuis",
-}
-
-
-def told_modules(package: Path) -> dict[str, str]:
-    """Module or folder -> what the package's docstring says of it, a line each, whose second line is set in."""
-    docstring = ast.get_docstring(ast.parse(read(package / "__init__.py"))) or ""
-    return dict(re.findall(r"^ {0,4}(\w+)/? {2,}(\S.+)$", docstring, re.MULTILINE))
-
-
-@pytest.mark.parametrize("package", PACKAGES, ids=name)
-def test_a_package_tells_what_each_of_its_modules_is_for(package: Path) -> None:
-    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    modules |= {path.parent.name for path in package.glob("*/__init__.py")}
-    told = told_modules(package)
-    if name(package) in UNTOLD and told.keys() != modules:
-        pytest.skip("is being moved into")
-    assert sorted(told) == sorted(modules)
-    assert [module for module, words in told.items() if len(words) < 10] == []
-
-
-def test_the_picture_of_the_order_is_the_order_that_is_checked() -> None:
-    rules = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
-    layers = [[room.strip() for room in layer.split("|")] for layer in rules[0]["layers"]]
-    drawn = blocks(ARCHITECTURE.partition("## The order")[2], "text")[0].splitlines()
-    assert [re.split(r"\s{2,}", line)[0].strip().split(" · ") for line in drawn] == layers
