@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -74,6 +76,23 @@ def inject(model: nn.Module, component: str, lora: Lora, adapter: str = "default
     if any(magnitudes) and all(_is_over_inputs(value) for value in mine.values()):
         normalise_over_inputs(model, adapter)
     load_into_peft(model, component, mine, adapter)
+
+
+@contextmanager
+def disabled(layers: Iterable[Any]) -> Iterator[None]:
+    """Within the block PEFT's layers answer as if they had no adapters."""
+    layers = list(layers)
+    _enable(layers, False)
+    try:
+        yield
+    finally:
+        _enable(layers, True)
+
+
+def _enable(layers: list[Any], enabled: bool) -> None:
+    for layer in layers:
+        # Not enable_adapters(): that also turns requires_grad off and on, which would break a backward in progress.
+        layer._disable_adapters = not enabled
 
 
 def _is_over_inputs(value: Adapter) -> bool:

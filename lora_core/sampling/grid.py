@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lora_core.errors import UserError
-from lora_core.sampling.gallery import Settings
+from lora_core.sampling.params import GenerationParams
 from lora_core.sampling.sheet import Place, sheet
 
 WEIGHT, CHECKPOINT, PROMPT = "weight", "checkpoint", "prompt"
@@ -21,7 +21,7 @@ _TITLES = {WEIGHT: "Weight", CHECKPOINT: "Checkpoint", PROMPT: "Prompt"}
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a grid: for each label, the settings that change."""
+    """One direction of a grid: for each label, the parameters that change."""
 
     kind: str
     labels: tuple[str, ...]
@@ -32,14 +32,15 @@ class Axis:
 class Grid:
     """`base`: what all cells share."""
 
-    base: Settings
+    base: GenerationParams
     columns: Axis
     rows: Axis
 
     def __len__(self) -> int:
         return len(self.columns.labels) * len(self.rows.labels)
 
-    def settings(self, place: Place) -> Settings:
+    def params(self, place: Place) -> GenerationParams:
+        """All that makes the picture of a cell."""
         changes = {**self.rows.changes[place[0]], **self.columns.changes[place[1]]}
         return dataclasses.replace(self.base, **changes)  # type: ignore[arg-type]
 
@@ -96,5 +97,5 @@ def prompts(text: str) -> Axis:
 
 
 def checkpoints(choices: Sequence[tuple[str, Mapping[str, object]]]) -> Axis:
-    """LoRAs by label, each with the settings that call it (`lora`, `name`, `hash`)."""
+    """LoRAs by label, each with the parameters that call it (`lora`, `name`, `hash`)."""
     return Axis(CHECKPOINT, tuple(label for label, _ in choices), tuple(dict(change) for _, change in choices))

@@ -5,49 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lora_core.sampling.params import GenerationParams
 from lora_core.system.files import whole_file
-
-if TYPE_CHECKING:
-    from lora_core.sampling.sample import Wish
 
 _KEY = "parameters"
 
 
-@dataclass(frozen=True)
-class LoraCall:
-    """A LoRA as a prompt calls it. `hash`: sshs_model_hash of its file, "" when unknown."""
-
-    name: str
-    weight: float
-    hash: str = ""
-
-    @property
-    def tag(self) -> str:
-        return f"<lora:{self.name}:{self.weight:g}>"
-
-
-def parameters_text(
-    wish: Wish, model_name: str, lora: LoraCall | None = None, more: Mapping[str, str] | None = None
-) -> str:
+def parameters_text(params: GenerationParams, more: Mapping[str, str] | None = None) -> str:
     """The text in A1111's form (its `modules/infotext_utils.py`); `more`: fields at its end.
 
     Of the model only the last part of its name is told: the rest may be a folder of the user's.
     """
-    prompt = f"{wish.prompt} {lora.tag}".lstrip() if lora else wish.prompt
-    negative = f"\nNegative prompt: {wish.negative_prompt}" if wish.negative_prompt else ""
+    prompt = f"{params.prompt} {params.lora_tag}".lstrip() if params.has_lora else params.prompt
+    negative = f"\nNegative prompt: {params.negative_prompt}" if params.negative_prompt else ""
     fields = {
-        "Steps": str(wish.steps), "Sampler": wish.sampler, "CFG scale": f"{wish.guidance:g}", "Seed": str(wish.seed),
-        "Size": f"{wish.width}x{wish.height}", "Model": re.split(r"[\\/]", model_name.rstrip("\\/"))[-1],
+        "Steps": str(params.steps), "Sampler": params.sampler, "CFG scale": f"{params.guidance:g}",
+        "Seed": str(params.seed), "Size": f"{params.width}x{params.height}",
+        "Model": re.split(r"[\\/]", params.base.rstrip("\\/"))[-1],
     }  # fmt: skip
-    if lora and lora.hash:
-        fields["Lora hashes"] = f"{lora.name}: {lora.hash[:12]}"
+    if params.has_lora and params.hash:
+        fields["Lora hashes"] = f"{params.name}: {params.hash[:12]}"
     fields |= more or {}
     return f"{prompt}{negative}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in fields.items())
 
@@ -63,9 +45,3 @@ def save_picture(path: Path, picture: Image.Image, parameters: str) -> None:
     about.add_itxt(_KEY, parameters)
     with whole_file(path) as temporary, temporary.open("wb") as file:
         picture.save(file, "PNG", pnginfo=about)
-
-
-def parameters_of(path: Path) -> str:
-    """The text in a PNG, "" when it has none. Raises OSError."""
-    with Image.open(path) as picture:
-        return str(getattr(picture, "text", {}).get(_KEY, ""))

@@ -15,23 +15,23 @@ from typing import Any
 
 import torch
 from diffusers.utils import recurse_remove_peft_layers
-from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from torch import Tensor, nn
 
 from lora_core.events import Emit
-from lora_core.lora import file as lora_file
 from lora_core.lora.adapter import Lora, LoraError
-from lora_core.lora.peft_layers import base_shapes, inject
+from lora_core.lora.dora import adapted_layers
+from lora_core.lora.file import is_ready, read
+from lora_core.lora.peft_layers import base_shapes, disabled, inject
 from lora_core.lora.shapes import check_fits, family_of
-from lora_core.models import device as precision
-from lora_core.models import load as base_models
+from lora_core.models.device import choose, free_bytes
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.specs import FAMILIES
+from lora_core.models.load import load
 from lora_core.sampling import sample
-from lora_core.sampling.sample import Wish
+from lora_core.sampling.params import GenerationParams
 
-_ADAPTER = "tested"
+_ADAPTER = "lora"
 _SPARE_BYTES = 3 * 2**30  # of the device, for what drawing itself needs
 
 OnStep = Callable[[int, int], None]
@@ -39,16 +39,7 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One picture: what to draw, and the LoRA at a weight, or None for the base model alone."""
-
-    wish: Wish
-    lora: Path | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class _Worn:
+class _LoadedLora:
     """The LoRA in the pipeline. A file of the same name and another time is another LoRA."""
 
     path: Path
@@ -56,7 +47,7 @@ class _Worn:
     by_diffusers: bool
 
 
-class Studio:
+class Pipeline:
     """Draws pictures; for one thread at a time. Holds nothing until `open`, and nothing after `free`."""
 
     def __init__(self, device: str = "auto") -> None:
@@ -65,11 +56,7 @@ class Studio:
         self.pipeline: Any = None  # StableDiffusionPipeline, or the one of the model's family
         self._asked = ("", "", "auto")
         self._model: BaseModel | None = None
-        self._worn: _Worn | None = None
-
-    @property
-    def is_loaded(self) -> bool:
-        return self._model is not None
+        self._lora: _LoadedLora | None = None
 
     @property
     def is_on_card(self) -> bool:
@@ -88,8 +75,8 @@ class Studio:
         if self._model is not None and self._asked == asked:
             return
         self.free()
-        compute = precision.choose(self.device, "fp16")
-        model = base_models.load(base, compute.dtype, emit, vae, prediction_type)
+        compute = choose(self.device, "fp16")
+        model = load(base, compute.dtype, emit, vae, prediction_type)
         model.unet.to(compute.device)
         if _has_room(compute.device, model):
             for module in (model.vae, *model.text_encoders.values()):
@@ -99,13 +86,13 @@ class Studio:
 
     def free(self) -> None:
         """Give the memory back."""
-        self._model = self.pipeline = self._worn = None
+        self._model = self.pipeline = self._lora = None
         self.base = ""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def draw(self, shot: Shot, on_step: OnStep | None = None) -> Image.Image:
+    def draw(self, params: GenerationParams, on_step: OnStep | None = None) -> Image.Image:
         """Draw one picture with the opened base model. At weight 0 it is the base model's, bit for bit.
 
         Raises:
@@ -114,8 +101,7 @@ class Studio:
         model = self._model
         assert model is not None, "open a base model first"
         side = model.pixels_per_latent
-        wish = shot.wish
-        assert not wish.width % side and not wish.height % side, f"{wish.width}x{wish.height} are no multiples of {side}"
+        assert not params.width % side and not params.height % side, f"no multiples of {side}: {params}"
         done = 0
 
         def count() -> None:
@@ -124,21 +110,21 @@ class Studio:
             if on_step:
                 on_step(done, int(self.pipeline.num_timesteps))
 
-        if shot.lora and shot.weight:
-            self._wear(model, shot.lora)
-        with self._weighted(model, shot.weight if shot.lora else 0.0):
-            return sample.draw(model, [wish], count, self.pipeline)[0]
+        if params.has_lora:
+            self._load_lora(model, Path(params.lora))
+        with self._weighted(model, params.weight if params.has_lora else 0.0):
+            return sample.draw(model, [params], count, self.pipeline)[0]
 
-    def _wear(self, model: BaseModel, path: Path) -> None:
+    def _load_lora(self, model: BaseModel, path: Path) -> None:
         changed_ns = path.stat().st_mtime_ns if path.is_file() else 0
-        if self._worn and (self._worn.path, self._worn.changed_ns) == (path, changed_ns):
+        if self._lora and (self._lora.path, self._lora.changed_ns) == (path, changed_ns):
             return
-        self._take_off(model)
-        lora, metadata = lora_file.read(path)
+        self._unload_lora(model)
+        lora, metadata = read(path)
         _check(model, path, lora, family_of(lora, metadata))
         by_diffusers = _is_for_diffusers(path, lora, model.family.name)
         # Set first: when loading fails half-way, the next LoRA still finds a clean model.
-        self._worn = _Worn(path, changed_ns, by_diffusers)
+        self._lora = _LoadedLora(path, changed_ns, by_diffusers)
         try:
             if by_diffusers:
                 self.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=_ADAPTER)
@@ -147,34 +133,35 @@ class Studio:
                     if any(name.startswith(f"{component}.") for name in lora):
                         inject(module, component, lora, _ADAPTER)
         except BaseException:
-            self._take_off(model)
+            self._unload_lora(model)
             raise
         for module in model.adapted().values():
             module.requires_grad_(False)
 
-    def _take_off(self, model: BaseModel) -> None:
-        if self._worn is None:
+    def _unload_lora(self, model: BaseModel) -> None:
+        if self._lora is None:
             return
-        if self._worn.by_diffusers:
+        if self._lora.by_diffusers:
             self.pipeline.unload_lora_weights()
         else:
             for module in model.adapted().values():
                 recurse_remove_peft_layers(module)
                 vars(module).pop("peft_config", None)  # PEFT's note that the name is taken
-        self._worn = None
+        self._lora = None
 
     @contextmanager
     def _weighted(self, model: BaseModel, weight: float) -> Iterator[None]:
         """The LoRA at a weight within the block; at 0 the adapters do not compute at all."""
-        if self._worn is None:
+        if self._lora is None:
             yield
             return
-        layers = [m for part in model.adapted().values() for m in part.modules() if isinstance(m, BaseTunerLayer)]
+        layers: list[Any] = [
+            layer for part in model.adapted().values() for layer in adapted_layers(part, _ADAPTER).values()
+        ]
         with ExitStack() as stack:
             if not weight:
-                _enable(layers, False)
-                stack.callback(_enable, layers, True)
-            elif self._worn.by_diffusers:
+                stack.enter_context(disabled(layers))
+            elif self._lora.by_diffusers:
                 self.pipeline.set_adapters(_ADAPTER, weight)
             elif weight != 1:
                 for layer in layers:
@@ -190,11 +177,6 @@ def _between(weight: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor],
         return frozen + weight * (adapted - frozen)
 
     return hook
-
-
-def _enable(layers: list[Any], enabled: bool) -> None:
-    for layer in layers:
-        layer._disable_adapters = not enabled
 
 
 def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
@@ -218,11 +200,11 @@ def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
     """Whether diffusers reads the file as it was meant: our names, and no DoRA, which it leaves out."""
     if any(adapter.dora_scale is not None for adapter in lora.values()):
         return False
-    return lora_file.is_ready(path, lora, family)
+    return is_ready(path, lora, family)
 
 
 def _has_room(device: torch.device, model: BaseModel) -> bool:
     """Whether text encoders and VAE may stay on the device; else each is moved there for its turn."""
     parts = (model.vae, *model.text_encoders.values())
     needed = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-    return bool(precision.free_bytes(device) > needed + _SPARE_BYTES)
+    return bool(free_bytes(device) > needed + _SPARE_BYTES)

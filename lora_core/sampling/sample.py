@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,46 +18,35 @@ from lora_core.models.parallel import divided
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import at_hand, free_device_memory
 from lora_core.sampling import samplers
+from lora_core.sampling.params import GenerationParams
 
 PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
 DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (tests/benchmarks/counting)
 _ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
-@dataclass(frozen=True)
-class Wish:
-    """One picture to draw; `width` and `height` in pixels, a seed gives the same picture on any device."""
-
-    prompt: str
-    seed: int
-    width: int
-    height: int
-    negative_prompt: str = ""
-    steps: int = 25
-    guidance: float = 7.5
-    sampler: str = "DDIM"  # one of samplers.NAMES
-
-
-def wishes_of(config: TrainConfig, captions: Iterable[str]) -> list[Wish]:
+def params_of(config: TrainConfig, captions: Iterable[str]) -> list[GenerationParams]:
     """The sample pictures of a run: the given prompts, or the first of its captions."""
     prompts = list(config.sample_prompts or dict.fromkeys(caption for caption in captions if caption))
     return [
-        Wish(prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
-             config.sample_inference_steps, config.sample_guidance)
+        GenerationParams(
+            prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
+            config.sample_inference_steps, config.sample_guidance,
+        )
         for index, prompt in enumerate(prompts[: config.sample_count])
     ]  # fmt: skip
 
 
 def draw(
-    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
+    model: BaseModel, wanted: Sequence[GenerationParams], on_step: Callable[[], None] | None = None, pipeline: Any = None
 ) -> list[Image.Image]:
     """Draw pictures of one size, sampler, steps and guidance; `on_step` runs after each denoising step, may raise to
     cancel. `pipeline`: one over the model's modules, made anew when None.
     """
     pictures: list[Image.Image] = []
     device = model.device
-    batches = list(draw_latents(model, wishes, on_step, pipeline))
-    needed = DECODED_BYTES * max((w.width * w.height for w in wishes), default=0) * max(map(len, batches), default=0)
+    batches = list(draw_latents(model, wanted, on_step, pipeline))
+    needed = DECODED_BYTES * max((p.width * p.height for p in wanted), default=0) * max(map(len, batches), default=0)
     with torch.no_grad(), _aside(model, needed), at_hand([model.vae], device):
         for latents_BCHW in batches:
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
@@ -70,16 +58,16 @@ def draw(
 
 
 def draw_latents(
-    model: BaseModel, wishes: Sequence[Wish], on_step: Callable[[], None] | None = None, pipeline: Any = None
+    model: BaseModel, wanted: Sequence[GenerationParams], on_step: Callable[[], None] | None = None, pipeline: Any = None
 ) -> Iterator[Tensor]:
-    """Scaled latents_BCHW, in batches in the order of the wishes. Of the model, only the UNet is there in between."""
+    """Scaled latents_BCHW, in batches in their order. Of the model, only the UNet is there in between."""
     pipeline = pipeline or model.family.pipeline(model)
-    if not wishes:
+    if not wanted:
         return
-    pipeline.scheduler = samplers.scheduler(wishes[0].sampler, model.scheduler.config)
+    pipeline.scheduler = samplers.scheduler(wanted[0].sampler, model.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    at_once = max(1, min(16, PIXELS_AT_ONCE // (wishes[0].width * wishes[0].height)))
-    batches = [wishes[start : start + at_once] for start in range(0, len(wishes), at_once)]
+    at_once = max(1, min(16, PIXELS_AT_ONCE // (wanted[0].width * wanted[0].height)))
+    batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
 
     def after_step(_: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if on_step:
@@ -91,41 +79,41 @@ def draw_latents(
         with _unet_alone(model, pipeline), divided(model.unet, free_cores(model.unet, model.device)):
             for batch, conditioning in zip(batches, encoded, strict=True):
                 yield pipeline(
-                    **conditioning, generator=[torch.Generator().manual_seed(w.seed) for w in batch],
+                    **conditioning, generator=[torch.Generator().manual_seed(p.seed) for p in batch],
                     num_inference_steps=batch[0].steps, guidance_scale=batch[0].guidance,
                     width=batch[0].width, height=batch[0].height, output_type="latent", callback_on_step_end=after_step,
                 ).images  # fmt: skip
 
 
-def hear(model: BaseModel, wishes: Iterable[Wish], device: torch.device) -> None:
-    """Let fixed text encoders say now, while nothing else fills the device, what they make of prompts drawn later."""
+def encode_prompts(model: BaseModel, wanted: Iterable[GenerationParams], device: torch.device) -> None:
+    """Encode the prompts of pictures drawn later with fixed text encoders, now that nothing else fills the device."""
     pipeline = model.family.pipeline(model)
     with torch.no_grad(), at_hand(model.text_encoders.values(), device):
-        for wish in wishes:
-            if _key(wish) not in model.heard:
-                model.heard[_key(wish)] = _encode(pipeline, wish, device)
+        for params in wanted:
+            if _key(params) not in model.prompt_cache:
+                model.prompt_cache[_key(params)] = _encode(pipeline, params, device)
 
 
-def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[Wish]]) -> list[dict[str, Tensor]]:
+def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[GenerationParams]]) -> list[dict[str, Tensor]]:
     """For every batch what the pipeline makes of its prompts, by the names it takes it under."""
-    wishes = {_key(wish): wish for batch in batches for wish in batch}
-    found = {key: model.heard[key] for key in wishes if key in model.heard}
-    if missing := wishes.keys() - found.keys():
+    wanted = {_key(params): params for batch in batches for params in batch}
+    found = {key: model.prompt_cache[key] for key in wanted if key in model.prompt_cache}
+    if missing := wanted.keys() - found.keys():
         with at_hand(model.text_encoders.values(), model.device):
-            found |= {key: _encode(pipeline, wishes[key], model.device) for key in wishes if key in missing}
-    rows = [[found[_key(wish)] for wish in batch] for batch in batches]
+            found |= {key: _encode(pipeline, wanted[key], model.device) for key in wanted if key in missing}
+    rows = [[found[_key(params)] for params in batch] for batch in batches]
     return [{name: torch.cat([row[name] for row in batch]).to(model.device) for name in batch[0]} for batch in rows]
 
 
-def _key(wish: Wish) -> tuple[str, str, bool]:
-    return wish.prompt, wish.negative_prompt, wish.guidance > 1
+def _key(params: GenerationParams) -> tuple[str, str, bool]:
+    return params.prompt, params.negative_prompt, params.guidance > 1
 
 
-def _encode(pipeline: Any, wish: Wish, device: torch.device) -> dict[str, Tensor]:
+def _encode(pipeline: Any, params: GenerationParams, device: torch.device) -> dict[str, Tensor]:
     found = pipeline.encode_prompt(
         # None where nobody asks for one: to SDXL's pipeline, that is not the same as an empty prompt.
-        prompt=[wish.prompt], negative_prompt=[wish.negative_prompt] if wish.negative_prompt else None, device=device,
-        num_images_per_prompt=1, do_classifier_free_guidance=wish.guidance > 1,
+        prompt=[params.prompt], negative_prompt=[params.negative_prompt] if params.negative_prompt else None, device=device,
+        num_images_per_prompt=1, do_classifier_free_guidance=params.guidance > 1,
     )  # fmt: skip
     return {name: rows.cpu() for name, rows in zip(_ENCODED, found, strict=False) if rows is not None}
 

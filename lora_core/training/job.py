@@ -216,7 +216,7 @@ class Job:
                 self._emit(Saved(session.step, saved.relative_to(self.run.folder).as_posix()))
         self._drawn = {e.path for e in told if isinstance(e, Sample) and e.step == session.step}
         is_due = session.step % self.config.save_steps == 0 or session.step == self.config.max_train_steps
-        if is_due and len(self._drawn) < len(outputs.wishes(session)):
+        if is_due and len(self._drawn) < len(outputs.sample_params(session)):
             self.sample(session)
         self._drawn = set()
 

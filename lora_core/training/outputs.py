@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from lora_core.lora.shapes import check_fits
 from lora_core.runs.run import SHEET, Run
 from lora_core.sampling import sample
 from lora_core.sampling.infotext import parameters_text, save_picture
-from lora_core.sampling.sample import Wish
+from lora_core.sampling.params import GenerationParams
 from lora_core.sampling.sheet import Place, sheet
 from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
 from lora_core.training import checkpoint
@@ -214,14 +215,16 @@ def _folder_name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def wishes(session: Session) -> list[Wish]:
+def sample_params(session: Session) -> list[GenerationParams]:
     """The sample pictures of this run; of captions, those of held-out pictures first."""
-    return sample.wishes_of(session.config, [example.caption for example in (*session.held_out, *session.training)])
+    return sample.params_of(session.config, [example.caption for example in (*session.held_out, *session.training)])
 
 
-def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], None]) -> Iterator[tuple[Path, Wish]]:
+def draw_samples(
+    session: Session, run: Run, emit: Emit, on_step: Callable[[], None]
+) -> Iterator[tuple[Path, GenerationParams]]:
     """Draw the sample pictures as the model stands and write them to samples/; at step 0 that is the base model."""
-    todo = wishes(session)
+    todo = sample_params(session)
     if not todo:
         return
     emit(Phase("sample", 0, len(todo)))
@@ -229,14 +232,16 @@ def draw_samples(session: Session, run: Run, emit: Emit, on_step: Callable[[], N
         pictures = _of_base_model(session, todo, emit, on_step)
     else:
         pictures = sample.draw(session.model, todo, on_step)
-    for index, (wish, picture) in enumerate(zip(todo, pictures, strict=True)):
+    for index, (params, picture) in enumerate(zip(todo, pictures, strict=True)):
         path = _sample_path(run, session.step, index)
-        save_picture(path, picture, parameters_text(wish, session.model.name))
-        yield path, wish
+        save_picture(path, picture, parameters_text(replace(params, base=session.model.name)))
+        yield path, params
     emit(Phase("sample", len(todo), len(todo)))
 
 
-def _of_base_model(session: Session, todo: list[Wish], emit: Emit, on_step: Callable[[], None]) -> list[Image.Image]:
+def _of_base_model(
+    session: Session, todo: list[GenerationParams], emit: Emit, on_step: Callable[[], None]
+) -> list[Image.Image]:
     """Its pictures are the same for every run on it, and nobody should wait for them twice."""
 
     def make() -> dict[str, torch.Tensor]:
@@ -253,11 +258,11 @@ def before_after(run: Run, session: Session) -> None:
     """A sheet of the sample prompts without and with the LoRA; none when no samples were drawn."""
     prompts: list[str] = []
     pictures: dict[Place, Image.Image] = {}
-    for index, wish in enumerate(wishes(session)):
+    for index, params in enumerate(sample_params(session)):
         pair = [_sample_path(run, step, index) for step in (0, session.step)]
         if all(path.is_file() for path in pair):
             pictures |= {(len(prompts), column): _opened(path) for column, path in enumerate(pair)}
-            prompts.append(wish.prompt)
+            prompts.append(params.prompt)
     if prompts:
         page = sheet(("without LoRA", "with LoRA"), prompts, pictures, (_CELL, _CELL), _PROMPT_WIDTH)
         with whole_file(run.folder / SHEET) as temporary, temporary.open("wb") as file:

@@ -18,7 +18,7 @@ from lora_core.models.architecture import of_model
 from lora_core.models.families.base import BaseModel, Predict
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import at_hand, bring
-from lora_core.sampling.sample import hear, wishes_of
+from lora_core.sampling.sample import encode_prompts, params_of
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures
@@ -29,7 +29,7 @@ from lora_core.training.estimate import fit as memory
 from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.optim import build as optim
 from lora_core.training.optim.ema import Averages
-from lora_core.training.prior import draw_prior, prior_wishes
+from lora_core.training.prior import draw_prior, prior_params
 from lora_core.training.progress import ProgressMeter, card_memory
 from lora_core.training.session import Session
 
@@ -154,8 +154,8 @@ def _encode(
     with at_hand(model.text_encoders.values(), device):
         prompts.prepare([*captions, *config.prior_prompts], emit)
         if not config.train_text_encoder:
-            drawn = wishes_of(config, [example.caption for example in (*held_out, *training)])
-            hear(model, [*prior_wishes(config), *drawn], device)
+            drawn = params_of(config, [example.caption for example in (*held_out, *training)])
+            encode_prompts(model, [*prior_params(config), *drawn], device)
     return training, held_out
 
 

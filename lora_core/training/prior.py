@@ -17,7 +17,8 @@ from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
 from lora_core.models.families.base import BaseModel, whole_frame
 from lora_core.models.load import fingerprint
-from lora_core.sampling.sample import Wish, draw_latents
+from lora_core.sampling.params import GenerationParams
+from lora_core.sampling.sample import draw_latents
 from lora_core.training import diffusion
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.engine import adapters
@@ -25,34 +26,36 @@ from lora_core.training.engine.parallel import Lesson
 from lora_core.training.session import Prior, Session
 
 
-def prior_wishes(config: TrainConfig) -> list[Wish]:
+def prior_params(config: TrainConfig) -> list[GenerationParams]:
     """`config.prior_pictures` pictures of the prior prompts in turn."""
     return [
-        Wish(config.prior_prompts[n % len(config.prior_prompts)], config.seed + n, config.resolution, config.resolution,
-             steps=config.sample_inference_steps, guidance=config.sample_guidance)
+        GenerationParams(
+            config.prior_prompts[n % len(config.prior_prompts)], config.seed + n, config.resolution, config.resolution,
+            steps=config.sample_inference_steps, guidance=config.sample_guidance,
+        )
         for n in range(config.prior_pictures)
     ]  # fmt: skip
 
 
 def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]:
     """What is to be left alone, drawn by the base model; from the cache where it is there."""
-    wishes = prior_wishes(config)
-    if not wishes:
+    wanted = prior_params(config)
+    if not wanted:
         return []
-    emit(Phase("prior", 0, len(wishes)))
+    emit(Phase("prior", 0, len(wanted)))
     models = [fingerprint(model, "unet"), *(fingerprint(model, name) for name in model.text_encoders)]
-    key = hashlib.sha256(repr((models, wishes)).encode()).hexdigest()
+    key = hashlib.sha256(repr((models, wanted)).encode()).hexdigest()
 
     def make() -> dict[str, Tensor]:
         batches = []
-        for latents_BCHW in draw_latents(model, wishes):
+        for latents_BCHW in draw_latents(model, wanted):
             batches.append(latents_BCHW.float().cpu())
-            emit(Phase("prior", sum(len(b) for b in batches), len(wishes)))
+            emit(Phase("prior", sum(len(b) for b in batches), len(wanted)))
         return {"latents": torch.cat(batches)}
 
     latents_NCHW = stored(f"prior {key}", make, emit)["latents"]
     frame = whole_frame(config.resolution, config.resolution)
-    return [Prior(wish.prompt, latents, frame) for wish, latents in zip(wishes, latents_NCHW, strict=True)]
+    return [Prior(params.prompt, latents, frame) for params, latents in zip(wanted, latents_NCHW, strict=True)]
 
 
 def prior_lesson(session: Session, count: int, rng: torch.Generator) -> Lesson:

@@ -12,13 +12,14 @@ from lora_core.models import device as precision
 from lora_core.models import load as base_models
 from lora_core.models.parallel import LEAST, divided
 from lora_core.sampling import sample
+from lora_core.sampling.params import GenerationParams
 from tests.support.twins import save_twin
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_pictures_drawn_in_parts_are_the_same(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = base_models.load(str(save_twin(family, tmp_path)), torch.float32, lambda event: None)
-    wishes = [sample.Wish(f"a red cow, {n}", n, 64, 64, steps=2) for n in range(7)]
+    wanted = [GenerationParams(f"a red cow, {n}", n, 64, 64, steps=2) for n in range(7)]
     found, seen = [], []
     for cores in (1, 3):
         monkeypatch.setattr(precision, "_CORES", cores)
@@ -29,7 +30,7 @@ def test_pictures_drawn_in_parts_are_the_same(family: str, tmp_path: Path, monke
             return whole(x, *rest, **named)
 
         model.unet.forward = forward
-        found.append(torch.cat(list(sample.draw_latents(model, wishes))))
+        found.append(torch.cat(list(sample.draw_latents(model, wanted))))
         assert model.unet.forward is forward, "the model is left as it was"
         model.unet.forward = whole
     assert seen[:2] == [14, 14] and sorted(seen[2:5]) == [4, 5, 5]

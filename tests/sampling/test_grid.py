@@ -5,24 +5,24 @@ from PIL import Image
 
 from lora_core.errors import UserError
 from lora_core.sampling import grid
-from lora_core.sampling.gallery import Settings
 from lora_core.sampling.grid import Grid
+from lora_core.sampling.params import GenerationParams
 
-BASE = Settings("starter", "a zebu", 7, 64, 48, lora="x.safetensors", name="x", weight=1.0)
+BASE = GenerationParams("a zebu", 7, 64, 48, lora="x.safetensors", name="x", weight=1.0, base="starter")
 STEPS = grid.checkpoints([("step 100", {"lora": "a", "name": "zebu-100"}), ("step 200", {"lora": "b", "name": "zebu"})])
 
 
 def test_a_cell_has_the_settings_of_its_row_and_column() -> None:
     made = Grid(BASE, grid.weights("0, 0.5; 1.25"), STEPS)
     assert len(made) == 6
-    cell = made.settings((1, 2))
+    cell = made.params((1, 2))
     assert (cell.lora, cell.name, cell.weight, cell.prompt) == ("b", "zebu", 1.25, "a zebu")
-    assert Grid(BASE, STEPS, grid.prompts("one\n\ntwo\none")).settings((1, 0)).prompt == "two"
+    assert Grid(BASE, STEPS, grid.prompts("one\n\ntwo\none")).params((1, 0)).prompt == "two"
 
 
 def test_each_lora_is_loaded_once() -> None:
     for made in (Grid(BASE, STEPS, grid.prompts("one\ntwo\nthree")), Grid(BASE, grid.weights("0 1"), STEPS)):
-        loras = [made.settings(place).lora for place in made.places()]
+        loras = [made.params(place).lora for place in made.places()]
         assert loras == sorted(loras) and len(loras) == len(made) == len(set(made.places()))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ from lora_core.lora.adapter import Lora, LoraError
 from lora_core.models import load as base_models
 from lora_core.models.families.base import BaseModel
 from lora_core.sampling import samplers
-from lora_core.sampling.pipeline import Shot, Studio
-from lora_core.sampling.sample import Wish
+from lora_core.sampling.params import GenerationParams
+from lora_core.sampling.pipeline import Pipeline
 from lora_core.training.engine import adapters
 from tests.support.lora_values import small_lora
 from tests.support.training import config_for, run
 
 EVERYWHERE = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1"]
-WISH = Wish("a zebu", 7, 64, 64, steps=3, guidance=3.0)
+PARAMS = GenerationParams("a zebu", 7, 64, 64, steps=3, guidance=3.0)
+
+
+def with_lora(params: GenerationParams, lora: Path | None = None, weight: float = 1.0) -> GenerationParams:
+    return dataclasses.replace(params, lora=str(lora or ""), weight=weight)
 
 
 def quiet(event: Event) -> None:
@@ -29,8 +34,8 @@ def quiet(event: Event) -> None:
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_sd1: Path) -> Studio:
-    opened = Studio("cpu")
+def pipeline(tiny_sd1: Path) -> Pipeline:
+    opened = Pipeline("cpu")
     opened.open(str(tiny_sd1), quiet)
     return opened
 
@@ -73,28 +78,30 @@ def test_a_picture_is_the_preview_of_the_training(pictures: Path, tiny_sd1: Path
     _, events = run(config)
     shown = [event for event in events if isinstance(event, Sample)]
     assert {event.step for event in shown} == {0, 4}
-    studio = Studio("cpu")
-    studio.open(str(tiny_sd1), quiet)
-    assert type(studio.pipeline) is StableDiffusionPipeline
+    pipeline = Pipeline("cpu")
+    pipeline.open(str(tiny_sd1), quiet)
+    assert type(pipeline.pipeline) is StableDiffusionPipeline
     for event in shown:
-        wish = Wish(event.prompt, event.seed, 64, 64, "", config.sample_inference_steps, config.sample_guidance)
-        drawn = studio.draw(Shot(wish, tmp_path / "pytorch_lora_weights.safetensors", 1.0 if event.step else 0.0))
+        params = GenerationParams(
+            event.prompt, event.seed, 64, 64, "", config.sample_inference_steps, config.sample_guidance
+        )
+        drawn = pipeline.draw(with_lora(params, tmp_path / "pytorch_lora_weights.safetensors", 1.0 if event.step else 0.0))
         assert difference(drawn, Image.open(tmp_path / event.path)) <= 1, event
     base, last = (Image.open(tmp_path / next(e for e in shown if e.step == step).path) for step in (0, 4))
     assert difference(base, last) > 5, "the LoRA must show, or this proves nothing"
 
 
 @pytest.mark.parametrize("name", ["one", "dora"])
-def test_weight_zero_is_the_base_model_and_weights_lie_between(studio: Studio, loras: Path, name: str) -> None:
-    base = studio.draw(Shot(WISH))
+def test_weight_zero_is_the_base_model_and_weights_lie_between(pipeline: Pipeline, loras: Path, name: str) -> None:
+    base = pipeline.draw(with_lora(PARAMS))
     path = loras / f"{name}.safetensors"
-    full, half, none = (studio.draw(Shot(WISH, path, weight)) for weight in (1.0, 0.5, 0.0))
-    assert difference(base, none) == 0 and difference(base, studio.draw(Shot(WISH))) == 0
+    full, half, none = (pipeline.draw(with_lora(PARAMS, path, weight)) for weight in (1.0, 0.5, 0.0))
+    assert difference(base, none) == 0 and difference(base, pipeline.draw(with_lora(PARAMS))) == 0
     assert difference(base, full) > 5 and difference(full, half) > 2 and difference(base, half) > 2
-    assert difference(studio.draw(Shot(WISH, path, 1.0)), full) == 0
+    assert difference(pipeline.draw(with_lora(PARAMS, path, 1.0)), full) == 0
 
 
-def test_a_dora_draws_as_while_training(studio: Studio, tiny_sd1: Path, loras: Path) -> None:
+def test_a_dora_draws_as_while_training(pipeline: Pipeline, tiny_sd1: Path, loras: Path) -> None:
     from lora_core.lora.peft_layers import inject
     from lora_core.sampling import sample
 
@@ -102,38 +109,38 @@ def test_a_dora_draws_as_while_training(studio: Studio, tiny_sd1: Path, loras: P
     values, _ = lora_file.read(loras / "dora.safetensors")
     for component, module in model.adapted().items():
         inject(module, component, values)
-    assert difference(sample.draw(model, [WISH])[0], studio.draw(Shot(WISH, loras / "dora.safetensors"))) <= 1
+    assert difference(sample.draw(model, [PARAMS])[0], pipeline.draw(with_lora(PARAMS, loras / "dora.safetensors"))) <= 1
 
 
-def test_one_lora_leaves_nothing_behind_for_the_next(studio: Studio, loras: Path) -> None:
-    one, dora, two = (Shot(WISH, loras / f"{name}.safetensors", 0.8) for name in ("one", "dora", "two"))
-    first = [studio.draw(shot) for shot in (one, dora, two)]
-    again = [studio.draw(shot) for shot in (two, one, dora)]
+def test_one_lora_leaves_nothing_behind_for_the_next(pipeline: Pipeline, loras: Path) -> None:
+    one, dora, two = (with_lora(PARAMS, loras / f"{name}.safetensors", 0.8) for name in ("one", "dora", "two"))
+    first = [pipeline.draw(asked) for asked in (one, dora, two)]
+    again = [pipeline.draw(asked) for asked in (two, one, dora)]
     assert [difference(a, b) for a, b in zip(first, (again[1], again[2], again[0]), strict=True)] == [0, 0, 0]
     assert difference(first[0], first[2]) > 5
 
 
-def test_a_file_written_anew_is_loaded_anew(studio: Studio, loras: Path, tmp_path: Path) -> None:
+def test_a_file_written_anew_is_loaded_anew(pipeline: Pipeline, loras: Path, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
     path.write_bytes((loras / "one.safetensors").read_bytes())
-    before = studio.draw(Shot(WISH, path))
+    before = pipeline.draw(with_lora(PARAMS, path))
     path.write_bytes((loras / "two.safetensors").read_bytes())
-    assert difference(before, studio.draw(Shot(WISH, path))) > 5
+    assert difference(before, pipeline.draw(with_lora(PARAMS, path))) > 5
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own, on NumPy 2
 @pytest.mark.parametrize("name", samplers.NAMES)
-def test_every_sampler_draws_and_its_seed_repeats(studio: Studio, loras: Path, name: str) -> None:
-    wish = Wish("a zebu", 7, 64, 48, "a star", 4, 3.0, name)
+def test_every_sampler_draws_and_its_seed_repeats(pipeline: Pipeline, loras: Path, name: str) -> None:
+    params = GenerationParams("a zebu", 7, 64, 48, "a star", 4, 3.0, name)
     told: list[tuple[int, int]] = []
-    shot = Shot(wish, loras / "one.safetensors", 0.7)
-    drawn = studio.draw(shot, lambda done, total: told.append((done, total)))
+    asked = with_lora(params, loras / "one.safetensors", 0.7)
+    drawn = pipeline.draw(asked, lambda done, total: told.append((done, total)))
     assert drawn.size == (64, 48)
     assert [done for done, _ in told] == list(range(1, told[-1][1] + 1)), "progress ends where it said it would"
-    assert difference(drawn, studio.draw(shot)) == 0
+    assert difference(drawn, pipeline.draw(asked)) == 0
 
 
-def test_cancelling_in_the_middle_leaves_the_studio_in_order(studio: Studio, loras: Path) -> None:
+def test_cancelling_in_the_middle_leaves_the_pipeline_in_order(pipeline: Pipeline, loras: Path) -> None:
     class Enough(Exception):
         pass
 
@@ -144,17 +151,17 @@ def test_cancelling_in_the_middle_leaves_the_studio_in_order(studio: Studio, lor
         if done == 2:
             raise Enough
 
-    expected = studio.draw(Shot(WISH, loras / "dora.safetensors", 0.5)), studio.draw(Shot(WISH))
+    expected = pipeline.draw(with_lora(PARAMS, loras / "dora.safetensors", 0.5)), pipeline.draw(with_lora(PARAMS))
     for weight in (0.0, 0.5):
         told.clear()
         with pytest.raises(Enough):
-            studio.draw(Shot(WISH, loras / "dora.safetensors", weight), cancel)
+            pipeline.draw(with_lora(PARAMS, loras / "dora.safetensors", weight), cancel)
         assert told == [1, 2]
-    after = studio.draw(Shot(WISH, loras / "dora.safetensors", 0.5)), studio.draw(Shot(WISH))
+    after = pipeline.draw(with_lora(PARAMS, loras / "dora.safetensors", 0.5)), pipeline.draw(with_lora(PARAMS))
     assert [difference(a, b) for a, b in zip(expected, after, strict=True)] == [0, 0]
 
 
-def test_a_lora_that_does_not_fit_is_refused_in_a_sentence(studio: Studio, loras: Path, tmp_path: Path) -> None:
+def test_a_lora_that_does_not_fit_is_refused_in_a_sentence(pipeline: Pipeline, loras: Path, tmp_path: Path) -> None:
     lora_file.write(tmp_path / "xl.safetensors", small_lora("sdxl"), "sdxl", {}, "fp16")
     lora_file.write(tmp_path / "big.safetensors", small_lora("sd1"), "sd1", {}, "fp16")
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
@@ -162,8 +169,10 @@ def test_a_lora_that_does_not_fit_is_refused_in_a_sentence(studio: Studio, loras
         ("xl", "Stable Diffusion XL"), ("big", "does not fit"), ("broken", "cut short"), ("none", "There is no file"),
     ):  # fmt: skip
         with pytest.raises(LoraError, match=words):
-            studio.draw(Shot(WISH, tmp_path / f"{name}.safetensors"))
-    assert difference(studio.draw(Shot(WISH, loras / "one.safetensors", 0.0)), studio.draw(Shot(WISH))) == 0
+            pipeline.draw(with_lora(PARAMS, tmp_path / f"{name}.safetensors"))
+    assert (
+        difference(pipeline.draw(with_lora(PARAMS, loras / "one.safetensors", 0.0)), pipeline.draw(with_lora(PARAMS))) == 0
+    )
 
 
 def test_a_lora_is_tried_with_what_it_was_trained_with(tiny_sd1: Path, tmp_path: Path) -> None:
@@ -173,10 +182,10 @@ def test_a_lora_is_tried_with_what_it_was_trained_with(tiny_sd1: Path, tmp_path:
     torch.manual_seed(9)
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(str(tiny_sd1 / "vae")))
     vae.save_pretrained(tmp_path / "vae")
-    studio, pictures = Studio("cpu"), []
+    pipeline, pictures = Pipeline("cpu"), []
     for values in (("", "auto"), ("", "v_prediction"), (str(tmp_path / "vae"), "auto"), ("", "auto")):
-        studio.open(str(tiny_sd1), quiet, *values)
-        pictures.append(studio.draw(Shot(WISH)))
+        pipeline.open(str(tiny_sd1), quiet, *values)
+        pictures.append(pipeline.draw(with_lora(PARAMS)))
     plain, velocity, other_vae, again = pictures
     assert difference(plain, again) == 0
     assert difference(plain, velocity) > 1 and difference(plain, other_vae) > 1
@@ -184,18 +193,18 @@ def test_a_lora_is_tried_with_what_it_was_trained_with(tiny_sd1: Path, tmp_path:
 
 def test_loading_is_told_and_can_be_cancelled_and_freed(tiny_sd1: Path) -> None:
     told: list[Event] = []
-    studio = Studio("cpu")
-    studio.open(str(tiny_sd1), told.append)
-    assert Phase("load", detail=str(tiny_sd1)) in told and studio.is_loaded
+    pipeline = Pipeline("cpu")
+    pipeline.open(str(tiny_sd1), told.append)
+    assert Phase("load", detail=str(tiny_sd1)) in told and pipeline.pipeline is not None
     told.clear()
-    studio.open(str(tiny_sd1), told.append)
+    pipeline.open(str(tiny_sd1), told.append)
     assert told == [], "a loaded model stays"
-    studio.free()
-    assert not studio.is_loaded and studio.pipeline is None
+    pipeline.free()
+    assert pipeline.pipeline is None
 
     def refuse(event: Event) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        studio.open(str(tiny_sd1), refuse)
-    assert not studio.is_loaded
+        pipeline.open(str(tiny_sd1), refuse)
+    assert pipeline.pipeline is None

@@ -13,7 +13,7 @@ from lora_core.models import vae_tiling
 from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import bring
 from lora_core.sampling import sample
-from lora_core.sampling.sample import Wish
+from lora_core.sampling.params import GenerationParams
 from lora_core.training.engine import adapters
 from tests.support.training import config_for
 
@@ -23,8 +23,8 @@ def model(tiny_sd1: Path) -> BaseModel:
     return base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
 
 
-def wishes(*seeds: int) -> list[Wish]:
-    return [Wish("a zebu", seed, 64, 48, steps=3, guidance=3.0) for seed in seeds]
+def wishes(*seeds: int) -> list[GenerationParams]:
+    return [GenerationParams("a zebu", seed, 64, 48, steps=3, guidance=3.0) for seed in seeds]
 
 
 def test_a_seed_gives_its_picture_whoever_shares_the_batch(model: BaseModel) -> None:
@@ -74,11 +74,11 @@ def test_only_the_unet_is_there_while_it_denoises(tiny_sd1: Path) -> None:
     assert seen[0] == {"text_encoder": "meta", "vae": "meta"} and len(seen) >= 2
 
 
-def test_prompts_that_were_heard_need_no_text_encoder(tiny_sd1: Path) -> None:
-    asked = [*wishes(1, 2), Wish("a cat", 3, 64, 48, "a dog", steps=3, guidance=3.0)]
+def test_prompts_that_were_encoded_need_no_text_encoder(tiny_sd1: Path) -> None:
+    asked = [*wishes(1, 2), GenerationParams("a cat", 3, 64, 48, "a dog", steps=3, guidance=3.0)]
     wanted = sample.draw(base_models.load(str(tiny_sd1), torch.float32, lambda event: None), asked)
     model = base_models.open_hollow(str(tiny_sd1), torch.float32, lambda event: None)
-    sample.hear(model, asked, torch.device("cpu"))
+    sample.encode_prompts(model, asked, torch.device("cpu"))
     bring(model.unet, "cpu")
     source = model.text_encoders["text_encoder"].source
     model.text_encoders["text_encoder"].source = dataclasses.replace(source, open=lambda: pytest.fail("it was read again"))
@@ -103,7 +103,7 @@ def test_the_unet_steps_aside_where_there_is_no_room_to_decode(model: BaseModel,
 
 def test_where_even_the_decoder_alone_has_no_room_it_works_on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     model = base_models.load("starter", torch.float32, lambda event: None)
-    asked = [Wish("a red circle on a blue background", 7, 96, 64, steps=8, guidance=4.0)]
+    asked = [GenerationParams("a red circle on a blue background", 7, 96, 64, steps=8, guidance=4.0)]
     whole = np.asarray(sample.draw(model, asked)[0], float)
     latents = []
     decode = model.vae.decoder.forward

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lora_core.sampling import sample
-from lora_core.sampling.sample import Wish
+from lora_core.sampling.params import GenerationParams
 from tests.support.training import config_for, run
 
 
@@ -16,9 +16,9 @@ def test_the_base_models_pictures_are_drawn_once_for_all_runs(
     drawn: list[list[str]] = []
     draw = sample.draw
 
-    def counted(model: Any, wishes: list[Wish], *others: Any) -> Any:
-        drawn.append([wish.prompt for wish in wishes])
-        return draw(model, wishes, *others)
+    def counted(model: Any, wanted: list[GenerationParams], *others: Any) -> Any:
+        drawn.append([params.prompt for params in wanted])
+        return draw(model, wanted, *others)
 
     monkeypatch.setattr(sample, "draw", counted)
     monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))

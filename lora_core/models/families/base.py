@@ -43,7 +43,7 @@ class BaseModel:
     tokenizers: dict[str, Any]  # CLIPTokenizer by component name ("tokenizer", "tokenizer_2")
     scheduler: Any  # the model's own noise schedule, as a DDIMScheduler
     fingerprints: dict[str, str] = field(default_factory=dict)
-    heard: dict[tuple[str, str, bool], dict[str, torch.Tensor]] = field(default_factory=dict)  # prompts (sample.hear)
+    prompt_cache: dict[tuple[str, str, bool], dict[str, torch.Tensor]] = field(default_factory=dict)  # encoded
 
     @property
     def device(self) -> torch.device:

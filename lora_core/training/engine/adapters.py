@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from lora_core.config import BLOCKS, TrainConfig
 from lora_core.errors import UserError
+from lora_core.lora import peft_layers
 from lora_core.lora.dora import normalise_over_inputs
 from lora_core.lora.file import Lora, from_peft
 from lora_core.models.families.base import BaseModel
@@ -109,23 +109,11 @@ def extract(model: BaseModel) -> Lora:
     return lora
 
 
-@contextmanager
-def disabled(model: BaseModel) -> Iterator[None]:
+def disabled(model: BaseModel) -> AbstractContextManager[None]:
     """Within the block the base model answers as if it had no adapters."""
-    adapters = layers(model)
-    _enable(adapters, False)
-    try:
-        yield
-    finally:
-        _enable(adapters, True)
+    return peft_layers.disabled(layers(model))
 
 
 def layers(model: BaseModel) -> list[Any]:
     """The adapted layers, the UNet's first."""
     return [m for module in model.adapted().values() for m in module.modules() if isinstance(m, BaseTunerLayer)]
-
-
-def _enable(layers: list[Any], enabled: bool) -> None:
-    for layer in layers:
-        # Not enable_adapters(): that also turns requires_grad off and on, which would break a backward in progress.
-        layer._disable_adapters = not enabled

@@ -28,7 +28,7 @@ from lora_core.ui.server.pages import Pages
 from lora_core.ui.shared.signed_urls import ROUTE, Refused
 from lora_core.ui.shared.texts import Texts, preferred
 from lora_core.ui.state.app import App
-from lora_core.ui.state.lora_library import desk_of
+from lora_core.ui.state.lora_library import library_of
 from lora_core.ui.tabs.dataset.routes import add_routes as add_dataset_routes
 from lora_core.ui.tabs.train.poll import add_glance_route
 
@@ -142,7 +142,7 @@ def _pulse_of(app: App) -> Callable[[], dict[str, Any]]:
 
     def pulse() -> dict[str, Any]:
         app.shown.set()
-        desk_of(app).bench.relieve()
+        library_of(app).worker.relieve()
         state = app.training.state() if app.training.busy() else "idle"
         return {"born": app.born, "training": state, "core": app.core_ready(), "crash": app.newest_crash()}
 

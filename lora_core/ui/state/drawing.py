@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase
-from lora_core.sampling.gallery import Album, Drawn, Settings
+from lora_core.sampling.gallery import Drawn, Gallery
 from lora_core.sampling.grid import Grid, check
+from lora_core.sampling.params import GenerationParams
 from lora_core.system import windows
 from lora_core.ui.state.background import has_ended, in_background
 from lora_core.ui.state.training import Training
 
 if TYPE_CHECKING:
-    from lora_core.sampling.pipeline import Studio
+    from lora_core.sampling.pipeline import Pipeline
 
 IDLE, WAITING, LOADING, DOWNLOADING, DRAWING = "idle", "waiting", "loading", "downloading", "drawing"
 DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
@@ -38,7 +39,7 @@ class _Cancelled(Exception):
 class Cell:
     """A picture that was asked for, and the one that was drawn."""
 
-    settings: Settings
+    params: GenerationParams
     drawn: Drawn | None = None
 
 
@@ -81,38 +82,40 @@ class View:
         return min(1.0, (self.done + (self.step / self.steps if self.steps else 0)) / max(len(self.cells), 1))
 
 
-class Bench:
-    """Draws what it is asked for with a `Studio` that stays loaded.
+class PreviewWorker:
+    """Draws what it is asked for with a `Pipeline` that stays loaded.
 
     allow: told each folder pictures come from. note_crash: told each error nobody foresaw.
     """
 
     def __init__(
         self,
-        album: Album,
+        gallery: Gallery,
         training: Training,
         allow: Callable[[Path], object],
         note_crash: Callable[[str, Exception], object],
     ) -> None:
-        self.album, self.training, self.allow, self.note_crash = album, training, allow, note_crash
+        self.gallery, self.training, self.allow, self.note_crash = gallery, training, allow, note_crash
         self.view = View()
-        self._studio: Studio | None = None
+        self._pipeline: Pipeline | None = None
         self._working: Future[None] | None = None
         self._cancel = threading.Event()
         self._lock = threading.RLock()  # of the view, and of what stands between pressing and the thread
-        self._base_pictures: dict[Settings, Drawn] = {}  # drawn by this process, so they are what would be drawn again
+        self._base_pictures: dict[
+            GenerationParams, Drawn
+        ] = {}  # drawn by this process, so they are what would be drawn again
         self._drawing_s, self._drawn_steps, self._stepped_at = 0.0, 0, 0.0
 
     # --- what a person presses --------------------------------------------------------------------------------
 
-    def compare(self, settings: Settings, pause_training: bool = False) -> None:
+    def compare(self, params: GenerationParams, pause_training: bool = False) -> None:
         """Draw a picture without and with the LoRA; one picture when there is no LoRA. Raises UserError when busy."""
-        pair = [settings.without_lora(), settings] if settings.has_lora else [settings.without_lora()]
-        self._start(pair, None, settings.lora, pause_training)
+        pair = [params.without_lora(), params] if params.has_lora else [params.without_lora()]
+        self._start(pair, None, params.lora, pause_training)
 
     def fill(self, grid: Grid, pause_training: bool = False) -> None:
         """Draw a grid, cell by cell. Raises UserError when busy or when it is too large."""
-        cells = [check(grid).settings(place) for place in grid.places()]
+        cells = [check(grid).params(place) for place in grid.places()]
         self._start(cells, grid, cells[0].lora, pause_training)
 
     def cancel(self) -> None:
@@ -123,14 +126,14 @@ class Bench:
         with self._lock:
             if self.view.is_busy:
                 raise UserError("A picture is being drawn; cancel it first, or wait for its end.")
-            if self._studio is not None:
-                self._studio.free()
+            if self._pipeline is not None:
+                self._pipeline.free()
             self._change(loaded="")
 
     def relieve(self) -> None:
         """Let the model go when a training needs the card it is on."""
         with self._lock:
-            idle = not self.view.is_busy and self._studio is not None and self._studio.is_on_card
+            idle = not self.view.is_busy and self._pipeline is not None and self._pipeline.is_on_card
         if idle and self.training.busy():
             with suppress(UserError):  # somebody began to draw just now
                 self.free()
@@ -141,14 +144,14 @@ class Bench:
 
     def recent(self) -> list[Drawn]:
         """The last pictures, newest first; their folders are allowed."""
-        found = self.album.recent()
+        found = self.gallery.recent()
         for folder in {drawn.path.parent for drawn in found}:
             self.allow(folder)
         return found
 
     # --- the thread -------------------------------------------------------------------------------------------
 
-    def _start(self, cells: Sequence[Settings], grid: Grid | None, lora: str, pause_training: bool) -> None:
+    def _start(self, cells: Sequence[GenerationParams], grid: Grid | None, lora: str, pause_training: bool) -> None:
         with self._lock:
             if self.view.is_busy:
                 raise UserError("A picture is being drawn already; cancel it first, or wait for its end.")
@@ -174,7 +177,7 @@ class Bench:
             end = {"phase": FAILED, "error": _explain(error)}
             if not isinstance(error, (UserError, OSError)) and not _is_full_card(error) and not _is_full_computer(error):
                 self.note_crash("drawing test pictures", error)
-        loaded = self._studio.base if self._studio else ""
+        loaded = self._pipeline.base if self._pipeline else ""
         self._change(**end, loaded=loaded, step=0, steps=0, seconds_left=-1.0, holds_training=False)
 
     @contextmanager
@@ -191,34 +194,34 @@ class Bench:
                     raise _Cancelled
             yield
         finally:
-            if self._studio is not None and self._studio.is_on_card:
-                self._studio.free()
+            if self._pipeline is not None and self._pipeline.is_on_card:
+                self._pipeline.free()
             with suppress(UserError):  # the training ended meanwhile
                 self.training.unpause()
 
     def _draw_all(self, beside: Path | None) -> None:
-        from lora_core.sampling.pipeline import Studio  # brings torch
+        from lora_core.sampling.pipeline import Pipeline  # brings torch
 
-        self._studio = self._studio or Studio()
+        self._pipeline = self._pipeline or Pipeline()
         self._drawing_s, self._drawn_steps = 0.0, 0
         for index, cell in enumerate(self.view.cells):
             self._give_up_if_asked()
-            if not (drawn := self._known(cell.settings)):
-                now = cell.settings
-                self._studio.open(now.base, self._told, now.vae, now.prediction_type)
-                self._change(phase=DRAWING, step=0, steps=0, loaded=cell.settings.base)
+            if not (drawn := self._known(cell.params)):
+                now = cell.params
+                self._pipeline.open(now.base, self._told, now.vae, now.prediction_type)
+                self._change(phase=DRAWING, step=0, steps=0, loaded=cell.params.base)
                 self._stepped_at = time.monotonic()
-                picture = self._studio.draw(cell.settings.shot(), self._stepped)
-                drawn = self.album.keep(picture, cell.settings, beside)
+                picture = self._pipeline.draw(cell.params, self._stepped)
+                drawn = self.gallery.keep(picture, cell.params, beside)
                 self.allow(drawn.path.parent)
-                if not cell.settings.has_lora:
-                    self._base_pictures[cell.settings.without_lora()] = drawn
-            cells = (*self.view.cells[:index], Cell(cell.settings, drawn), *self.view.cells[index + 1 :])
+                if not cell.params.has_lora:
+                    self._base_pictures[cell.params.without_lora()] = drawn
+            cells = (*self.view.cells[:index], Cell(cell.params, drawn), *self.view.cells[index + 1 :])
             self._change(cells=cells, step=0, pictures=self.view.pictures + 1)
 
-    def _known(self, settings: Settings) -> Drawn | None:
+    def _known(self, params: GenerationParams) -> Drawn | None:
         """The base model's picture, when it was drawn before: the LoRA and its weight change nothing of it."""
-        drawn = None if settings.has_lora else self._base_pictures.get(settings.without_lora())
+        drawn = None if params.has_lora else self._base_pictures.get(params.without_lora())
         return drawn if drawn and drawn.path.is_file() else None
 
     def _keep_sheet(self, beside: Path | None) -> None:
@@ -233,7 +236,7 @@ class Bench:
             if cell.drawn:
                 with Image.open(cell.drawn.path) as opened:
                     pictures[place] = opened.convert("RGB")
-        kept = self.album.keep(view.grid.sheet(pictures), view.cells[0].settings, beside, view.grid.parameters())
+        kept = self.gallery.keep(view.grid.sheet(pictures), view.cells[0].params, beside, view.grid.parameters())
         self._change(sheet=kept, pictures=view.pictures + 1)
 
     def _told(self, event: Event) -> None:

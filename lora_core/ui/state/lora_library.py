@@ -1,4 +1,4 @@
-"""What all pages of the Test tab share: the bench, the LoRAs that were found, and what their files tell."""
+"""What all pages of the Test tab share: the preview worker, the LoRAs that were found, and what their files tell."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lora_core.models.catalog import BASES, STARTER, STARTER_FOLDER
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.identify import of_path
 from lora_core.runs.run import run_of
-from lora_core.sampling.gallery import FOLDER, Album
-from lora_core.ui.state.drawing import Bench
+from lora_core.sampling.gallery import FOLDER, Gallery
+from lora_core.ui.state.drawing import PreviewWorker
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import loras
 from lora_core.webuis import search as webui_places
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 _MOST_KNOWN = 200
 
 
-class Desk:
-    """One for the whole process; see `desk_of`."""
+class LoraLibrary:
+    """One for the whole process; see `library_of`."""
 
     def __init__(self, app: App) -> None:
-        self.bench = Bench(Album(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_crash)
+        self.worker = PreviewWorker(Gallery(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_crash)
         self._app = weakref.proxy(app)
         self._abouts: dict[tuple[Path, int], About] = {}
         self._others: dict[Path, Found] = {}  # chosen by their path
@@ -75,16 +75,16 @@ class Desk:
         return taken
 
 
-_desks: weakref.WeakKeyDictionary[App, Desk] = weakref.WeakKeyDictionary()
+_libraries: weakref.WeakKeyDictionary[App, LoraLibrary] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
 
-def desk_of(app: App) -> Desk:
-    """The desk of this app, made when it is first asked for."""
+def library_of(app: App) -> LoraLibrary:
+    """The LoRA library of this app, made when it is first asked for."""
     with _making:
-        if app not in _desks:
-            _desks[app] = Desk(app)
-        return _desks[app]
+        if app not in _libraries:
+            _libraries[app] = LoraLibrary(app)
+        return _libraries[app]
 
 
 def label(text: Texts, found: Found) -> str:

@@ -14,10 +14,11 @@ from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES
 from lora_core.runs.run import Run
 from lora_core.sampling import grid, samplers
-from lora_core.sampling.gallery import Drawn, Settings
+from lora_core.sampling.gallery import Drawn
+from lora_core.sampling.params import GenerationParams
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state import drawing as stages
-from lora_core.ui.state import lora_library as desk
+from lora_core.ui.state import lora_library
 from lora_core.ui.state.app import App
 from lora_core.ui.state.drawing import Cell, View
 from lora_core.ui.tabs.page import Page
@@ -27,7 +28,7 @@ from tests.support.event_loop import in_a_loop
 from tests.support.lora_runs import SDXL_LAYER, finished_run, write_lora
 
 TEXT = Texts("en")
-PLAIN = Settings("starter", 'a "zebu" & <b>', 7, 64, 64, steps=4)
+PLAIN = GenerationParams('a "zebu" & <b>', 7, 64, 64, steps=4, base="starter")
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +78,9 @@ def filled(tab: TrialTab, path: Path, before: dict[str, Any] | None = None, **ch
     }
 
 
-def drawn(path: Path, settings: Settings, at: float) -> Drawn:
-    Image.new("RGB", (settings.width, settings.height)).save(path)
-    return Drawn(path, settings, at)
+def drawn(path: Path, params: GenerationParams, at: float) -> Drawn:
+    Image.new("RGB", (params.width, params.height)).save(path)
+    return Drawn(path, params, at)
 
 
 def test_a_lora_fills_the_form_but_writes_over_nothing(tab: TrialTab, run: Run) -> None:
@@ -87,7 +88,7 @@ def test_a_lora_fills_the_form_but_writes_over_nothing(tab: TrialTab, run: Run) 
     first = filled(tab, path)
     assert (first["prompt"], first["base"], first["seed"], first["steps"]) == ("a zebu, red", "starter", 11, 9)
     assert (first["width"], first["height"], first["weight"]) == (64, 64, 0.8), "it overfits"
-    assert first["checkpoints"]["value"] == sorted(str(f.path) for f in tab.desk.found())
+    assert first["checkpoints"]["value"] == sorted(str(f.path) for f in tab.library.found())
     told = tab.choose(str(path), [], {}, *values(tab))[tab.form.filled]
     second = filled(tab, run.checkpoints / "step_0000100" / "lora.safetensors", told, prompt="mine", seed=11, steps=9)
     assert second["prompt"] == "mine", "what a person wrote stays"
@@ -99,22 +100,22 @@ def test_what_the_controls_ask_for_becomes_settings(tab: TrialTab, run: Run) -> 
         tab, lora=str(run.folder / "zebu.safetensors"), prompt="a zebu", width=100, height=64.0, weight=0.7, seed=5
     )
     asked = tab.form.read(now)
-    assert asked.grid is None and (asked.settings.width, asked.settings.height, asked.settings.seed) == (96, 64, 5)
-    assert (asked.settings.name, asked.settings.trigger, asked.settings.weight) == ("zebu", "zebu", 0.7)
-    assert len(asked.settings.hash) == 64 and asked.settings.sampler == samplers.NAMES[0]
-    rolled = {tab.form.read(values(tab, seed=5, new_seed=True), roll=True).settings.seed for _ in range(4)}
-    assert len(rolled) > 1 and tab.form.read(values(tab, seed=5, new_seed=True)).settings.seed == 5
+    assert asked.grid is None and (asked.params.width, asked.params.height, asked.params.seed) == (96, 64, 5)
+    assert (asked.params.name, asked.params.trigger, asked.params.weight) == ("zebu", "zebu", 0.7)
+    assert len(asked.params.hash) == 64 and asked.params.sampler == samplers.NAMES[0]
+    rolled = {tab.form.read(values(tab, seed=5, new_seed=True), roll=True).params.seed for _ in range(4)}
+    assert len(rolled) > 1 and tab.form.read(values(tab, seed=5, new_seed=True)).params.seed == 5
     with pytest.raises(UserError, match="There is no file"):
         tab.form.read(values(tab, lora=str(run.folder / "gone.safetensors")))
 
 
 def test_grids_are_read_from_the_form(tab: TrialTab, run: Run) -> None:
-    loras = [str(found.path) for found in tab.desk.found()]
+    loras = [str(found.path) for found in tab.library.found()]
     shared = {"lora": loras[0], "mode": "grid", "weights": "0, 1", "checkpoints": loras, "prompts": "one\ntwo\nthree"}
     by_kind = [tab.form.read(values(tab, **shared, kind=kind)).grid for kind in "012"]
     assert [len(made) for made in by_kind if made] == [4, 6, 6]
     assert by_kind[0] is not None and by_kind[0].rows.labels == ("100 ★", "200")
-    assert by_kind[0].settings((0, 1)).lora.endswith("lora.safetensors") and len(by_kind[0].settings((0, 1)).hash) == 64
+    assert by_kind[0].params((0, 1)).lora.endswith("lora.safetensors") and len(by_kind[0].params((0, 1)).hash) == 64
     assert "4 pictures: 2 across, 2 down" in tab.form.count_html(*values(tab, **shared, kind="0"))
     assert "no weight" in tab.form.count_html(*values(tab, **{**shared, "weights": "x"}, kind="0"))
     with pytest.raises(UserError, match="choose a LoRA first"):
@@ -127,8 +128,8 @@ def test_the_text_for_a_webui_and_the_message_to_export(tab: TrialTab, run: Run,
     assert tab.paste_for(path, 0.8) == "<lora:zebu:0.8> zebu" and tab.paste_for("", 1.0) == ""
     assert tab.send([], path)[1] == {"lora": path, "picture": None}
     worn = dataclasses.replace(PLAIN, lora=path, name="zebu", weight=0.8)
-    kept = tab.bench.album.keep(Image.new("RGB", (64, 64)), worn, Path(path))
-    tab.bench.album.keep(Image.new("RGB", (64, 64)), PLAIN, Path(path))
+    kept = tab.worker.gallery.keep(Image.new("RGB", (64, 64)), worn, Path(path))
+    tab.worker.gallery.keep(Image.new("RGB", (64, 64)), PLAIN, Path(path))
     opened, message = tab.send([], path)
     assert message == {"lora": path, "picture": str(kept.path)} and opened.selected == "export"
     with pytest.raises(UserError):
@@ -147,7 +148,7 @@ def test_a_message_or_a_path_brings_a_lora_from_anywhere(tab: TrialTab, tmp_path
 
 
 def test_two_pictures_at_most_are_chosen_from_the_strip(tab: TrialTab, app: App) -> None:
-    kept = [tab.bench.album.keep(Image.new("RGB", (64, 64)), dataclasses.replace(PLAIN, seed=n)) for n in range(3)]
+    kept = [tab.worker.gallery.keep(Image.new("RGB", (64, 64)), dataclasses.replace(PLAIN, seed=n)) for n in range(3)]
     names = [views.key(one) for one in kept]
     picked: list[str] = []
     for name in names:
@@ -181,7 +182,7 @@ def test_a_choice_is_known_before_it_is_answered(tab: TrialTab, tmp_path: Path) 
     other, chosen = write_lora(tmp_path / "slow" / "ink.safetensors"), ["before"]
     tab.choose(str(other), chosen, {}, *values(tab))
     assert chosen == [str(other)]
-    kept = tab.form.still_there(str(tab.desk.take(other).path))[tab.form.fields["lora"]]
+    kept = tab.form.still_there(str(tab.library.take(other).path))[tab.form.fields["lora"]]
     assert "value" not in kept
     assert tab.form.still_there(str(tmp_path / "gone"))[tab.form.fields["lora"]]["value"] == ""
 
@@ -222,14 +223,14 @@ def test_pages_escape_what_people_wrote(tmp_path: Path) -> None:
 
 
 def test_a_lora_that_does_not_fit_is_warned_of_before_anything_is_drawn(tab: TrialTab, tmp_path: Path, run: Run) -> None:
-    large = tab.desk.take(write_lora(tmp_path / "xl.safetensors", shapes=SDXL_LAYER, family="sdxl"))
-    assert "SDXL" in desk.misfit(TEXT, large, "stable-diffusion-v1-5/stable-diffusion-v1-5")
-    assert desk.misfit(TEXT, large, "runwayml/stable-diffusion-v1-5") != "", "a name the hub knows no more"
-    assert "toy" in desk.misfit(TEXT, large, "starter")
-    assert desk.misfit(TEXT, large, large.base) == "" == desk.misfit(TEXT, large, "someone/a-model")
+    large = tab.library.take(write_lora(tmp_path / "xl.safetensors", shapes=SDXL_LAYER, family="sdxl"))
+    assert "SDXL" in lora_library.misfit(TEXT, large, "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert lora_library.misfit(TEXT, large, "runwayml/stable-diffusion-v1-5") != "", "a name the hub knows no more"
+    assert "toy" in lora_library.misfit(TEXT, large, "starter")
+    assert lora_library.misfit(TEXT, large, large.base) == "" == lora_library.misfit(TEXT, large, "someone/a-model")
     assert 'role="alert"' in tab.form.facts_for(str(large.path), "starter")
 
 
-def test_pages_of_one_app_share_a_desk(app: App, tmp_path: Path) -> None:
-    assert desk.desk_of(app) is desk.desk_of(app)
-    assert desk.desk_of(app) is not desk.desk_of(App(tmp_path / "other"))
+def test_pages_of_one_app_share_a_library(app: App, tmp_path: Path) -> None:
+    assert lora_library.library_of(app) is lora_library.library_of(app)
+    assert lora_library.library_of(app) is not lora_library.library_of(App(tmp_path / "other"))

@@ -16,10 +16,10 @@ from lora_core.models.catalog import BASES, STARTER
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
 from lora_core.sampling import grid, samplers
-from lora_core.sampling.gallery import Settings
 from lora_core.sampling.grid import Axis, Grid
+from lora_core.sampling.params import GenerationParams
 from lora_core.ui.shared.translate import translated
-from lora_core.ui.state.lora_library import Desk, label, misfit, of_same_run, short_label
+from lora_core.ui.state.lora_library import LoraLibrary, label, misfit, of_same_run, short_label
 from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis import loras
 from lora_core.webuis.loras import Found
@@ -29,12 +29,11 @@ MOST_SEED = 2**32 - 1
 _WEIGHTS = "0, 0.5, 0.75, 1"
 
 
-
 @dataclass(frozen=True)
 class Order:
     """What the form asks for, read when a button is pressed."""
 
-    settings: Settings
+    params: GenerationParams
     mode: str
     grid: Grid | None
 
@@ -42,8 +41,8 @@ class Order:
 class Form:
     """Controls by name in `fields`; `inputs` in the order in which `read` takes their values."""
 
-    def __init__(self, page: Page, desk: Desk) -> None:
-        self.text, self.desk = page.text, desk
+    def __init__(self, page: Page, library: LoraLibrary) -> None:
+        self.text, self.library = page.text, library
         self.fields: dict[str, Any] = {}
         self.facts = gr.HTML(f'<div class="test-facts"><p>{escape(self.text("test.facts_none"))}</p></div>', render=False)
         self.count = gr.HTML("", render=False)
@@ -145,36 +144,36 @@ class Form:
         """
         said = dict(zip(self.fields, values, strict=True))
         seed = random.randint(0, MOST_SEED) if roll and said["new_seed"] else int(said["seed"] or 0)
-        about = self.desk.about(Path(said["lora"])) if said["lora"] else None
+        about = self.library.about(Path(said["lora"])) if said["lora"] else None
         base = str(said["base"] or "").strip() or STARTER
         # What it was trained with belongs to the base it was trained on.
         own = about if about and about.base == base else None
-        settings = Settings(
+        params = GenerationParams(
             base=base, prompt=said["prompt"] or "", seed=seed,
-            width=_side(said["width"]), height=_side(said["height"]), negative=said["negative"] or "",
+            width=_side(said["width"]), height=_side(said["height"]), negative_prompt=said["negative"] or "",
             steps=int(said["steps"]), guidance=float(said["guidance"]), sampler=said["sampler"],
             lora=str(about.path) if about else "", name=about.name if about else "", hash=about.hash if about else "",
             trigger=about.trigger if about else "", weight=float(said["weight"]) if about else 1.0,
             vae=own.vae if own else "", prediction_type=own.prediction_type if own else "auto",
         )  # fmt: skip
-        return Order(settings, said["mode"], self._grid(said, settings) if said["mode"] == GRID else None)
+        return Order(params, said["mode"], self._grid(said, params) if said["mode"] == GRID else None)
 
-    def _grid(self, said: dict[str, Any], settings: Settings) -> Grid:
-        if not settings.lora:
+    def _grid(self, said: dict[str, Any], params: GenerationParams) -> Grid:
+        if not params.lora:
             raise UserError(self.text("test.grid_needs_lora"))
-        columns, rows = (self._axis(kind, said, settings) for kind in grid.KINDS[int(said["kind"])])
-        return Grid(settings, columns, rows)
+        columns, rows = (self._axis(kind, said, params) for kind in grid.KINDS[int(said["kind"])])
+        return Grid(params, columns, rows)
 
-    def _axis(self, kind: str, said: dict[str, Any], settings: Settings) -> Axis:
+    def _axis(self, kind: str, said: dict[str, Any], params: GenerationParams) -> Axis:
         if kind == grid.WEIGHT:
             return grid.weights(said["weights"] or "")
         if kind == grid.PROMPT:
-            return grid.prompts(said["prompts"] or settings.prompt)
+            return grid.prompts(said["prompts"] or params.prompt)
         wanted = set(said["checkpoints"] or [])
-        chosen = [found for found in self.desk.found() if str(found.path) in wanted]
+        chosen = [found for found in self.library.found() if str(found.path) in wanted]
         runs = {run_of(found.path) for found in chosen}
         chosen.sort(key=lambda found: (found.home, found.step or 0))
-        return grid.checkpoints([(short_label(self.text, f, len(runs) == 1), _call(f, settings)) for f in chosen])
+        return grid.checkpoints([(short_label(self.text, f, len(runs) == 1), _call(f, params)) for f in chosen])
 
     def count_html(self, *values: Any) -> str:
         """How many pictures the grid makes, or why it cannot be."""
@@ -197,7 +196,7 @@ class Form:
 
         Without it the choice is left alone: what is chosen while this is on its way must not be undone by it.
         """
-        every = self.desk.found()
+        every = self.library.found()
         listed = [(label(self.text, found), str(found.path)) for found in every]
         known = {path for _, path in listed}
         value = {} if chosen is None else {"value": chosen if chosen in known else ""}
@@ -205,7 +204,7 @@ class Form:
 
     def still_there(self, chosen: str) -> Updates:
         """The LoRAs there are now, and no choice that is gone."""
-        is_gone = bool(chosen) and Path(chosen) not in {found.path for found in self.desk.found()}
+        is_gone = bool(chosen) and Path(chosen) not in {found.path for found in self.library.found()}
         return self.choices("" if is_gone else None)
 
     def fill(self, path: str, filled: dict[str, Any], *values: Any) -> Updates:
@@ -213,7 +212,7 @@ class Form:
         said = dict(zip(self.fields, values, strict=True))
         if not path:
             return {self.facts: self._facts_html("", ""), **self._checkpoints("")}
-        about = self.desk.about(Path(path))
+        about = self.library.about(Path(path))
         told: dict[str, Any] = {
             "base": about.base, "prompt": about.prompt, "negative": about.negative, "weight": about.weight,
             "seed": about.seed, "steps": about.steps, "guidance": about.guidance, "width": about.side, "height": about.side,
@@ -226,20 +225,20 @@ class Form:
             **self._checkpoints(path),
         }  # fmt: skip
 
-    def restore(self, settings: Settings) -> Updates:
+    def restore(self, params: GenerationParams) -> Updates:
         """The fields as they were for a picture."""
         values = {
-            "base": settings.base, "prompt": settings.prompt, "negative": settings.negative, "seed": settings.seed,
-            "steps": settings.steps, "guidance": settings.guidance, "sampler": settings.sampler, "new_seed": False,
-            "width": settings.width, "height": settings.height,
+            "base": params.base, "prompt": params.prompt, "negative": params.negative_prompt, "seed": params.seed,
+            "steps": params.steps, "guidance": params.guidance, "sampler": params.sampler, "new_seed": False,
+            "width": params.width, "height": params.height,
         }  # fmt: skip
         updates: Updates = {self.fields[name]: value for name, value in values.items()}
-        if not settings.lora or not Path(settings.lora).is_file():
+        if not params.lora or not Path(params.lora).is_file():
             return updates
-        self.desk.take(Path(settings.lora))
+        self.library.take(Path(params.lora))
         return {
-            **updates, **self.choices(settings.lora), **self._checkpoints(settings.lora),
-            self.fields["weight"]: settings.weight, self.facts: self._facts_html(settings.lora, settings.base),
+            **updates, **self.choices(params.lora), **self._checkpoints(params.lora),
+            self.fields["weight"]: params.weight, self.facts: self._facts_html(params.lora, params.base),
             self.filled: {},
         }  # fmt: skip
 
@@ -247,7 +246,7 @@ class Form:
         return self._facts_html(path, base)
 
     def _checkpoints(self, path: str) -> Updates:
-        every = self.desk.found()
+        every = self.library.found()
         mine = {found.path for found in of_same_run(every, Path(path))} if path else set()
         listed = [(label(self.text, found), str(found.path)) for found in every]
         return {self.fields["checkpoints"]: gr.update(choices=listed, value=[str(p) for p in sorted(mine)])}
@@ -256,7 +255,7 @@ class Form:
         text = self.text
         if not path:
             return f'<div class="test-facts"><p>{escape(text("test.facts_none"))}</p></div>'
-        about = self.desk.about(Path(path))
+        about = self.library.about(Path(path))
         parts = [text("test.facts_family", family=FAMILIES[about.family].label)]
         if about.is_toy:
             parts = [text("test.facts_toy")]
@@ -271,9 +270,9 @@ class Form:
         return f'<div class="test-facts"><p>{escape(" · ".join(parts))}</p>{warning}</div>'
 
 
-def _call(found: Found, settings: Settings) -> dict[str, object]:
+def _call(found: Found, params: GenerationParams) -> dict[str, object]:
     """How a cell of the grid calls this LoRA."""
-    return {"lora": str(found.path), "name": settings.name, "hash": loras.hash_of(found.path)}
+    return {"lora": str(found.path), "name": params.name, "hash": loras.hash_of(found.path)}
 
 
 def _side(value: float) -> int:

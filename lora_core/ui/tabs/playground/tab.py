@@ -10,10 +10,11 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import UserError
-from lora_core.sampling.gallery import Drawn, Settings
+from lora_core.sampling.gallery import Drawn
+from lora_core.sampling.params import GenerationParams
 from lora_core.ui.state.background import in_background
 from lora_core.ui.state.drawing import View
-from lora_core.ui.state.lora_library import desk_of
+from lora_core.ui.state.lora_library import library_of
 from lora_core.ui.tabs.page import Page, Updates, bridge
 from lora_core.ui.tabs.playground import views
 from lora_core.ui.tabs.playground.form import GRID, Form
@@ -28,12 +29,12 @@ def build(page: Page) -> None:
 
 
 class TrialTab:
-    """The components of one page's Test tab. Pictures and progress are the bench's, which all pages share."""
+    """The components of one page's Test tab. Pictures and progress are the preview worker's, which all pages share."""
 
     def __init__(self, page: Page) -> None:
         self.page, self.text = page, page.text
-        self.desk = desk_of(page.app)
-        self.bench, self.training = self.desk.bench, page.app.training
+        self.library = library_of(page.app)
+        self.worker, self.training = self.library.worker, page.app.training
         self.seen = gr.State({})  # what this page shows already
         self.picked = gr.State([])  # names of pictures chosen from the strip, at most two
         # The LoRAs chosen on this page. Written in place, so that what is filled in later knows of a choice under way.
@@ -41,7 +42,7 @@ class TrialTab:
         self.bridge = bridge("test")
         with gr.Row(elem_id="test-columns"):
             with gr.Column(scale=4, min_width=360, elem_id="test-form"):
-                self.form = Form(page, self.desk)
+                self.form = Form(page, self.library)
             with gr.Column(scale=6, min_width=480, elem_id="test-side"):
                 self._build_side()
 
@@ -132,22 +133,22 @@ class TrialTab:
     def _start(self, seen: dict[str, Any], values: Sequence[Any], pause: bool) -> Updates:
         order = self.form.read(values, roll=True)
         if order.grid is not None:
-            self.bench.fill(order.grid, pause)
+            self.worker.fill(order.grid, pause)
         else:
-            self.bench.compare(order.settings, pause)
-        self.page.app.remember("test.lora", order.settings.lora)
-        seed = {self.form.fields["seed"]: order.settings.seed, self.offer: gr.update(visible=False)}
+            self.worker.compare(order.params, pause)
+        self.page.app.remember("test.lora", order.params.lora)
+        seed = {self.form.fields["seed"]: order.params.seed, self.offer: gr.update(visible=False)}
         return {**self._live(seen, []), **seed, self.quick: gr.Timer(active=True)}
 
     def decline(self) -> Updates:
         return {self.offer: gr.update(visible=False)}
 
     def stop(self, seen: dict[str, Any], picked: list[str]) -> Updates:
-        self.bench.cancel()
+        self.worker.cancel()
         return self._live(seen, picked)
 
     def let_go(self, seen: dict[str, Any], picked: list[str]) -> Updates:
-        self.bench.free()
+        self.worker.free()
         return self._live(seen, picked)
 
     # --- what is shown ----------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class TrialTab:
     def tick(self, seen: dict[str, Any], picked: list[str], chosen: list[str], lora: str, prompt: str) -> Updates:
         """Every second; the first one also finds the page as it was left."""
         if not seen:
-            in_background(self.desk.look_into_webuis, "webui LoRAs")
+            in_background(self.library.look_into_webuis, "webui LoRAs")
             return {**self._live(seen, picked), **self.form.choices()}
         if seen["is_filled"] or not self.page.app.core_ready():
             return self.look(seen, picked)
@@ -163,13 +164,13 @@ class TrialTab:
         return {**self._live({**seen, "is_filled": True}, picked), **({} if is_begun else self._as_it_was())}
 
     def look(self, seen: dict[str, Any], picked: list[str]) -> Updates:
-        if seen.get("serial") == self.bench.view.serial:
+        if seen.get("serial") == self.worker.view.serial:
             return {self.seen: gr.skip()}
         return self._live(seen, picked)
 
     def _live(self, seen: dict[str, Any], picked: list[str]) -> Updates:
-        """All that follows the bench; parts that would look the same are left alone."""
-        view, text = self.bench.view, self.text
+        """All that follows the preview worker; parts that would look the same are left alone."""
+        view, text = self.worker.view, self.text
         now = {
             "serial": view.serial,
             "busy": view.is_busy,
@@ -181,7 +182,7 @@ class TrialTab:
         updates: Updates = {self.seen: now, self.progress: views.progress(text, view)}
         begun = (view.phase, len(view.cells)) if view.is_busy and not view.done else ()
         now["stage"] = [picked, view.pictures, begun, len(view.cells)] if not picked else [picked]
-        recent = self.bench.recent() if self._differs(seen, now, "stage", "pictures", "picked") else []
+        recent = self.worker.recent() if self._differs(seen, now, "stage", "pictures", "picked") else []
         if self._differs(seen, now, "stage"):
             updates[self.stage] = views.stage(text, view, self._url, self._find(picked, recent))
         if self._differs(seen, now, "pictures", "picked"):
@@ -202,11 +203,11 @@ class TrialTab:
 
     def _as_it_was(self) -> Updates:
         """The form of the picture that is drawn or was drawn last; else with the LoRA tried last, or the newest."""
-        cells = self.bench.view.cells
+        cells = self.worker.view.cells
         if cells:
-            return self._bring_back(cells[-1].settings)
+            return self._bring_back(cells[-1].params)
         remembered = Path(str(self.page.app.recall("test.lora", "")))
-        newest = next((found.path for found in self.desk.found() if found.kind == FINISHED), None)
+        newest = next((found.path for found in self.library.found() if found.kind == FINISHED), None)
         chosen = remembered if remembered.is_file() else newest
         try:
             return self._open(str(chosen), [], {}, [field.value for field in self.form.inputs]) if chosen else {}
@@ -232,15 +233,15 @@ class TrialTab:
         return self._live(seen, [])
 
     def bring_back(self, picked: list[str]) -> Updates:
-        """Settings of the picture chosen last, else of the newest with a LoRA."""
-        recent = self.bench.recent()
-        chosen = self._find(picked[-1:], recent) or [d for d in recent if d.settings.has_lora] or recent
-        return self._bring_back(chosen[0].settings) if chosen else {}
+        """What made the picture chosen last, else of the newest with a LoRA."""
+        recent = self.worker.recent()
+        chosen = self._find(picked[-1:], recent) or [d for d in recent if d.params.has_lora] or recent
+        return self._bring_back(chosen[0].params) if chosen else {}
 
-    def _bring_back(self, settings: Settings) -> Updates:
-        updates = self.form.restore(settings)
-        if settings.lora and Path(settings.lora).is_file():
-            updates |= self._words(settings.lora, settings.weight)
+    def _bring_back(self, params: GenerationParams) -> Updates:
+        updates = self.form.restore(params)
+        if params.lora and Path(params.lora).is_file():
+            updates |= self._words(params.lora, params.weight)
         return updates
 
     # --- the LoRA ---------------------------------------------------------------------------------------------
@@ -267,12 +268,12 @@ class TrialTab:
     def _open(self, path: str, chosen: list[str], filled: dict[str, Any], values: Sequence[Any]) -> Updates:
         chosen[:] = [path]
         self._ready()
-        about = self.desk.take(Path(path).expanduser())
+        about = self.library.take(Path(path).expanduser())
         # Fills first: the dropdown's update also holds the choices.
         return {**self.choose(str(about.path), chosen, filled, *values), **self.form.choices(str(about.path))}
 
     def look_again(self, chosen: str) -> Updates:
-        self.desk.look_into_webuis()
+        self.library.look_into_webuis()
         return self.form.still_there(chosen)
 
     def paste_for(self, path: str, weight: float) -> str:
@@ -280,16 +281,16 @@ class TrialTab:
 
         if not path:
             return ""
-        about = self.desk.about(Path(path))
+        about = self.library.about(Path(path))
         return prompt_text(about.name, Sidecar(activation_text=about.trigger, preferred_weight=float(weight)))
 
     def send(self, picked: list[str], lora: str) -> tuple[Any, dict[str, Any]]:
         """To the Export tab, with the picture that is shown."""
         if not lora:
             raise UserError(self.text("test.facts_none"))
-        shown = [cell.drawn for cell in self.bench.view.cells if cell.drawn]
-        candidates = [*self._find(picked, self.bench.recent()), *shown[::-1], *self.bench.recent()]
-        mine = [d for d in candidates if d.settings.has_lora and d.settings.lora == lora and not d.is_grid]
+        shown = [cell.drawn for cell in self.worker.view.cells if cell.drawn]
+        candidates = [*self._find(picked, self.worker.recent()), *shown[::-1], *self.worker.recent()]
+        mine = [d for d in candidates if d.params.has_lora and d.params.lora == lora and not d.is_grid]
         return gr.Tabs(selected="export"), {"lora": lora, "picture": str(mine[0].path) if mine else None}
 
     def _words(self, path: str, weight: float) -> Updates:

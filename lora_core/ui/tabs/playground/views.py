@@ -1,4 +1,4 @@
-"""The Test tab's pictures and progress as HTML; pure functions of what the bench shows."""
+"""The Test tab's pictures and progress as HTML; pure functions of what the preview worker shows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_core.sampling.gallery import Drawn, Settings
+from lora_core.sampling.gallery import Drawn
 from lora_core.sampling.grid import CHECKPOINT, WEIGHT, Axis
+from lora_core.sampling.params import GenerationParams
 from lora_core.ui.shared.translate import translated
-from lora_core.ui.state import drawing as bench
+from lora_core.ui.state import drawing
 from lora_core.ui.state.drawing import View
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def key(drawn: Drawn) -> str:
     return f"{drawn.at:.6f}"
 
 
-def label(text: Texts, settings: Settings) -> str:
+def label(text: Texts, params: GenerationParams) -> str:
     """What a picture was drawn with."""
-    if not settings.has_lora:
+    if not params.has_lora:
         return text("test.stage_base")
-    return text("test.stage_with", name=settings.name, weight=f"{settings.weight:g}")
+    return text("test.stage_with", name=params.name, weight=f"{params.weight:g}")
 
 
 # --- progress ---------------------------------------------------------------------------------------------------
@@ -42,33 +43,35 @@ def label(text: Texts, settings: Settings) -> str:
 
 def progress(text: Texts, view: View) -> str:
     """One line of words, and a bar while there is something to wait for."""
-    if view.phase == bench.FAILED:
+    if view.phase == drawing.FAILED:
         return _failure(text, view)
     words = f'<p class="test-phase" role="status">{escape(_words(text, view))}</p>'
     if not view.is_busy:
         return f'<div class="test-progress">{words}</div>'
     about = ", ".join(_details(text, view))
-    unknown = view.phase in (bench.WAITING, bench.LOADING) or (view.phase == bench.DOWNLOADING and not view.total_bytes)
+    unknown = view.phase in (drawing.WAITING, drawing.LOADING) or (
+        view.phase == drawing.DOWNLOADING and not view.total_bytes
+    )
     value = "" if unknown else f' value="{view.fraction * 100:.1f}"'
     bar = f'<progress max="100"{value} aria-label="{escape(text("test.progress"))}"></progress>'
     return f'<div class="test-progress">{words}{bar}<p class="test-about">{escape(about)}</p></div>'
 
 
 def _words(text: Texts, view: View) -> str:
-    base = view.cells[0].settings.base if view.cells else ""
+    base = view.cells[0].params.base if view.cells else ""
     base = Path(base).name or base
-    if view.phase == bench.WAITING:
+    if view.phase == drawing.WAITING:
         return text("test.phase_waiting")
-    if view.phase == bench.LOADING:
+    if view.phase == drawing.LOADING:
         return text("test.phase_loading", base=base)
-    if view.phase == bench.DOWNLOADING:
+    if view.phase == drawing.DOWNLOADING:
         done, total = (f"{number / 1e6:.0f}" for number in (view.done_bytes, view.total_bytes))
         return text("test.phase_downloading", base=base, done=done, total=total)
-    if view.phase == bench.DRAWING:
+    if view.phase == drawing.DRAWING:
         return text("test.phase_drawing", n=min(view.done + 1, len(view.cells)), total=len(view.cells))
-    if view.phase == bench.CANCELLED:
+    if view.phase == drawing.CANCELLED:
         return text("test.phase_cancelled", n=view.done, total=len(view.cells))
-    if view.phase == bench.DONE:
+    if view.phase == drawing.DONE:
         return _done(text, view)
     return text("test.phase_idle_loaded", base=Path(view.loaded).name) if view.loaded else text("test.phase_idle")
 
@@ -85,13 +88,13 @@ def _done(text: Texts, view: View) -> str:
 
 def _details(text: Texts, view: View) -> list[str]:
     about = []
-    if view.phase == bench.DRAWING and view.steps:
+    if view.phase == drawing.DRAWING and view.steps:
         about.append(text("test.phase_step", step=view.step, steps=view.steps))
         if view.seconds_left >= 90:
             about.append(text("test.phase_left_min", min=math.ceil(view.seconds_left / 60)))
         elif view.seconds_left >= 0:
             about.append(text("test.phase_left_s", s=math.ceil(view.seconds_left)))
-    if view.holds_training and view.phase != bench.WAITING:
+    if view.holds_training and view.phase != drawing.WAITING:
         about.append(text("test.phase_held"))
     return about
 
@@ -116,7 +119,7 @@ def stage(text: Texts, view: View, url: Url, chosen: Sequence[Drawn] = ()) -> st
         lead, words = escape(text("test.stage_empty_lead")), escape(text("test.stage_empty"))
         return f'<div class="test-empty"><p class="test-lead">{lead}</p><p>{words}</p></div>'
     if not drawn:
-        first = view.cells[0].settings
+        first = view.cells[0].params
         words = escape(text("test.stage_waiting"))
         return f'<div class="test-frame test-waiting" style="{_shape(first)}"><span>{words}</span></div>'
     return _pictures(text, url, drawn)
@@ -126,7 +129,7 @@ def _pictures(text: Texts, url: Url, drawn: Sequence[Drawn]) -> str:
     if len(drawn) == 1:
         return _single(text, url, drawn[0])
     left, right = drawn[:2]
-    names = [label(text, one.settings) for one in (left, right)]
+    names = [label(text, one.params) for one in (left, right)]
     if names[0] == names[1]:  # then the seed or the prompt tells them apart
         names = [_history_label(text, one) for one in (left, right)]
     images = "".join(
@@ -135,7 +138,7 @@ def _pictures(text: Texts, url: Url, drawn: Sequence[Drawn]) -> str:
     )
     told = escape(text("test.compare", left=names[0], right=names[1]))
     return (
-        f'<div class="test-frame test-compare{_hard(left.settings)}" style="{_shape(left.settings)}">{images}'
+        f'<div class="test-frame test-compare{_hard(left.params)}" style="{_shape(left.params)}">{images}'
         f'<span class="test-border" aria-hidden="true"></span>'
         f'<span class="test-tag test-tag-left" title="{escape(names[0])}">{escape(names[0])}</span>'
         f'<span class="test-tag test-tag-right" title="{escape(names[1])}">{escape(names[1])}</span>'
@@ -144,9 +147,9 @@ def _pictures(text: Texts, url: Url, drawn: Sequence[Drawn]) -> str:
 
 
 def _single(text: Texts, url: Url, drawn: Drawn) -> str:
-    with_what = _history_label(text, drawn) if drawn.is_grid else label(text, drawn.settings)
-    shape = "" if drawn.is_grid else _shape(drawn.settings)
-    kind = "test-sheet" if drawn.is_grid else f"test-frame{_hard(drawn.settings)}"
+    with_what = _history_label(text, drawn) if drawn.is_grid else label(text, drawn.params)
+    shape = "" if drawn.is_grid else _shape(drawn.params)
+    kind = "test-sheet" if drawn.is_grid else f"test-frame{_hard(drawn.params)}"
     return (
         f'<div class="{kind}" style="{shape}"><img src="{escape(url(drawn.path, 0))}" alt="{_alt(text, drawn)}">'
         f'<span class="test-tag test-tag-left" title="{escape(with_what)}">{escape(with_what)}</span></div>'
@@ -166,13 +169,13 @@ def _grid(text: Texts, view: View, url: Url) -> str:
         for column in range(len(grid.columns.labels)):
             cell = drawn[row, column]
             if cell.drawn:
-                side = MIDDLE if max(cell.settings.width, cell.settings.height) > MIDDLE else 0
+                side = MIDDLE if max(cell.params.width, cell.params.height) > MIDDLE else 0
                 small, whole = escape(url(cell.drawn.path, side)), escape(url(cell.drawn.path, 0))
                 image = f'<img loading="lazy" src="{small}" alt="{_alt(text, cell.drawn)}">'
                 cells.append(f'<td><a href="{whole}" target="_blank" rel="noopener">{image}</a></td>')
             else:
                 words = f"<span>{waiting}</span>" if (row, column) == at_work else ""
-                cells.append(f'<td><div class="test-blank" style="{_ratio(cell.settings)}">{words}</div></td>')
+                cells.append(f'<td><div class="test-blank" style="{_ratio(cell.params)}">{words}</div></td>')
         rows.append(f'<tr><th scope="row">{_axis_label(text, grid.rows, row)}</th>{"".join(cells)}</tr>')
     caption = escape(text("test.grid_caption", columns=len(grid.columns.labels), rows=len(grid.rows.labels)))
     sheet = ""
@@ -213,28 +216,28 @@ def history(text: Texts, recent: Sequence[Drawn], chosen: Sequence[str], url: Ur
 
 
 def _history_label(text: Texts, drawn: Drawn) -> str:
-    settings = drawn.settings
+    params = drawn.params
     if drawn.is_grid:
-        return text("test.history_grid", prompt=_short(settings.prompt))
-    return text("test.history_item", label=label(text, settings), seed=settings.seed, prompt=_short(settings.prompt))
+        return text("test.history_grid", prompt=_short(params.prompt))
+    return text("test.history_item", label=label(text, params), seed=params.seed, prompt=_short(params.prompt))
 
 
 def _alt(text: Texts, drawn: Drawn) -> str:
-    prompt = _short(drawn.settings.prompt)
-    return escape(text("test.picture_alt", label=label(text, drawn.settings), prompt=prompt))
+    prompt = _short(drawn.params.prompt)
+    return escape(text("test.picture_alt", label=label(text, drawn.params), prompt=prompt))
 
 
 def _short(prompt: str) -> str:
     return prompt if len(prompt) <= _LONG_PROMPT else f"{prompt[:_LONG_PROMPT].rstrip()} ..."
 
 
-def _ratio(settings: Settings) -> str:
-    return f"aspect-ratio: {settings.width} / {settings.height}"
+def _ratio(params: GenerationParams) -> str:
+    return f"aspect-ratio: {params.width} / {params.height}"
 
 
-def _shape(settings: Settings) -> str:
-    return f"--ratio: {settings.width / settings.height:.4f}; {_ratio(settings)}"
+def _shape(params: GenerationParams) -> str:
+    return f"--ratio: {params.width / params.height:.4f}; {_ratio(params)}"
 
 
-def _hard(settings: Settings) -> str:
-    return " test-hard" if max(settings.width, settings.height) <= _TINY else ""
+def _hard(params: GenerationParams) -> str:
+    return " test-hard" if max(params.width, params.height) <= _TINY else ""

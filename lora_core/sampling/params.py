@@ -1,0 +1,45 @@
+"""All that makes one picture, as one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """One picture: `width` and `height` in pixels; a seed gives the same picture on any device.
+
+    base: the base model, "" for the one that is loaded. lora: the path of its file, "" for the base model alone;
+    name, hash, trigger: what prompts call it by, its sshs_model_hash and its trigger word. vae: path, instead of the
+    base model's own.
+    """
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    negative_prompt: str = ""
+    steps: int = 25
+    guidance: float = 7.5
+    sampler: str = "DDIM"  # one of samplers.NAMES
+    base: str = ""
+    lora: str = ""
+    name: str = ""
+    hash: str = ""
+    trigger: str = ""
+    weight: float = 1.0
+    vae: str = ""
+    prediction_type: str = "auto"
+
+    @property
+    def has_lora(self) -> bool:
+        return bool(self.lora) and self.weight != 0
+
+    @property
+    def lora_tag(self) -> str:
+        """The LoRA as A1111's prompts call it."""
+        return f"<lora:{self.name}:{self.weight:g}>"
+
+    def without_lora(self) -> GenerationParams:
+        return dataclasses.replace(self, lora="", name="", hash="", trigger="", weight=1.0)
