@@ -20,7 +20,6 @@ class _Facts:
 
     raw: Curve = field(default_factory=lambda: Curve(keeps_ends=True))
     smoothed: Curve = field(default_factory=Curve)
-    rates: Curve = field(default_factory=Curve)
     held_out: Curve = field(default_factory=Curve)  # validation loss on held-out pictures
     known: Curve = field(default_factory=Curve)  # validation loss on training pictures
     smoothing: Smoothing | None = None
@@ -69,7 +68,6 @@ class _Facts:
         self.smoothing = self.smoothing or Smoothing(span_for(event.total))
         self.raw.add(event.step, event.loss)
         self.smoothed.add(event.step, self.smoothing.add(event.loss))
-        self.rates.add(event.step, event.learning_rate)
         self.step, self.stepped_at, self.phase = event, at, None
 
 

@@ -40,7 +40,7 @@ _WATCH = """() => {
     performance.setResourceTimingBufferSize(5000);
 }"""
 _SEEN = """() => ({long: window.long, calls: performance.getEntriesByType("resource")
-    .filter(entry => /predict|queue|ping|glance|dataset/.test(entry.name))
+    .filter(entry => /predict|queue|ping|poll|dataset/.test(entry.name))
     .map(entry => [entry.name.replace(/[?].*/, ""), entry.duration, entry.decodedBodySize])})"""
 _THUMBNAILS = """[...document.querySelectorAll("#dataset img")]
     .filter(image => image.complete && image.naturalWidth > 0 && image.offsetParent).length >= 6"""

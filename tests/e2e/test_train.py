@@ -152,7 +152,7 @@ def test_a_run_is_watched_paused_seen_twice_and_stopped(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(4000)
-    assert any("/glance/" in url for url in asked) and not any("queue/join" in url for url in asked), asked
+    assert any("/poll/" in url for url in asked) and not any("queue/join" in url for url in asked), asked
     shot(second, "train_paused_pt_dark")
     second.click("#train-go-on")
     expect(state).to_have_attribute("data-state", "running", timeout=SLOW_MS)
@@ -192,10 +192,10 @@ def test_one_question_a_second_and_the_plot_in_every_third(open_page: Callable[.
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(9000)
-    glances = [url for url in asked if "/glance/" in url]
-    assert len(glances) >= 3, asked
-    assert sum(url.endswith("/ping") for url in asked) <= len(glances) // 3, "the answer holds what the frame asks for"
-    assert 1 <= sum("draws=1" in url for url in glances) <= len(glances) // 2
+    polls = [url for url in asked if "/poll/" in url]
+    assert len(polls) >= 3, asked
+    assert sum(url.endswith("/ping") for url in asked) <= len(polls) // 3, "the answer holds what the frame asks for"
+    assert 1 <= sum("draws=1" in url for url in polls) <= len(polls) // 2
     with page.expect_request(lambda request: request.url.endswith("/ping")):  # on other tabs the frame asks by itself
         page.get_by_role("tab", name="Dataset").click()
 

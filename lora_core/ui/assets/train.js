@@ -212,14 +212,14 @@ window.treinoTrain = (() => {
   let drawn = 0;
   let looking = false;
 
-  async function glance(tell) {
+  async function poll(tell) {
     if (looking) return;
     looking = true;
     try {
       const log = one("#train-log input")?.checked ? "1" : "0";
       const draws = Date.now() - drawn > PLOT_MS ? "1" : "0";
       const query = new URLSearchParams({ log, draws, status: has.status ?? "", plot: has.plot ?? "" });
-      const answer = await fetch(`/glance/${document.documentElement.lang}?${query}`, { cache: "no-store" });
+      const answer = await fetch(`/poll/${document.documentElement.lang}?${query}`, { cache: "no-store" });
       if (!answer.ok) return;
       const now = await answer.json();
       window.treino.hear(now.ping);
@@ -419,7 +419,7 @@ window.treinoTrain = (() => {
       });
       choose(card);
     },
-    glance,
+    poll,
     status(element) {
       shown.status = element;
       delete has.status;

@@ -30,7 +30,7 @@ from lora_core.ui.shared.texts import Texts, preferred
 from lora_core.ui.state.app import App
 from lora_core.ui.state.lora_library import library_of
 from lora_core.ui.tabs.dataset.routes import add_routes as add_dataset_routes
-from lora_core.ui.tabs.train.poll import add_glance_route
+from lora_core.ui.tabs.train.poll import add_poll_route
 
 APPEARANCES = window.APPEARANCES
 
@@ -51,7 +51,7 @@ def create(app: App, language: str = "", hosts: Collection[str] = (), password: 
     pulse = _pulse_of(app)
     _state_routes(server, app, secret, pulse)
     add_dataset_routes(server, app)
-    add_glance_route(server, app, pulse)
+    add_poll_route(server, app, pulse)
     server.add_middleware(_Beside, pages=pages)
     server.add_middleware(
         Guard, uploads=app.uploads, hosts=hosts, password=Password(password) if password else None, login_page=login_page

@@ -13,7 +13,6 @@ from html import escape
 
 from lora_core.runs.curve import MOST_POINTS, Point
 
-STYLES = ("smoothed", "raw", "held", "known", "rate", "1", "2", "3", "4", "5", "6", "7", "8")
 MOST_MARKS = 60
 MOST_DOTS = 40  # lines of fewer points show each of them
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 40  # margins in pixels; left of it stand the label and six digits
@@ -21,7 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 40  # margins in pixels; left of it stand
 
 @dataclass(frozen=True)
 class Series:
-    """A line. `style` is one of STYLES: a role in the loss plot, or a number where runs are compared."""
+    """A line. `style`: smoothed, raw, held or known, its role in the loss plot; or 1 to 8 where runs are compared."""
 
     name: str
     points: Sequence[Point]

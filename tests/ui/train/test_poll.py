@@ -14,7 +14,7 @@ from lora_core.events import Sample, Step, Warned
 from lora_core.messages import plain
 from lora_core.runs.run import Run
 from lora_core.ui.state.app import App
-from lora_core.ui.tabs.train.poll import add_glance_route
+from lora_core.ui.tabs.train.poll import add_poll_route
 from tests.support.prepared_runs import prepare_run
 
 
@@ -26,11 +26,11 @@ def app(tmp_path: Path) -> App:
 @pytest.fixture
 def ask(app: App) -> Iterator[Any]:
     server = FastAPI()
-    add_glance_route(server, app, lambda: {"born": "today"})
+    add_poll_route(server, app, lambda: {"born": "today"})
     with TestClient(server) as client:
 
         def ask(language: str = "en", **has: str) -> dict[str, Any]:
-            answer: dict[str, Any] = client.get(f"/glance/{language}", params=has).json()
+            answer: dict[str, Any] = client.get(f"/poll/{language}", params=has).json()
             return answer
 
         yield ask
@@ -60,8 +60,8 @@ def test_what_the_page_has_is_not_sent_again(app: App, ask: Any, tmp_path: Path)
 
 def test_a_language_there_is_none_of(app: App) -> None:
     server = FastAPI()
-    add_glance_route(server, app, dict)
-    assert TestClient(server).get("/glance/xx").status_code == 404
+    add_poll_route(server, app, dict)
+    assert TestClient(server).get("/poll/xx").status_code == 404
 
 
 def test_steps_change_numbers_and_plot_but_call_for_no_event(app: App, ask: Any, tmp_path: Path) -> None:

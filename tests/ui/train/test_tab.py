@@ -29,7 +29,7 @@ from lora_core.ui.state.training import Training
 from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.buttons import actions, ran_out_of_memory, retry_label
 from lora_core.ui.tabs.train.cost import Cost, card_line, memory_line, span, time_line
-from lora_core.ui.tabs.train.live import MOST_ROWS, View, end_html, plot_html, samples_html, status_html, told_html
+from lora_core.ui.tabs.train.live import MOST_ROWS, ViewContext, end_html, plot_html, samples_html, status_html, told_html
 from lora_core.ui.tabs.train.plan import Pictures, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, REAL_WORK, Cards, beginning, cards_html
 from lora_core.ui.tabs.train.setup import Setup
@@ -46,9 +46,9 @@ def write(folder: Path, *events: object) -> Run:
     return Run(folder)
 
 
-def view(run: Run, state: str = "running", text: Texts = EN) -> View:
+def view(run: Run, state: str = "running", text: Texts = EN) -> ViewContext:
     training = Training()
-    return View(text, training.history(run), state, lambda path, side: f"/files/{path.name}?{side}", 3 * 2**29)
+    return ViewContext(text, training.history(run), state, lambda path, side: f"/files/{path.name}?{side}", 3 * 2**29)
 
 
 # --- presets and cards ----------------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from lora_core.runs.run import SHEET, Run
 from lora_core.ui.shared.file_manager import open_folder
 from lora_core.ui.state.training import has_state, unended
 from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
-from lora_core.ui.tabs.runs import compare as runs_compare
-from lora_core.ui.tabs.runs import views as runs_views
-from lora_core.ui.tabs.runs.views import FALLING, PAGE, STATES, Eyes, Look
+from lora_core.ui.tabs.runs import compare, views
+from lora_core.ui.tabs.runs.views import FALLING, PAGE, STATES, ListState, ViewContext
 
 _BUTTONS = ("resume", "again", "test", "export", "open", "rename", "delete")
 
@@ -30,14 +29,14 @@ def build(page: Page) -> None:
 
 
 class RunsTab:
-    """The components of one page's Runs tab. What is shown is read from the folders; `look` says what of it."""
+    """The components of one page's Runs tab. What is shown is read from the folders; `listed` says what of it."""
 
     def __init__(self, page: Page):
         self.page, self.app, self.text = page, page.app, page.text
         self.shelf = Shelf(page.app.runs_folder, page.app.home / "runs.json")
-        self.eyes = Eyes(page.text, page.app.files.url, self.state)
+        self.context = ViewContext(page.text, page.app.files.url, self.state)
         self.deleted: list[actions.Removal] = []  # the last one last
-        self.look = gr.State(Look())
+        self.listed = gr.State(ListState())
         self.seen = gr.State("")
         self.bridge = bridge("runs")
         with gr.Row(elem_id="runs-columns"):
@@ -67,9 +66,9 @@ class RunsTab:
     def _build_stage(self) -> None:
         text = self.text
         with gr.Row(visible=False, elem_id="runs-compare-row") as self.compare_row:
-            kinds = [(text("runs.line_held"), runs_compare.HELD), (text("runs.line_training"), runs_compare.TRAINING)]
+            kinds = [(text("runs.line_held"), compare.HELD), (text("runs.line_training"), compare.TRAINING)]
             self.kind = gr.Radio(
-                kinds, value=runs_compare.HELD, label=text("runs.compare_kind"), elem_id="runs-kind", scale=3, min_width=400
+                kinds, value=compare.HELD, label=text("runs.compare_kind"), elem_id="runs-kind", scale=3, min_width=400
             )
             self.log = gr.Checkbox(label=text("runs.log"), elem_id="runs-log", scale=1, min_width=120)
             self.untick = gr.Button(text("runs.untick"), size="sm", scale=1, min_width=130, elem_id="runs-untick")
@@ -99,82 +98,93 @@ class RunsTab:
         self.stage = gr.HTML(self._invitation(), elem_id="runs-details", js_on_load=on_load("train", "plot"))
 
     def _invitation(self) -> str:
-        return f'<div class="runs-empty"><p>{self.eyes.say("runs.choose")}</p></div>'
+        return f'<div class="runs-empty"><p>{self.context.say("runs.choose")}</p></div>'
 
     # --- events -----------------------------------------------------------------------------------------------
 
     def connect(self, tab: Any) -> None:
         page = self.page
-        shown = [self.look, self.list, self.undo_row, self.undo_note]
+        shown = [self.listed, self.list, self.undo_row, self.undo_note]
         stage = [self.compare_row, self.button_row, self.rename_box, self.delete_box, self.stage, *self.buttons.values()]
-        both, compare = [*shown, *stage], [self.kind, self.log]
+        both, plot_options = [*shown, *stage], [self.kind, self.log]
         # Each reads what the page shows and some change it: two at once, and one would be forgotten.
         in_turn: dict[str, Any] = {"concurrency_id": "runs", "concurrency_limit": 1}
-        page.on(tab.select, self.refresh, [self.look, *compare], both, **in_turn)
-        page.on(page.inbox["runs"].change, self.refresh, [self.look, *compare], both, **in_turn)
+        page.on(tab.select, self.refresh, [self.listed, *plot_options], both, **in_turn)
+        page.on(page.inbox["runs"].change, self.refresh, [self.listed, *plot_options], both, **in_turn)
         asked = [self.words, self.of_state]
-        page.each_second("runs", self.follow, [self.seen, *asked, self.look, *compare], [self.seen, *both])
-        page.on(self.bridge.input, self.hear, [self.bridge, self.look, *compare], both, trigger_mode="multiple", **in_turn)
+        page.each_second("runs", self.follow, [self.seen, *asked, self.listed, *plot_options], [self.seen, *both])
+        page.on(
+            self.bridge.input,
+            self.hear,
+            [self.bridge, self.listed, *plot_options],
+            both,
+            trigger_mode="multiple",
+            **in_turn,
+        )
         for control, name in ((self.words, "words"), (self.of_state, "state")):
-            page.on(control.change, self._narrow(name), [control, self.look], shown, trigger_mode="always_last", **in_turn)
-        for control in compare:
-            page.on(control.change, self.show_stage, [self.look, *compare], stage, **in_turn)
-        page.on(self.untick.click, self.clear_ticks, [self.look, *compare], both, **in_turn)
+            page.on(
+                control.change, self._narrow(name), [control, self.listed], shown, trigger_mode="always_last", **in_turn
+            )
+        for control in plot_options:
+            page.on(control.change, self.show_stage, [self.listed, *plot_options], stage, **in_turn)
+        page.on(self.untick.click, self.clear_ticks, [self.listed, *plot_options], both, **in_turn)
         for name, target in (("resume", "train"), ("again", "train"), ("test", "test"), ("export", "export")):
             page.on(
-                self.buttons[name].click, self._message(name, target), [self.look], [page.tabs, page.inbox[target]]
+                self.buttons[name].click, self._message(name, target), [self.listed], [page.tabs, page.inbox[target]]
             )  # fmt: skip
-        page.on(self.buttons["open"].click, self.open, [self.look])
-        page.on(self.buttons["rename"].click, self.ask_name, [self.look], [self.rename_box, self.delete_box, self.new_name])
-        page.on(self.buttons["delete"].click, self.ask_delete, [self.look], [self.rename_box, self.delete_box, self.doom])
+        page.on(self.buttons["open"].click, self.open, [self.listed])
+        page.on(
+            self.buttons["rename"].click, self.ask_name, [self.listed], [self.rename_box, self.delete_box, self.new_name]
+        )
+        page.on(self.buttons["delete"].click, self.ask_delete, [self.listed], [self.rename_box, self.delete_box, self.doom])
         for button in (self.rename_no, self.delete_no):
             page.on(button.click, self._close, [], [self.rename_box, self.delete_box])
         for listener in (self.rename_yes.click, self.new_name.submit):
-            page.on(listener, self.rename, [self.new_name, self.look, *compare], both, **in_turn)
-        page.on(self.delete_yes.click, self.delete, [self.look, *compare], both, **in_turn)
-        page.on(self.undo.click, self.bring_back, [self.look, *compare], both, **in_turn)
+            page.on(listener, self.rename, [self.new_name, self.listed, *plot_options], both, **in_turn)
+        page.on(self.delete_yes.click, self.delete, [self.listed, *plot_options], both, **in_turn)
+        page.on(self.undo.click, self.bring_back, [self.listed, *plot_options], both, **in_turn)
 
-    def refresh(self, look: Look, kind: str, log: bool) -> Updates:
+    def refresh(self, listed: ListState, kind: str, log: bool) -> Updates:
         """Everything as it is now."""
-        return {**self._list(look), **self.show_stage(look, kind, log)}
+        return {**self._list(listed), **self.show_stage(listed, kind, log)}
 
-    def follow(self, seen: str, words: str, of_state: str, look: Look, kind: str, log: bool) -> Updates:
+    def follow(self, seen: str, words: str, of_state: str, listed: ListState, kind: str, log: bool) -> Updates:
         """Show it when a training begins, changes its state or ends; and what was asked for while a list was on its way."""
         training = self.app.training
         now = f"{training.serial} {training.state() if training.job else ''}"
-        wanted = dataclasses.replace(look, words=words or "", state=of_state or "")
+        wanted = dataclasses.replace(listed, words=words or "", state=of_state or "")
         if now != seen and seen:
             return {self.seen: now, **self.refresh(wanted, kind, log)}
-        return {self.seen: now, **self._list(wanted)} if wanted != look else {self.seen: gr.skip() if seen else now}
+        return {self.seen: now, **self._list(wanted)} if wanted != listed else {self.seen: gr.skip() if seen else now}
 
-    def hear(self, payload: str, look: Look, kind: str, log: bool) -> Updates:
+    def hear(self, payload: str, listed: ListState, kind: str, log: bool) -> Updates:
         """What was pressed in the list."""
         said = json.loads(payload)
         act, value = said["act"], str(said.get("value", ""))
         if act == "open":
-            return self.show_stage(dataclasses.replace(look, key=value), kind, log, chosen=True)
+            return self.show_stage(dataclasses.replace(listed, key=value), kind, log, chosen=True)
         if act == "tick":
-            kept = tuple(key for key in look.ticked if key != value)
+            kept = tuple(key for key in listed.ticked if key != value)
             ticked = (*kept, value) if said["on"] else kept
-            if len(ticked) > runs_compare.MOST:
-                gr.Info(self.text("runs.most", n=runs_compare.MOST))
-                return self._list(dataclasses.replace(look, anew=look.anew + 1))
-            return self.show_stage(dataclasses.replace(look, ticked=ticked), kind, log, chosen=True)
+            if len(ticked) > compare.MOST:
+                gr.Info(self.text("runs.most", n=compare.MOST))
+                return self._list(dataclasses.replace(listed, anew=listed.anew + 1))
+            return self.show_stage(dataclasses.replace(listed, ticked=ticked), kind, log, chosen=True)
         if act == "more":
-            return self._list(dataclasses.replace(look, shown=look.shown + PAGE))
-        if act != "sort" or value not in runs_views.COLUMNS:
-            return {self.look: gr.skip()}
-        falling = not look.falling if look.order == value else value in FALLING
-        return self._list(dataclasses.replace(look, order=value, falling=falling))
+            return self._list(dataclasses.replace(listed, shown=listed.shown + PAGE))
+        if act != "sort" or value not in views.COLUMNS:
+            return {self.listed: gr.skip()}
+        falling = not listed.falling if listed.order == value else value in FALLING
+        return self._list(dataclasses.replace(listed, order=value, falling=falling))
 
     def _narrow(self, name: str) -> Any:
-        def narrow(value: str, look: Look) -> Updates:
-            return self._list(dataclasses.replace(look, **{name: value or "", "shown": PAGE}))  # type: ignore[arg-type]
+        def narrow(value: str, listed: ListState) -> Updates:
+            return self._list(dataclasses.replace(listed, **{name: value or "", "shown": PAGE}))  # type: ignore[arg-type]
 
         return narrow
 
-    def clear_ticks(self, look: Look, kind: str, log: bool) -> Updates:
-        return self.refresh(dataclasses.replace(look, ticked=(), anew=look.anew + 1), kind, log)
+    def clear_ticks(self, listed: ListState, kind: str, log: bool) -> Updates:
+        return self.refresh(dataclasses.replace(listed, ticked=(), anew=listed.anew + 1), kind, log)
 
     # --- what is shown ----------------------------------------------------------------------------------------
 
@@ -185,27 +195,27 @@ class RunsTab:
             return training.state(row.run)
         return row.summary.end or unended(row.run)
 
-    def _list(self, look: Look) -> Updates:
+    def _list(self, listed: ListState) -> Updates:
         last = self.deleted[-1] if self.deleted else None
-        note = f'<p role="status">{self.eyes.say("runs.deleted", name=last.name)}</p>' if last else ""
+        note = f'<p role="status">{self.context.say("runs.deleted", name=last.name)}</p>' if last else ""
         return {
-            self.look: look, self.list: runs_views.list_html(self.shelf.rows(), look, self.eyes),
+            self.listed: listed, self.list: views.list_html(self.shelf.rows(), listed, self.context),
             self.undo_row: gr.update(visible=last is not None), self.undo_note: note,
         }  # fmt: skip
 
-    def show_stage(self, look: Look, kind: str, log: bool, chosen: bool = False) -> Updates:
+    def show_stage(self, listed: ListState, kind: str, log: bool, chosen: bool = False) -> Updates:
         """The right side: several ticked runs compared, else the details of the chosen one."""
-        rows = [row for key in look.ticked if (row := self._row(key))]
-        one = self._row(look.key) if len(rows) < 2 and look.key else None
+        rows = [row for key in listed.ticked if (row := self._row(key))]
+        one = self._row(listed.key) if len(rows) < 2 and listed.key else None
         html = self._invitation()
         if len(rows) > 1:
             histories = [self.app.training.history(row.run) for row in rows]
-            html = runs_compare.overlay_html(rows, histories, self.eyes, kind, log)
+            html = compare.overlay_html(rows, histories, self.context, kind, log)
         elif one:
-            plot = runs_compare.run_plot(one, self.app.training.history(one.run), self.eyes)
-            html = runs_views.details_html(one, self.eyes, plot)
+            plot = compare.run_plot(one, self.app.training.history(one.run), self.context)
+            html = views.details_html(one, self.context, plot)
         return {
-            **({self.look: look} if chosen else {}), **self._close(), self.stage: html,
+            **({self.listed: listed} if chosen else {}), **self._close(), self.stage: html,
             self.compare_row: _shown(len(rows) > 1), self.button_row: _shown(one is not None),
             **(self._buttons(one) if one else {}),
         }  # fmt: skip
@@ -229,8 +239,8 @@ class RunsTab:
     # --- what is done -----------------------------------------------------------------------------------------
 
     def _message(self, name: str, target: str) -> Any:
-        def send(look: Look) -> tuple[Any, dict[str, Any]]:
-            row = self.shelf.row(look.key)
+        def send(listed: ListState) -> tuple[Any, dict[str, Any]]:
+            row = self.shelf.row(listed.key)
             message: dict[str, Any] = {"sent": time.time()}  # a second message with the same words is a message too
             if name == "resume":
                 message["resume"] = str(row.run.folder)
@@ -249,46 +259,46 @@ class RunsTab:
         """The finished LoRA, or else that of the last checkpoint."""
         return row.lora or max(row.run.checkpoint_loras(), default=None)
 
-    def open(self, look: Look) -> None:
-        open_folder(self.shelf.row(look.key).run.folder, [self.app.runs_folder])
+    def open(self, listed: ListState) -> None:
+        open_folder(self.shelf.row(listed.key).run.folder, [self.app.runs_folder])
 
-    def ask_name(self, look: Look) -> tuple[Any, Any, str]:
-        return _shown(True), _shown(False), self.shelf.row(look.key).run.folder.name
+    def ask_name(self, listed: ListState) -> tuple[Any, Any, str]:
+        return _shown(True), _shown(False), self.shelf.row(listed.key).run.folder.name
 
-    def ask_delete(self, look: Look) -> tuple[Any, Any, str]:
-        row = self.shelf.row(look.key)
-        return _shown(False), _shown(True), runs_views.doom_html(row, actions.contents(row), self.eyes)
+    def ask_delete(self, listed: ListState) -> tuple[Any, Any, str]:
+        row = self.shelf.row(listed.key)
+        return _shown(False), _shown(True), views.doom_html(row, actions.contents(row), self.context)
 
     def _close(self) -> Updates:
         return {self.rename_box: _shown(False), self.delete_box: _shown(False)}
 
-    def rename(self, name: str, look: Look, kind: str, log: bool) -> Updates:
-        row = self._idle(look)
+    def rename(self, name: str, listed: ListState, kind: str, log: bool) -> Updates:
+        row = self._idle(listed)
         folder = actions.rename(row, name.strip(), self.app.runs_folder)
         key = self.shelf.key_of(folder) or ""
         if self.app.training.run is not None and self.app.training.run.folder.absolute() == row.run.folder.absolute():
             self.app.training.show(Run(folder))
-        ticked = tuple(key if each == row.key else each for each in look.ticked)
-        return self.refresh(dataclasses.replace(look, key=key, ticked=ticked), kind, log)
+        ticked = tuple(key if each == row.key else each for each in listed.ticked)
+        return self.refresh(dataclasses.replace(listed, key=key, ticked=ticked), kind, log)
 
-    def delete(self, look: Look, kind: str, log: bool) -> Updates:
-        row = self._idle(look)
+    def delete(self, listed: ListState, kind: str, log: bool) -> Updates:
+        row = self._idle(listed)
         self.deleted.append(actions.delete(row, self.app.runs_folder))
-        ticked = tuple(key for key in look.ticked if key != row.key)
-        return self.refresh(dataclasses.replace(look, key="", ticked=ticked), kind, log)
+        ticked = tuple(key for key in listed.ticked if key != row.key)
+        return self.refresh(dataclasses.replace(listed, key="", ticked=ticked), kind, log)
 
-    def bring_back(self, look: Look, kind: str, log: bool) -> Updates:
+    def bring_back(self, listed: ListState, kind: str, log: bool) -> Updates:
         folder = actions.restore(self.deleted[-1])
         self.deleted.pop()
-        return self.refresh(dataclasses.replace(look, key=self.shelf.key_of(folder) or ""), kind, log)
+        return self.refresh(dataclasses.replace(listed, key=self.shelf.key_of(folder) or ""), kind, log)
 
-    def _idle(self, look: Look) -> Row:
+    def _idle(self, listed: ListState) -> Row:
         """The chosen run, when nothing writes to it.
 
         Raises:
             UserError: it is being trained.
         """
-        row = self.shelf.row(look.key)
+        row = self.shelf.row(listed.key)
         if self._is_trained(row):
             raise UserError(self.text("runs.busy"))
         return row

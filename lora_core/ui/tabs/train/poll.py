@@ -27,70 +27,73 @@ from lora_core.ui.shared.texts import Texts
 from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.train.buttons import Action, actions, retry_label
-from lora_core.ui.tabs.train.live import View, end_html, plot_html, status_html, told_html
+from lora_core.ui.tabs.train.live import ViewContext, end_html, plot_html, status_html, told_html
 
 _PROCESS = psutil.Process()
 ENDS = ("finished", "stopped", "cut", "elsewhere")  # states that something is told of below the buttons
 
 
 @dataclass(frozen=True)
-class Glance:
+class LiveView:
     """What there is to see of the app's training. `buttons`: what each does now, and its label."""
 
-    view: View
+    context: ViewContext
     buttons: dict[str, tuple[Action, str]]
     told: str
 
     @property
     def samples(self) -> int:
-        return sum(map(len, self.view.history.samples.values()))
+        return sum(map(len, self.context.history.samples.values()))
 
 
-def look(app: App, text: Texts) -> Glance | None:
+def live_view(app: App, text: Texts) -> LiveView | None:
     """None where nothing was trained in this window and no run is open."""
     training, run = app.training, app.training.run
     if run is None:
         return None
     state, history = training.state(run), training.history(run)
     app.files.allow(run.folder)
-    view = View(text, history, state, app.files.url, _PROCESS.memory_info().rss)
+    context = ViewContext(text, history, state, app.files.url, _PROCESS.memory_info().rss)
     buttons = {
         name: (action, retry_label(run, text) if name == "retry" and action.visible else text(f"train.{name}"))
         for name, action in actions(training, run, state, history).items()
     }
     failure = training.failure()
-    end = end_html(view, _lora(run), run.folder / SHEET) if state in ENDS else ""
-    return Glance(view, buttons, told_html(view, translated(failure.message, text) if failure else "", end))
+    end = end_html(context, _lora(run), run.folder / SHEET) if state in ENDS else ""
+    return LiveView(context, buttons, told_html(context, translated(failure.message, text) if failure else "", end))
 
 
-def add_glance_route(server: FastAPI, app: App, pulse: Callable[[], dict[str, Any]]) -> None:
-    """`/glance/<language>`: the digests of what the page has in, what it has not out, and `pulse()`.
+def add_poll_route(server: FastAPI, app: App, pulse: Callable[[], dict[str, Any]]) -> None:
+    """`/poll/<language>`: the digests of what the page has in, what it has not out, and `pulse()`.
 
     Asked with `draws=0`, it leaves the plot alone. A route of Starlette's: FastAPI's reading of parameters would take
     longer than the answer.
     """
     texts = {language: Texts(language) for language in LANGUAGES}
 
-    def glance(request: Request) -> Response:
+    def poll(request: Request) -> Response:
         asked = request.query_params
         if (language := request.path_params["language"]) not in texts:
             return PlainTextResponse("Not found", 404)
         answer: dict[str, Any] = {"ping": pulse()}
-        found = look(app, texts[language])
+        found = live_view(app, texts[language])
         serial = app.training.serial
         if found is None:
             return JSONResponse({**answer, "key": str(serial)})
-        folder, seen = str(found.view.history.run.folder), (found.view.state, found.buttons, found.told, found.samples)
+        folder, seen = (
+            str(found.context.history.run.folder),
+            (found.context.state, found.buttons, found.told, found.samples),
+        )
         answer["key"] = _digest(repr((serial, folder, seen)))
-        parts = {"status": status_html(found.view)}
+        parts = {"status": status_html(found.context)}
         if asked.get("draws") != "0":
-            parts["plot"] = plot_html(found.view, asked.get("log") == "1")
+            parts["plot"] = plot_html(found.context, asked.get("log") == "1")
         for part, html in parts.items():
             if (digest := _digest(html)) != asked.get(part):
                 answer |= {part: digest, f"{part}_html": html}
         return JSONResponse(answer)
 
-    server.router.routes.append(Route("/glance/{language}", glance))
+    server.router.routes.append(Route("/poll/{language}", poll))
 
 
 def _digest(text: str) -> str:

@@ -14,7 +14,7 @@ from lora_core.runs.run import Run
 from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
 from lora_core.ui.tabs.train.buttons import Action, retry_changes
 from lora_core.ui.tabs.train.live import plot_html, samples_html, status_html
-from lora_core.ui.tabs.train.poll import Glance, look
+from lora_core.ui.tabs.train.poll import LiveView, live_view
 from lora_core.ui.tabs.train.setup import Setup
 
 
@@ -94,7 +94,7 @@ class TrainTab:
                 self.show, *self.buttons.values()]  # fmt: skip
         page.on(self.bridge.input, self.hear, [self.bridge], setup, trigger_mode="always_last", **quiet)
         page.on(self.start.click, self.begin, [self.bridge, self.seen, self.log], [*setup, *live], **quiet)
-        page.each_second("train", self.refresh, [self.seen, self.log], live, ask="window.treinoTrain?.glance(tell)")
+        page.each_second("train", self.refresh, [self.seen, self.log], live, ask="window.treinoTrain?.poll(tell)")
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():
             if name not in ("test_it", "export_it"):
@@ -226,21 +226,21 @@ class TrainTab:
             updates[self.live_column] = gr.update(visible="hidden" if is_setup else True)
         can_show = is_setup and training.run is not None
         tell("show", self.show, can_show, gr.update(visible=can_show))
-        if not is_setup and (found := look(self.app, self.text)):
+        if not is_setup and (found := live_view(self.app, self.text)):
             self._tell_live(found, log, tell)
         if now == seen:
             return {self.seen: gr.skip()}
         return {**updates, self.seen: now}
 
-    def _tell_live(self, found: Glance, log: bool, tell: Any) -> None:
-        view = found.view
-        status, plot = status_html(view), plot_html(view, log)
+    def _tell_live(self, found: LiveView, log: bool, tell: Any) -> None:
+        context = found.context
+        status, plot = status_html(context), plot_html(context, log)
         tell("status", self.status, status, status)
         for name, (action, label) in found.buttons.items():
             tell(f"button {name}", self.buttons[name], (action, label), _button(action, label))
         tell("told", self.told, found.told, found.told)
         tell("plot", self.plot, hash(plot), plot)
-        tell("samples", self.samples, (str(view.history.run.folder), found.samples), samples_html(view))
+        tell("samples", self.samples, (str(context.history.run.folder), found.samples), samples_html(context))
 
     def _run(self) -> Run:
         run = self.app.training.run
