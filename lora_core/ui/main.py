@@ -52,7 +52,7 @@ class Asked:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help tells the rest.")
+        raise UserError("ui.bad_flags", what=message)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ def parse(argv: Sequence[str]) -> Asked:
     add("--language", default="", choices=LANGUAGES, help="language [default: the one chosen last, else the browser's]")
     found = parser.parse_args(argv)
     if found.port is not None and not 0 <= found.port <= 65535:
-        raise UserError(f"--port {found.port} is no port; give one from 1024 to 65535, or 0 for any.")
+        raise UserError("ui.no_port", port=found.port)
     return Asked(found.port, not found.no_window, found.listen.strip("[]"), found.language)
 
 
@@ -104,7 +104,7 @@ def _open(asked: Asked) -> int:
 def _turn_to(running: instance.Running, asked: Asked, home: Path) -> int:
     """The second start: bring up what the first one has opened."""
     if asked.on_network:
-        raise UserError(f"Treino is running already at {running.address}; end that one first to start it with --listen.")
+        raise UserError("ui.running_already", address=running.address)
     print(f"Treino is running already: {running.address}", flush=True)
     if asked.window and not instance.bring_up(_TITLE):
         show(running.address, home)
@@ -117,9 +117,9 @@ def _password() -> str:
     if not password and sys.stdin is not None and sys.stdin.isatty():
         password = getpass.getpass("Password for those who reach Treino over the network: ")
     if not password:
-        raise UserError("--listen lets other computers in, so it needs a password: set TREINO_PASSWORD and start again.")
+        raise UserError("ui.no_password")
     if len(password) < SHORTEST_PASSWORD:
-        raise UserError(f"The password in TREINO_PASSWORD is too short; take one of {SHORTEST_PASSWORD} letters or more.")
+        raise UserError("ui.short_password", least=SHORTEST_PASSWORD)
     return password
 
 
@@ -231,8 +231,8 @@ def _socket(host: str, port: int | None) -> socket.socket:
         except OSError as cause:
             listener.close()
             problem = cause
-    where = f"Port {port} at {host}" if port else host
-    raise UserError(f"{where} cannot be used ({problem.strerror or problem}); give another --port or --listen, or none.")
+    why = problem.strerror or problem
+    raise UserError("ui.port_taken", port=port, host=host, why=why) if port else UserError("ui.no_address", host=host, why=why)
 
 
 def _address(host: str, port: int) -> str:

@@ -22,13 +22,13 @@ def open_folder(folder: Path, allowed: Iterable[Path], opener: Opener | None = N
     """
     real = Path(os.path.realpath(folder))
     if not any(real.is_relative_to(os.path.realpath(place)) for place in allowed):
-        raise UserError(f"{folder} is no folder of a run or of a webui, so it is not opened from here.")
+        raise UserError("ui.not_our_folder", folder=folder)
     if not real.is_dir():
-        raise UserError(f"The folder {folder} is not there any more.")
+        raise UserError("ui.folder_gone", folder=folder)
     try:
         (opener or _system_opener)(real)
     except OSError as cause:
-        raise UserError(f"No file manager could be started ({cause.strerror or cause}); the folder is {folder}.") from cause
+        raise UserError("ui.no_file_manager", why=cause.strerror or cause, folder=folder) from cause
 
 
 def _system_opener(folder: Path) -> None:

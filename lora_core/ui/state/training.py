@@ -82,7 +82,7 @@ class Training:
 
         with self._lock:
             if self.busy():
-                raise UserError("A training is going on already; stop it first, or wait for its end.")
+                raise UserError("ui.training_busy")
             self._end = None
             self.job = Job(config, resume, [self._listen])
             self.run = self.job.run
@@ -126,7 +126,7 @@ class Training:
 
     def _live(self) -> Job:
         if not self.busy():
-            raise UserError("No training is going on; start one first.")
+            raise UserError("ui.no_training")
         assert self.job is not None
         return self.job
 

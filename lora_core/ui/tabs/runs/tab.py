@@ -300,7 +300,7 @@ class RunsTab:
         """
         row = self.shelf.row(listed.key)
         if self._is_trained(row):
-            raise UserError(self.text("runs.busy"))
+            raise UserError("ui.run_busy")
         return row
 
     def _is_trained(self, row: Row) -> bool:

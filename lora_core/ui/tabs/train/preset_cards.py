@@ -50,7 +50,7 @@ class Cards:
         """
         known = self.all()
         if name not in known:
-            raise UserError(f"The preset {name!r} is not there any more; choose another.")
+            raise UserError("ui.preset_gone", name=name)
         from_cards = [preset_values(preset.values) for preset in known.values()]
         kept = {
             key: now[key]
@@ -67,7 +67,7 @@ class Cards:
         """
         stem = plain(title.strip())
         if not stem:
-            raise UserError("Give the preset a name with letters or digits.")
+            raise UserError("ui.preset_nameless")
         values = {name: value for name, value in config.values().items() if name not in (*OWN, "output_dir")}
         kept = TrainConfig.of(values).to_toml().splitlines(keepends=True)
         lines = [line for line in kept if line.split(" = ")[0] in {*values, "schema"}]

@@ -254,8 +254,7 @@ class Setup:
     def save_preset(self, title: str, boxed: Mapping[str, object]) -> str:
         wrong = form.problems(boxed, self.text)
         if wrong:
-            labels = ", ".join(self.text(f"settings.{name}") for name in wrong)
-            raise UserError(self.text("train.mend_first", fields=labels))
+            raise UserError("ui.mend_first", fields=[self.text(f"settings.{name}") for name in wrong])
         return self.cards.save(title, TrainConfig.of(form.read(boxed)))
 
     def _start(self, config: TrainConfig) -> None:
