@@ -232,7 +232,9 @@ def _socket(host: str, port: int | None) -> socket.socket:
             listener.close()
             problem = cause
     why = problem.strerror or problem
-    raise UserError("ui.port_taken", port=port, host=host, why=why) if port else UserError("ui.no_address", host=host, why=why)
+    if port:
+        raise UserError("ui.port_taken", port=port, host=host, why=why)
+    raise UserError("ui.no_address", host=host, why=why)
 
 
 def _address(host: str, port: int) -> str:
