@@ -80,13 +80,10 @@ PACKAGES = sorted(path.parent for path in CORE.rglob("__init__.py") if path.pare
 UNTOLD = {
     "lora_core/captioners",
     "lora_core/dataset",
-    "lora_core/install",
     "lora_core/lora",
     "lora_core/lora/dialects",
     "lora_core/models",
     "lora_core/models/hub",
-    "lora_core/runs",
-    "lora_core/system",
     "lora_core/training",
     "lora_core/training/data",
     "lora_core/training/engine",
