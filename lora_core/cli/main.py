@@ -226,7 +226,7 @@ def _tell_plan(terminal: Terminal, group: ProcessGroup, config: TrainConfig, pla
 
     compute = precision.choose(config.device, config.mixed_precision, group)
     for line in plan_summary.lines(config, plan, compute):
-        terminal.say(line)
+        terminal.say(str(line))
 
 
 def _watch(job: Job, terminal: Terminal) -> None:

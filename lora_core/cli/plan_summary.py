@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 from lora_core.config import TrainConfig
-from lora_core.errors import UserError
-from lora_core.models.architecture import Shapes, shapes_of
+from lora_core.messages import Message
 from lora_core.models.device import Compute
 from lora_core.system.units import duration, memory_size
 from lora_core.training.data.plan import Plan
-from lora_core.training.estimate import fit as memory
-from lora_core.training.estimate import memory as estimate
-from lora_core.training.estimate import speed as estimate_speed
+from lora_core.training.estimate.cost import Estimate, estimate
 from lora_core.training.estimate.memory import Memory
 
 
-def lines(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
+def lines(config: TrainConfig, plan: Plan, compute: Compute) -> list[Message]:
     """What is trained, and what it will need as far as that is known by now."""
-    epochs = f"{plan.epochs:.0f}" if plan.epochs >= 10 else f"{plan.epochs:.1f}"
-    pictures = f"{len(plan.training)} pictures" + (f" and {len(plan.validation)} held out" if plan.validation else "")
-    sizes = _counted(len(plan.buckets), "size")
-    return [f"{pictures} in {sizes}; {plan.steps} steps, which are {epochs} epochs", *_needs(config, plan, compute)]
+    trained, held = len(plan.training), len(plan.validation)
+    pictures = Message("cli.plan_held", count=trained, held=held) if held else Message("cli.plan_pictures", count=trained)
+    sizes = Message("cli.plan_size" if len(plan.buckets) == 1 else "cli.plan_sizes", count=len(plan.buckets))
+    key = "cli.plan" if plan.epochs >= 10 else "cli.plan_few_epochs"
+    told = [Message(key, pictures=pictures, sizes=sizes, steps=plan.steps, epochs=plan.epochs)]
+    if needs := list(_needs(estimate(config, plan, compute), compute.device.type == "cpu")):
+        listed = reduce(lambda before, more: Message("cli.plan_and", before=before, more=more), needs)
+        told.append(Message("cli.plan_needs", needs=listed))
+    return told
 
 
-def _needs(config: TrainConfig, plan: Plan, compute: Compute) -> list[str]:
-    try:
-        shapes = shapes_of(config.pretrained_model_name_or_path)
-    except UserError:  # told when the model is loaded
-        return []
-    told = []
-    config = memory.fitted(config, shapes, compute, plan.buckets)
-    found = estimate.memory(config, shapes, plan.buckets, compute.dtype.itemsize)
-    if found:
-        told.append(_memory(found, shapes, compute))
-    if disk := estimate.disk(config, plan, shapes):
-        told.append(f"disk up to {memory_size(disk.total)}")
-    pace = estimate_speed.run_seconds(config, shapes, compute, plan)
-    if pace:
-        told.append(f"about {duration(pace.seconds)}" + (" (rough: no run was timed here yet)" if pace.rough else ""))
-    elif compute.device.type != "cpu":
-        told.append("time known after the first steps")
-    return [f"needs {', '.join(told)}"] if told else []
+def _needs(found: Estimate, is_cpu: bool) -> list[Message]:
+    told = [_memory(found.memory, found.certain, is_cpu)] if found.memory else []
+    if found.disk:
+        told.append(Message("cli.plan_disk", size=memory_size(found.disk.total)))
+    if found.time:
+        key = "cli.plan_time_rough" if found.time.rough else "cli.plan_time"
+        told.append(Message(key, time=duration(found.time.seconds)))
+    elif not is_cpu and found.is_base_known:
+        told.append(Message("cli.plan_time_later"))
+    return told
 
 
-def _memory(found: Memory, shapes: Shapes, compute: Compute) -> str:
-    bound = "" if found.exact and shapes.certain else "at most " if shapes.certain else "probably "
-    if compute.device.type == "cpu":
-        return f"{bound}{memory_size(found.total + found.host)} of memory beside the program's own"
-    card = found.smallest_card_gb
-    return f"{bound}{memory_size(found.total)} of memory" + (f" (fits cards from {card} GB)" if card else "")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _memory(found: Memory, is_certain: bool, is_cpu: bool) -> Message:
+    size = memory_size(found.total + (found.host if is_cpu else 0))
+    if not (found.exact and is_certain):
+        size = Message("cli.plan_at_most" if is_certain else "cli.plan_probably", size=size)
+    if is_cpu:
+        return Message("cli.plan_memory_beside", size=size)
+    if card := found.smallest_card_gb:
+        return Message("cli.plan_memory_card", size=size, card=card)
+    return Message("cli.plan_memory", size=size)

@@ -18,9 +18,9 @@ from lora_core.models.parallel import divided
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import at_hand, free_device_memory
 from lora_core.sampling import samplers
+from lora_core.sampling.batches import drawn_at_once
 from lora_core.sampling.params import GenerationParams
 
-PIXELS_AT_ONCE = 512 * 512  # several small pictures share a batch; large ones are drawn one by one
 DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (tests/benchmarks/counting)
 _ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
@@ -66,7 +66,7 @@ def draw_latents(
         return
     pipeline.scheduler = samplers.scheduler(wanted[0].sampler, model.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    at_once = max(1, min(16, PIXELS_AT_ONCE // (wanted[0].width * wanted[0].height)))
+    at_once = drawn_at_once(wanted[0].width, wanted[0].height)
     batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
 
     def after_step(_: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

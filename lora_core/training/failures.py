@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.models.device import is_full_card, is_full_computer
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessLost
+from lora_core.training.estimate.fit import after_failure, flags
 from lora_core.training.progress import Diverged
 
 
@@ -35,16 +37,6 @@ def explain(error: Exception, config: TrainConfig) -> str:
     return f"{what}. Go on from the last checkpoint or start again; if it comes again, report it with the details."
 
 
-def smaller(config: TrainConfig) -> dict[str, bool | int]:
-    """The change that saves most memory of those not yet made."""
-    if not config.gradient_checkpointing:
-        return {"gradient_checkpointing": True}
-    if config.train_batch_size > 1:
-        twice = config.gradient_accumulation_steps * 2
-        return {"train_batch_size": config.train_batch_size // 2, "gradient_accumulation_steps": twice}
-    return {"resolution": max(64, config.resolution * 3 // 4 // 64 * 64)}
-
-
-def _smaller(config: TrainConfig) -> str:
-    flags = [f"--{name}" if value is True else f"--{name} {value}" for name, value in smaller(config).items()]
-    return f"Start again with {' '.join(flags)}."
+def _smaller(config: TrainConfig) -> Message:
+    changes = after_failure(config)
+    return Message("training.memory_start_with", flags=flags(changes)) if changes else Message("training.memory_no_setting")

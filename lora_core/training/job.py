@@ -29,7 +29,6 @@ from lora_core.system.redact import redact, traceback_of
 from lora_core.training import checkpoint, outputs
 from lora_core.training.data import tensor_store
 from lora_core.training.data.plan import Plan, digest
-from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.failures import explain
 from lora_core.training.prepare import prepare, read_dataset
 from lora_core.training.progress import Diverged
@@ -222,7 +221,7 @@ class Job:
 
     def _finish(self, session: Session) -> None:
         path = outputs.write_final(session, self.run)
-        estimate_speed.remember(session)
+        outputs.remember_speed(session)
         stopped = session.step < self.config.max_train_steps
         self._emit(Finished(session.step, path.name, session.best_step, stopped))
 

@@ -20,6 +20,7 @@ from lora_core.lora import file as lora_file
 from lora_core.lora.metadata import TrainingFacts, build
 from lora_core.lora.peft_layers import base_shapes
 from lora_core.lora.shapes import check_fits
+from lora_core.models.architecture import of_model
 from lora_core.runs.run import SHEET, Run
 from lora_core.sampling import sample
 from lora_core.sampling.infotext import parameters_text, save_picture
@@ -29,11 +30,14 @@ from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
 from lora_core.training import checkpoint
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.engine import adapters
-from lora_core.training.estimate.memory import run_bytes
+from lora_core.training.estimate.disk import run_bytes
+from lora_core.training.estimate.fit import fitted
+from lora_core.training.estimate.speed import remember
 from lora_core.training.progress import Diverged
 from lora_core.training.session import Session
 
 _CELL, _PROMPT_WIDTH = 192, 230  # of the before/after sheet, in pixels
+FEWEST_STEPS = 10  # of a run whose speed is kept
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
 _FIXED = (
     "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
@@ -276,3 +280,13 @@ def _opened(path: Path) -> Image.Image:
 
 def _sample_path(run: Run, step: int, index: int) -> Path:
     return run.samples / f"step_{step:07d}_{index}.png"
+
+
+def remember_speed(session: Session) -> None:
+    """Keep the speed of a run that ends; nothing when it was too short, trained by a group, or slow for a full card."""
+    speed, laps = session.meter.speed(), len(session.meter.laps)
+    if session.group.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.sysmem_fallback.is_told:
+        return
+    shapes, sizes = of_model(session.model), session.plan.buckets
+    ran = fitted(session.config, shapes, session.compute, sizes)
+    remember(ran, shapes, session.compute, sizes, speed)

@@ -10,7 +10,7 @@ from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.events import Emit, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message, plain
 from lora_core.models import device as precision
 from lora_core.models import int8
 from lora_core.models import load as base_models
@@ -64,12 +64,12 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group
         emit(Warned(plain(sentence)))
     _check_size(model, plan)
     fitted = memory.fitted(config, of_model(model), compute, plan.buckets)  # the run keeps the settings as they were asked
-    for notice in (
+    for told in (
         size_notice(model, config.resolution), memory.notice(model, config, compute, plan.buckets),
         memory.page_file_notice(model, config, compute, plan.buckets),
     ):  # fmt: skip
-        if notice:
-            emit(Warned(plain(notice)))
+        if told:
+            emit(Warned(told if isinstance(told, Message) else plain(told)))
     if config.train_text_encoder or config.shuffle_tags:  # else they are gone again once the captions are encoded
         for encoder in model.text_encoders.values():
             bring(encoder, compute.device)

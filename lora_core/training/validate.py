@@ -16,10 +16,7 @@ from lora_core.models.families.base import BaseModel
 from lora_core.sampling.sample import evaluating
 from lora_core.training import diffusion
 from lora_core.training.data.latent_cache import Example, Prompts
-
-TIMESTEPS = 8  # evenly over the schedule, per picture
-MOST_PICTURES = 16
-LATENTS_AT_ONCE = 2 * 64 * 64  # two timesteps of a picture of 512 pixels: no more memory than the leanest step takes
+from lora_core.training.data.validation import TIMESTEPS, pictures_measured, timesteps_at_once
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,9 @@ class Score:
 
 def validate(model: BaseModel, prompts: Prompts, held_out: Sequence[Example], training: Sequence[Example]) -> Score:
     """Measure both losses on at most 16 pictures each; the same numbers are drawn at every call."""
-    count = min(MOST_PICTURES, max(len(held_out), 4))
-    train_loss = _loss(model, prompts, training[:count])
-    return Score(_loss(model, prompts, held_out[:MOST_PICTURES]) if held_out else train_loss, train_loss)
+    held, trained = pictures_measured(len(held_out), len(training))
+    train_loss = _loss(model, prompts, training[:trained])
+    return Score(_loss(model, prompts, held_out[:held]) if held_out else train_loss, train_loss)
 
 
 @torch.no_grad()
@@ -48,7 +45,7 @@ def _loss(model: BaseModel, prompts: Prompts, examples: Sequence[Example]) -> fl
             latents = example.views[0][0].to(model.device) * model.vae.config.scaling_factor
             latents = latents[None].expand(TIMESTEPS, -1, -1, -1)
             noise = diffusion.sample_noise(latents, rng)
-            at_once = max(1, min(TIMESTEPS, LATENTS_AT_ONCE // latents[0, 0].numel()))
+            at_once = timesteps_at_once(latents[0, 0].numel())
             for x_0, eps, t in zip(*(part.split(at_once) for part in (latents, noise, timesteps)), strict=True):
                 abar = schedule[t].to(x_0.device)
                 conditioning = prompts([example.caption] * len(t), [example.frame] * len(t))

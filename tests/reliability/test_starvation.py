@@ -17,7 +17,7 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
 from lora_core.training import checkpoint
-from lora_core.training.failures import smaller
+from lora_core.training.estimate.fit import after_failure
 from lora_core.training.job import Job
 from lora_core.ui.state.training import Training
 from lora_core.ui.tabs.train.buttons import ran_out_of_memory, retry_changes
@@ -187,7 +187,7 @@ def test_memory_that_runs_out_is_told_with_what_to_start_again_with(
     assert "ran out of memory" in sentence(job, events) and "--gradient_checkpointing" in sentence(job, events)
     assert bool(checkpoint.whole(job.run.checkpoints)) == (moment in ("save", "draw"))
     if kind is MemoryError and moment in ("cache", "draw"):
-        again, _ = run(config.replace(**smaller(config)))
+        again, _ = run(config.replace(**after_failure(config)))
         assert again.error is None and again.state == "finished"
 
 

@@ -1,9 +1,11 @@
-"""What a training will cost, told before it starts: memory, disk and time. Nothing here runs a step, and only `fit` needs
-torch.
+"""What a training will cost, told before it starts: memory, disk and time, as counted or measured; nothing here runs a step.
 
+cost    the one answer that terminal and window show
 counts  what steps keep and compute, counted ahead and read from `counts.json`
-fit     what to say of a card or a page file that is too small
-levels  levels of memory: what is kept or computed again, each with its price
-memory  memory and disk of a training, and what to change where they are short
+disk    what a training writes
+fit     whether a training fits its device, what is done about it unasked, what to change before and after it failed
+ladder  what to change when memory is short, least harm first
+levels  levels of memory to choose from: what is kept or computed again, each with its price
+memory  device memory, as polynomials of batch, picture size and rank say
 speed   seconds of a step or a run, from what was measured on this computer
 """

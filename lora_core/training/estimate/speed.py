@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_core.config import TrainConfig
-from lora_core.models.architecture import Shapes, of_model
+from lora_core.models.architecture import Shapes
 from lora_core.system.files import JsonMemo
 from lora_core.system.paths import cache_folder
+from lora_core.training.data.validation import MOST_PICTURES, TIMESTEPS, pictures_measured
 from lora_core.training.estimate.counts import At, Graph, StepCount, known
 
 if TYPE_CHECKING:
     from lora_core.models.device import Compute
     from lora_core.training.data.plan import Plan, Size
-    from lora_core.training.session import Session
 
 VERSION = 1
-FEWEST_STEPS = 10  # of a run whose speed is kept
 MOST_KEPT = 200
 TRY_S = 0.1  # seconds for each of the three things a CPU is measured by
-TIMESTEPS, MOST_VALIDATED = 8, 16  # validate.py
 
 
 @dataclass(frozen=True)
@@ -94,21 +92,13 @@ def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Pla
 
 def _validated(plan: Plan | None) -> int:
     """Forward passes of one validation."""
-    held, trained = (len(plan.validation), len(plan.training)) if plan else (0, MOST_VALIDATED)
-    held = min(MOST_VALIDATED, held)
-    return TIMESTEPS * (held + min(trained, MOST_VALIDATED, max(held, 4)))
+    held, trained = (len(plan.validation), len(plan.training)) if plan else (0, MOST_PICTURES)
+    return TIMESTEPS * sum(pictures_measured(held, trained))
 
 
-def remember(session: Session) -> None:
-    """Keep the speed of a run that ends; nothing when it was too short, trained by a group, or slow for a full card."""
-    speed, laps = session.meter.speed(), len(session.meter.laps)
-    if session.group.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.sysmem_fallback.is_told:
-        return
-    from lora_core.training.estimate import fit as memory
-
-    shapes, sizes = of_model(session.model), session.plan.buckets
-    config = memory.fitted(session.config, shapes, session.compute, sizes)
-    mine, work = _key(config, shapes, session.compute, sizes), _work(config, shapes, session.compute, sizes)
+def remember(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size], speed: float) -> None:
+    """Keep the speed, in steps a second, of a training with these settings, as it ran."""
+    mine, work = _key(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
     row = {**mine, "steps_per_second": speed, "flops": work[0] if work else 0.0, "at": time.time()}
     table = _kept()
     others = [old for old in table["runs"] if any(old.get(name) != value for name, value in mine.items())]

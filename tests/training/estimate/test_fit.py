@@ -12,7 +12,8 @@ from lora_core.models.architecture import of_family, of_model
 from lora_core.models.device import Compute, Device
 from lora_core.models.families import sdxl
 from lora_core.training.estimate import fit as memory
-from lora_core.training.estimate.memory import fits
+from lora_core.training.estimate.fit import after_failure, fits
+from lora_core.training.failures import explain
 
 GIB = 2**30
 
@@ -40,7 +41,8 @@ def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypa
     assert of_model(model).unet_key() == of_family("sdxl").unet_key()
 
     def told(device: str, asked: TrainConfig) -> str:
-        return memory.notice(model, asked, Compute(torch.device(device), torch.float16, True))
+        found = memory.notice(model, asked, Compute(torch.device(device), torch.float16, True))
+        return str(found or "")
 
     found = fits(config(), of_model(model), cards[2])
     assert found and found.needed < 12 * GIB < found.whole < 24 * GIB
@@ -63,7 +65,7 @@ def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypa
 def test_at_a_high_rank_the_optimizer_is_told_to_go_before_anything_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "devices", lambda: [Device("cuda:0", "small", 8 * GIB)])
     asked = config(lora_rank=128, train_batch_size=1, gradient_checkpointing=True, cuda_graphs=False)
-    told = memory.notice(sdxl_model(), asked, Compute(torch.device("cuda:0"), torch.float16, True))
+    told = str(memory.notice(sdxl_model(), asked, Compute(torch.device("cuda:0"), torch.float16, True)))
     assert "has. --optimizer_on_host makes it fit, with " in told
 
 
@@ -71,6 +73,42 @@ def test_what_fits_nowhere_and_what_was_never_counted(monkeypatch: pytest.Monkey
     card = Device("cuda:0", "old", 2 * GIB)
     monkeypatch.setattr(memory, "devices", lambda: [card])
     compute = Compute(torch.device("cuda:0"), torch.float16, True)
-    told = memory.notice(sdxl_model(), config(), compute)
+    told = str(memory.notice(sdxl_model(), config(), compute))
     assert "comes nearest, with" in told and "--resolution 512" in told and "--lora_rank 4" in told
-    assert memory.notice(sdxl_model(), config(use_dora=True, target_modules=TARGETS), compute) == ""
+    assert memory.notice(sdxl_model(), config(use_dora=True, target_modules=TARGETS), compute) is None
+
+
+# --- after the memory was not enough ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", ["starter", "runwayml/stable-diffusion-v1-5", "never counted"])
+def test_each_failure_leads_to_settings_that_can_be_started_with_until_none_is_left(base: str) -> None:
+    config = TrainConfig.of({"train_batch_size": 3, "pretrained_model_name_or_path": base, "device": "cpu"})
+    seen = []
+    while changes := after_failure(config):
+        seen.append(changes)
+        config = config.replace(**changes)
+        assert len(seen) < 30, "it ends"
+    assert seen[0] == {"gradient_checkpointing": True}
+    assert config.train_batch_size == 1 and config.gradient_accumulation_steps >= 3 and config.eight_bit_base
+    assert config.resolution == 256
+    assert "take a smaller base model" in explain(MemoryError(), config)
+
+
+def test_after_a_failure_on_a_card_the_ladder_goes_on_where_the_training_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run itself took the first steps unasked, and the plan's advice is the same ladder's."""
+    card = Device("cuda:0", "a card", 16 * GIB)
+    monkeypatch.setattr(memory, "devices", lambda: [card])
+    monkeypatch.setattr(memory, "choose", lambda *asked: Compute(torch.device("cuda:0"), torch.float16, True))
+    asked = config(pretrained_model_name_or_path="stabilityai/stable-diffusion-xl-base-1.0", train_batch_size=4)
+    planned = fits(asked, of_family("sdxl"), card)
+    assert planned and planned.changes and not planned.remedies, "it was to fit, with some blocks computed again"
+    first = after_failure(asked)
+    assert first["gradient_checkpointing"] is True and "checkpointed_quarters" not in first
+    seen = []
+    while changes := after_failure(asked):
+        seen += changes
+        asked = asked.replace(**changes)
+    order = [name for name in dict.fromkeys(seen) if name not in ("gradient_accumulation_steps", "sample_count")]
+    assert order == ["gradient_checkpointing", "train_batch_size", "optimizer_on_host", "eight_bit_base", "resolution",
+                     "lora_rank"]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes, of_family
 from lora_core.models.device import Device
-from lora_core.training.estimate import memory as estimate
+from lora_core.training.estimate.fit import fits
 from lora_core.training.estimate.levels import LEVELS, Level
 from lora_core.training.estimate.levels import levels as levels_of
 from lora_core.ui.shared.texts import Texts
@@ -20,7 +20,7 @@ CONFIG = TrainConfig.of({"target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
 
 
 def levels(config: TrainConfig, shapes: Shapes, device: Device) -> list[Level]:
-    return list(levels_of(config, shapes, device, estimate.fits(config, shapes, device)))
+    return list(levels_of(config, shapes, device, fits(config, shapes, device)))
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])

@@ -24,6 +24,9 @@ from lora_core.training.data.plan import Plan
 from lora_core.training.estimate import memory as estimate
 from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.estimate.counts import SHIPPED, At, CostCounts, Graph, Polynomial, known, worst
+from lora_core.training.estimate.disk import disk, run_bytes
+from lora_core.training.estimate.fit import fits
+from lora_core.training.estimate.ladder import ladder, together
 from lora_core.training.estimate.memory import Memory
 from lora_core.training.job import Job
 from lora_core.training.session import Session
@@ -116,9 +119,9 @@ def test_an_average_takes_nothing_of_a_card_and_its_share_of_the_disk() -> None:
     shapes, plain = of_family("sdxl"), TrainConfig.of({"target_modules": ATTENTION, "max_train_steps": 100})
     one, other = (estimate.memory(asked, shapes) for asked in (plain, plain.replace(ema_decay=0.99)))
     assert one and other and one.total == other.total and other.host == 2 * other.adapters and one.host == 0
-    plain_disk = estimate.run_bytes(plain, 1000)
-    assert estimate.run_bytes(plain.replace(ema_decay=0.99), 1000) - plain_disk == 4 * 1000
-    assert estimate.run_bytes(plain.replace(optimizer="prodigy", learning_rate=1), 1000) - plain_disk == 2 * 4 * 1000
+    plain_disk = run_bytes(plain, 1000)
+    assert run_bytes(plain.replace(ema_decay=0.99), 1000) - plain_disk == 4 * 1000
+    assert run_bytes(plain.replace(optimizer="prodigy", learning_rate=1), 1000) - plain_disk == 2 * 4 * 1000
 
 
 @pytest.mark.parametrize(("lean", "checkpointing", "mib"), [(False, False, 790), (False, True, 221), (True, False, 540)])
@@ -258,33 +261,33 @@ def test_settings_written_out_in_full_are_the_same_model() -> None:
 def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
     config, shapes = TrainConfig.of({"target_modules": ATTENTION, "train_batch_size": 4}), of_family("sd1")
     card = Device("cuda:0", "small", 4 * GIB)
-    found = estimate.fits(config, shapes, card)
+    found = fits(config, shapes, card)
     assert found and found.fits and found.has == 4 * GIB, "by recomputing, which is not asked"
     config = config.replace(train_batch_size=16)
-    found = estimate.fits(config, shapes, card)
+    found = fits(config, shapes, card)
     assert found and not found.fits and not found.changes
     assert found.remedies[0].changes == {"gradient_checkpointing": True}
     totals = [remedy.memory.total for remedy in found.remedies]
     assert totals == sorted(totals, reverse=True) and totals[-1] + estimate.RESERVE_BYTES <= card.bytes
     last = config.replace(**found.remedies[-1].changes)
     assert last.train_batch_size * last.gradient_accumulation_steps >= 16
-    enough = estimate.fits(config, shapes, Device("cuda:0", "large", 80 * GIB))
+    enough = fits(config, shapes, Device("cuda:0", "large", 80 * GIB))
     assert enough and enough.fits and not enough.remedies and not enough.changes
-    hopeless = estimate.fits(config, shapes, Device("cuda:0", "tiny", GIB))
+    hopeless = fits(config, shapes, Device("cuda:0", "tiny", GIB))
     assert hopeless and not hopeless.fits and hopeless.remedies[-1].memory.total + estimate.RESERVE_BYTES > GIB
 
 
 def test_at_a_high_rank_the_optimizer_goes_to_the_computer_before_the_model_is_held_in_8_bits() -> None:
     values = {"target_modules": ATTENTION, "resolution": 1024, "lora_rank": 128, "gradient_checkpointing": True}
     config, shapes = TrainConfig.of({**values, "cuda_graphs": False}), of_family("sdxl")
-    found = estimate.fits(config, shapes, Device("cuda:0", "a card", 8 * GIB))
+    found = fits(config, shapes, Device("cuda:0", "a card", 8 * GIB))
     assert found and [remedy.changes for remedy in found.remedies] == [{"optimizer_on_host": True}]
     now = estimate.memory(config, shapes)
     assert now and now.total - found.remedies[0].memory.total == now.optimizer
     cpu = Device("cpu", "the CPU")
-    computer = estimate.fits(config.replace(train_batch_size=512), shapes, cpu)
+    computer = fits(config.replace(train_batch_size=512), shapes, cpu)
     assert computer and computer.remedies and all("optimizer_on_host" not in r.changes for r in computer.remedies)
-    there, here = (estimate.fits(config.replace(optimizer_on_host=on), shapes, cpu) for on in (True, False))
+    there, here = (fits(config.replace(optimizer_on_host=on), shapes, cpu) for on in (True, False))
     assert there and here and there.needed - here.needed == 2 * now.adapters, "the copies of adapters and gradients"
 
 
@@ -296,7 +299,7 @@ def test_a_card_gets_the_quickest_level_that_fits_it(family: str, values: dict[s
     config = TrainConfig.of({"target_modules": ATTENTION, "resolution": 1024, "train_batch_size": 2, **values})
     chosen, is_fat = [], not config.lean_activations
     for mib in range(2 * 1024, 32 * 1024, 256):
-        found = estimate.fits(config, shapes, Device("cuda:0", "a card", mib * MIB))
+        found = fits(config, shapes, Device("cuda:0", "a card", mib * MIB))
         assert found
         if not found.fits:
             continue
@@ -305,12 +308,12 @@ def test_a_card_gets_the_quickest_level_that_fits_it(family: str, values: dict[s
         now = estimate.memory(config.replace(**found.changes), shapes)
         assert now and found.needed == now.total + estimate.RESERVE_BYTES <= mib * MIB
         assert bool(found.changes) == (found.whole > mib * MIB) and (found.longer > 0) == (len(found.changes) > is_fat)
-        levels = [{}, *estimate.quicker_first(config)]
+        levels = [{}, *together(config, (step for step in ladder(config) if step.same))]
         for change in levels[: levels.index(dict(found.changes))]:
             more = estimate.memory(config.replace(**change), shapes)
             assert more and more.total + estimate.RESERVE_BYTES > mib * MIB
     assert len(chosen) > 2 and chosen[-1] == {} and chosen[0].get("gradient_checkpointing")
-    computer = estimate.fits(config, shapes, Device("cpu", "the CPU"))
+    computer = fits(config, shapes, Device("cpu", "the CPU"))
     assert not (computer and computer.changes), "its memory is for other programs too, and a disk stands behind it"
 
 
@@ -355,7 +358,7 @@ def ran(tiny_sd1: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 
 def test_disk_is_told_and_not_exceeded(ran: Any) -> None:
     config, plan, home = ran
-    found = estimate.disk(config, plan, shapes_of("starter"))
+    found = disk(config, plan, shapes_of("starter"))
     assert found
     run = sum(path.stat().st_size for path in (home / "out").rglob("*") if path.is_file())
     cache = sum(p.stat().st_size for p in (home / "cache").rglob("*.safetensors"))
@@ -383,10 +386,11 @@ def test_a_run_leaves_its_speed_and_others_follow_by_arithmetic(ran: Any, monkey
 
 def test_the_terminal_tells_the_plan_in_two_lines(ran: Any) -> None:
     config, plan, _ = ran
-    first, second = plan_summary.lines(config, plan, precision.choose("cpu", "no"))
+    first, second = map(str, plan_summary.lines(config, plan, precision.choose("cpu", "no")))
     epochs = 14 / plan.batches_per_epoch
     assert first == f"7 pictures and 2 held out in 3 sizes; 14 steps, which are {epochs:.1f} epochs"
     assert second.startswith("needs ") and "MiB of memory" in second and "disk up to" in second
     card = precision.Compute(torch.device("cuda"), torch.float16, True, (), "a card")
-    real = plan_summary.lines(config.replace(pretrained_model_name_or_path="runwayml/stable-diffusion-v1-5"), plan, card)
-    assert "(fits cards from " in real[1] and real[1].endswith("time known after the first steps")
+    sd15 = config.replace(pretrained_model_name_or_path="runwayml/stable-diffusion-v1-5")
+    _, real = map(str, plan_summary.lines(sd15, plan, card))
+    assert "(fits cards from " in real and real.endswith("time known after the first steps")

@@ -101,23 +101,22 @@ def test_what_is_wrong_is_told_at_its_field_in_both_languages(
     name: str, value: object, english: str, portuguese: str
 ) -> None:
     boxed = {**form.boxes({}), name: value}
-    told = form.problems(boxed, EN)
-    assert set(told) == {name} and re.search(english, told[name])
-    told = form.problems(boxed, PT)
-    assert set(told) == {name} and portuguese in told[name]
+    problems = form.problems(boxed)
+    assert set(problems) == {name} and re.search(english, form.told(problems[name], EN))
+    assert portuguese in form.told(problems[name], PT)
 
 
 def test_prodigy_asks_for_its_rate_in_both_languages() -> None:
     boxed = {**form.boxes({}), "optimizer": "prodigy"}
-    told = {text.language: form.problems(boxed, text) for text in (EN, PT)}
-    assert told["en"].keys() == told["pt-BR"].keys() == {"learning_rate"}
-    assert "take 1" in told["en"]["learning_rate"] and "use 1" in told["pt-BR"]["learning_rate"]
+    problems = form.problems(boxed)
+    assert problems.keys() == {"learning_rate"}
+    assert "take 1" in form.told(problems["learning_rate"], EN) and "use 1" in form.told(problems["learning_rate"], PT)
 
 
 def test_all_problems_come_at_once_and_the_rest_stays_usable() -> None:
     boxed = {**form.boxes({}), "train_batch_size": "x", "seed": "-1", "lora_rank": "8"}
-    assert set(form.problems(boxed, EN)) == {"train_batch_size", "seed"}
+    assert set(form.problems(boxed)) == {"train_batch_size", "seed"}
     right = form.typed_values(boxed)
     assert right["lora_rank"] == 8 and "seed" not in right
-    assert form.told(Problem("gone", Message("settings.unknown", suggestion="")), PT) == "Essa configuração não existe."
+    assert form.told(Message("settings.unknown", suggestion=""), PT) == "Essa configuração não existe."
 

@@ -20,7 +20,8 @@ from lora_core.messages import plain
 from lora_core.runs.curve import MOST_POINTS
 from lora_core.runs.run import Run
 from lora_core.runs.verdict import verdict
-from lora_core.training.estimate.memory import Verdict
+from lora_core.training.estimate.cost import Estimate
+from lora_core.training.estimate.fit import Fit
 from lora_core.training.estimate.speed import Pace
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.shared.translate import translated
@@ -28,7 +29,7 @@ from lora_core.ui.state.app import App
 from lora_core.ui.state.training import Training
 from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.buttons import actions, ran_out_of_memory, retry_label
-from lora_core.ui.tabs.train.cost import Cost, card_line, memory_line, span, time_line
+from lora_core.ui.tabs.train.cost import card_line, memory_line, span, time_line
 from lora_core.ui.tabs.train.live import MOST_ROWS, ViewContext, end_html, plot_html, samples_html, status_html, told_html
 from lora_core.ui.tabs.train.plan import Pictures, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, REAL_WORK, Cards, beginning, cards_html
@@ -174,11 +175,11 @@ def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
 
 
 def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
-    fits, over = (Verdict(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
-    assert card_line(Cost(fits, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: fits\nAbout 10 minutes"
-    assert card_line(Cost(fits, None, None), EN) == "About 2.0 GiB of memory: fits"
-    assert card_line(Cost(over, None, Pace(600.0)), EN) == "About 2.0 GiB of memory: more than there is"
-    assert card_line(Cost(None, None, None), EN) == ""
+    fits, over = (Fit(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
+    assert card_line(Estimate(fit=fits, time=Pace(600.0)), EN) == "About 2.0 GiB of memory: fits\nAbout 10 minutes"
+    assert card_line(Estimate(fit=fits), EN) == "About 2.0 GiB of memory: fits"
+    assert card_line(Estimate(fit=over, time=Pace(600.0)), EN) == "About 2.0 GiB of memory: more than there is"
+    assert card_line(Estimate(), EN) == ""
 
 
 def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(
@@ -203,7 +204,7 @@ def test_the_plan_tells_what_is_wrong_at_its_field_and_why_start_is_not_allowed(
     assert found.problems["train_data_dir"] == "Essa pasta não existe."
     assert found.problems["lora_rank"] == "0 é pouco; o mínimo é 1"
     assert "Rank" in found.reason and "Imagens" in found.reason and found.config is None
-    assert setup.look_at(form.boxes({})).problems == {"train_data_dir": PT("train.wrong_missing")}
+    assert setup.look_at(form.boxes({})).problems == {"train_data_dir": "Indique a pasta com as suas imagens."}
     assert "train_data_dir" in setup.look_at(form.boxes({"train_data_dir": str(tmp_path)})).problems
 
 
@@ -219,7 +220,7 @@ def test_pictures_are_read_once_and_again_when_a_file_changes(tmp_path: Path, pi
     assert again.dataset.items[0].caption == "something else entirely"
     shutil.rmtree(folder)
     folder.mkdir()
-    assert "no pictures" in known.of(folder, "", 60).problem
+    assert "no pictures" in str(known.of(folder, "", 60).problem)
 
 
 def test_letters_fill_the_form(app: App, pictures: Path) -> None:
@@ -397,7 +398,7 @@ def test_sentences_of_the_core_are_said_in_portuguese(pictures: Path) -> None:
 
 def test_a_card_that_is_too_small_is_told_what_is_computed_again() -> None:
     gib = 2**30
-    found = Verdict(True, 7 * gib, 8 * gib, (), {"checkpointed_quarters": 2}, 9 * gib, 0.178)
+    found = Fit(True, 7 * gib, 8 * gib, (), {"checkpointed_quarters": 2}, 9 * gib, 0.178)
     assert memory_line(found, EN) == (
         "about 7.0 GiB of 8.0 GiB: as it is it would need 9.0 GiB, so part of it is computed again, for 18 % more "
         "arithmetic and the same LoRA"

@@ -37,7 +37,7 @@ def actions(training: Training, run: Run, state: str, history: History) -> dict[
         "test_it": Action(has_lora),
         "export_it": Action(has_lora),
         "resume": Action(can_resume, is_free),
-        "retry": Action(state == "failed" and ran_out_of_memory(training), is_free),
+        "retry": Action(state == "failed" and ran_out_of_memory(training) and bool(retry_changes(run)), is_free),
         "to_settings": Action(True),
     }
 
@@ -50,10 +50,10 @@ def ran_out_of_memory(training: Training) -> bool:
 
 
 def retry_changes(run: Run) -> dict[str, object]:
-    """The settings to start again with after the memory was not enough."""
-    from lora_core.training.failures import smaller  # brings torch
+    """The settings to start again with after the memory was not enough; empty when nothing is left to change."""
+    from lora_core.training.estimate.fit import after_failure  # brings torch
 
-    return dict(smaller(run.config()))
+    return after_failure(run.config())
 
 
 def retry_label(run: Run, text: Texts) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,9 @@ from lora_core.config import Preset, TrainConfig
 from lora_core.errors import UserError
 
 if TYPE_CHECKING:
-    from lora_core.training.data.plan import Plan
+    from lora_core.training.estimate.cost import Estimate
+    from lora_core.training.estimate.fit import Fit
     from lora_core.training.estimate.levels import Level
-    from lora_core.training.estimate.memory import Verdict
     from lora_core.training.estimate.speed import Pace
     from lora_core.ui.shared.texts import Texts
 
@@ -35,49 +34,18 @@ _SPANS = (
 MATTERS = 0.05  # of the memory: what less is gained by is not worth a choice
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A training's needs on the device it would run on; None: not known."""
+def estimates_of(presets: Mapping[str, Preset]) -> dict[str, Estimate]:
+    """What the preset cards cost, by name; of settings that are wrong it is told when the card is chosen. Needs torch."""
+    from lora_core.training.estimate.cost import estimate
 
-    memory: Verdict | None
-    disk_bytes: int | None
-    time: Pace | None
-    levels: tuple[Level, ...] = ()
-
-
-def cost(config: TrainConfig, plan: Plan | None = None) -> Cost:
-    """The cost of a training; with its plan also of its pictures' sizes and the disk. Needs torch, for the device."""
-    from lora_core.models import device as precision
-    from lora_core.models.architecture import shapes_of
-    from lora_core.training.estimate import levels as estimate_levels
-    from lora_core.training.estimate import memory as estimate
-    from lora_core.training.estimate import speed as estimate_speed
-    from lora_core.training.estimate.fit import fitted
-
-    try:
-        shapes = shapes_of(config.pretrained_model_name_or_path)
-        compute = precision.choose(config.device, config.mixed_precision)
-    except UserError:  # told where the setting is
-        return Cost(None, None, None)
-    device = next(found for found in precision.devices() if found.kind == compute.device.type)
-    sizes = list(plan.buckets) if plan else []
-    memory = estimate.fits(config, shapes, device, sizes)
-    disk = estimate.disk(config, plan, shapes) if plan else None
-    time = estimate_speed.run_seconds(fitted(config, shapes, compute, sizes), shapes, compute, plan)
-    levels = estimate_levels.levels(config, shapes, device, memory, sizes) if plan else ()
-    return Cost(memory, disk.total if disk else None, time, tuple(levels))
-
-
-def costs_of(presets: Mapping[str, Preset]) -> dict[str, Cost]:
-    """The costs of the preset cards by name; those of settings that are wrong are told when the card is chosen."""
     known = {}
     for name, preset in presets.items():
         with contextlib.suppress(UserError):
-            known[name] = cost(TrainConfig.of(preset.values))
+            known[name] = estimate(TrainConfig.of(preset.values))
     return known
 
 
-def memory_line(found: Verdict, text: Texts) -> str:
+def memory_line(found: Fit, text: Texts) -> str:
     """Memory against what there is; where it does not fit, the settings that would make it."""
     need, have = text.size(found.needed), text.size(found.has)
     if found.changes:
@@ -123,13 +91,13 @@ def _level_row(level: Level, text: Texts) -> str:
     return f'<tr><th scope="row">{button}</th>{needed}<td>{escape(work)}</td></tr>'
 
 
-def card_line(found: Cost, text: Texts) -> str:
+def card_line(found: Estimate, text: Texts) -> str:
     """Memory and time of a preset, each in a line, as far as they are known."""
     told = []
-    if found.memory:
-        key = "train.card_fits" if found.memory.fits else "train.card_over"
-        told.append(text(key, need=text.size(found.memory.needed)))
-    if found.time and not (found.memory and not found.memory.fits):
+    if found.fit:
+        key = "train.card_fits" if found.fit.fits else "train.card_over"
+        told.append(text(key, need=text.size(found.fit.needed)))
+    if found.time and not (found.fit and not found.fit.fits):
         told.append(text("train.card_time", time=span(found.time.seconds, text)))
     return "\n".join(told)
 

@@ -10,7 +10,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig, settings
-from lora_core.settings import ConfigError, Problem, Setting, Value, check
+from lora_core.messages import Message
+from lora_core.settings import ConfigError, Setting, Value, check
+from lora_core.ui.shared.translate import translated
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
@@ -63,18 +65,18 @@ def read(boxed: Mapping[str, object]) -> dict[str, object]:
     return {name: _unboxed(settings()[name], value) for name, value in boxed.items() if name in settings()}
 
 
-def problems(boxed: Mapping[str, object], text: Texts) -> dict[str, str]:
-    """What is wrong, by setting, in the language of the page; empty when a TrainConfig can be made of it."""
+def problems(boxed: Mapping[str, object]) -> dict[str, Message]:
+    """What is wrong, by setting; empty when a TrainConfig can be made of it."""
     try:
         TrainConfig.of(read(boxed))
     except ConfigError as wrong:
-        return {problem.field: told(problem, text) for problem in wrong.problems}
+        return {problem.field: problem.message for problem in wrong.problems}
     return {}
 
 
-def told(problem: Problem, text: Texts) -> str:
-    """A problem in the language of the page, as a sentence of its own."""
-    said = text.say(problem.message)
+def told(problem: Message, text: Texts) -> str:
+    """What is wrong at a field in the language of the page, as a sentence of its own."""
+    said = translated(problem, text)
     return f"{said[:1].upper()}{said[1:]}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.config import PRESETS, TrainConfig
 from lora_core.errors import UserError
+from lora_core.messages import Message, plain
 from lora_core.system.file_names import next_free
 from lora_core.system.files import free_bytes, stamps_below
 from lora_core.ui.state.background import has_ended, in_background
@@ -32,7 +33,7 @@ class Reading:
     done: int = 0
     total: int = 0
     dataset: Dataset | None = None
-    problem: str = ""
+    problem: Message | None = None
     work: Future[None] | None = None
 
     def start(self) -> None:
@@ -44,9 +45,9 @@ class Reading:
         try:
             self.dataset = scan(self.folder, self.trigger_word, self._count)
         except UserError as wrong:
-            self.problem = str(wrong)
+            self.problem = wrong.message
         except OSError as cause:
-            self.problem = f"{self.folder}: {cause.strerror or cause}."
+            self.problem = plain(f"{self.folder}: {cause.strerror or cause}.")
 
     def _count(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -74,10 +75,10 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class DryRun:
     """What can be said before Start. `problems` by setting; `reading` while the pictures are still being looked at."""
 
-    problems: dict[str, str]
+    problems: dict[str, Message]
     config: TrainConfig | None = None
     plan: Plan | None = None
     left_out: int = 0  # files that cannot be used
@@ -85,8 +86,8 @@ class Outlook:
     free_bytes: int = 0
 
 
-def outlook(values: Mapping[str, object], problems: Mapping[str, str], pictures: Pictures) -> Outlook:
-    """The outlook of `values` as read from the form, with the `problems` it has found; of the pictures as they are."""
+def dry_run(values: Mapping[str, object], problems: Mapping[str, Message], pictures: Pictures) -> DryRun:
+    """What `values` come to, as read from the form, with the `problems` it has found; of the pictures as they are."""
     from lora_core.training.data.plan import Plan
 
     found = dict(problems)
@@ -95,21 +96,21 @@ def outlook(values: Mapping[str, object], problems: Mapping[str, str], pictures:
     if folder_text and "train_data_dir" not in found:
         folder = Path(folder_text).expanduser()
         if not folder.is_dir():
-            found["train_data_dir"] = "no_folder"
+            found["train_data_dir"] = Message("ui.plan_no_folder")
         else:
             reading = pictures.of(folder, str(values.get("trigger_word", "")).strip())
             if reading.problem:
                 found["train_data_dir"] = reading.problem
     if found:
-        return Outlook(found, reading=reading)
+        return DryRun(found, reading=reading)
     config = TrainConfig.of(values)
     if reading is None:
-        return Outlook({"train_data_dir": "missing"}, config)
+        return DryRun({"train_data_dir": Message("ui.plan_no_pictures")}, config)
     if reading.dataset is None:
-        return Outlook({}, config, reading=reading)
+        return DryRun({}, config, reading=reading)
     left_out = len({problem.path for problem in reading.dataset.problems if problem.excluded})
     plan = Plan.of(config, reading.dataset)
-    return Outlook({}, config, plan, left_out, None, free_bytes(Path(config.output_dir).expanduser()))
+    return DryRun({}, config, plan, left_out, None, free_bytes(Path(config.output_dir).expanduser()))
 
 
 def preset_values(values: Mapping[str, object]) -> dict[str, object]:
@@ -125,10 +126,10 @@ def new_folder(runs: Path, config: TrainConfig) -> Path:
 
     A name every system takes; one that is not there yet.
     """
-    from lora_core.system.file_names import plain
+    from lora_core.system.file_names import plain as plain_name
 
     is_own_name = config.output_name != TrainConfig().output_name
     wanted = config.output_name if is_own_name else config.trigger_word or Path(config.train_data_dir).name
-    name = plain(wanted)[:60].rstrip(" .") or "lora"
+    name = plain_name(wanted)[:60].rstrip(" .") or "lora"
     taken = {path.name.casefold() for path in runs.iterdir()} if runs.is_dir() else set()
     return runs / next_free(name, lambda free: free.casefold() in taken)

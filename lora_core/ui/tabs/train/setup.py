@@ -17,12 +17,13 @@ from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.shared.translate import translated
 from lora_core.ui.tabs.train import form
-from lora_core.ui.tabs.train.cost import Cost, card_line, cost, costs_of, levels_html, memory_line, time_line
-from lora_core.ui.tabs.train.plan import Outlook, Pictures, new_folder, outlook, preset_values
+from lora_core.ui.tabs.train.cost import card_line, estimates_of, levels_html, memory_line, time_line
+from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
 
 if TYPE_CHECKING:
     from lora_core.training.data.plan import Plan
+    from lora_core.training.estimate.cost import Estimate
     from lora_core.ui.shared.texts import Texts
     from lora_core.ui.state.app import App
     from lora_core.webuis.base_models import FoundModel
@@ -65,15 +66,15 @@ class Setup:
         return form.form_html(self.text, usual, file_dialog.has_dialogs())
 
     def cards_html(self, chosen: str = "") -> str:
-        lines = {name: card_line(cost, self.text) for name, cost in (self._card_costs() or {}).items()}
+        lines = {name: card_line(found, self.text) for name, found in (self._card_costs() or {}).items()}
         return cards_html(self.cards, self.text, lines, chosen)
 
     def costs_are_known(self) -> bool:
         """Whether the cards tell what they need; until then they are without it."""
         return self._card_costs() is not None
 
-    def _card_costs(self) -> dict[str, Cost] | None:
-        return self.app.once("costs", lambda: costs_of(self.cards.all())) if self.app.core_ready() else None
+    def _card_costs(self) -> dict[str, Estimate] | None:
+        return self.app.once("costs", lambda: estimates_of(self.cards.all())) if self.app.core_ready() else None
 
     def empty_plan(self, is_wrong: bool = False) -> str:
         key = "train.plan_wrong" if is_wrong else "train.plan_empty"
@@ -162,21 +163,16 @@ class Setup:
 
     def look_at(self, boxed: Mapping[str, object]) -> Found:
         """Check what stands in the form and work out what it would do."""
-        wrong = form.problems(boxed, self.text)
+        wrong = form.problems(boxed)
         right = form.typed_values(boxed)
         right["output_dir"] = str(self.app.runs_folder)
-        found = outlook(right, wrong, self._pictures)
-        problems = {name: self._worded(message) for name, message in found.problems.items()}
+        found = dry_run(right, wrong, self._pictures)
+        problems = {name: form.told(message, self.text) for name, message in found.problems.items()}
         reason, again = self._reason(found, problems)
         plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan(bool(problems))
         return Found(problems, plan, reason, again, found.config if not problems else None)
 
-    def _worded(self, message: str) -> str:
-        if message in ("no_folder", "missing"):
-            return self.text(f"train.wrong_{message}")
-        return translated(message, self.text)
-
-    def _reason(self, found: Outlook, problems: Mapping[str, str]) -> tuple[str, str]:
+    def _reason(self, found: DryRun, problems: Mapping[str, str]) -> tuple[str, str]:
         """Why Start is not allowed, and when to ask again."""
         if problems:
             labels = [self.text(f"settings.{name}") for name in problems if name in settings()]
@@ -191,13 +187,13 @@ class Setup:
             return self.text("train.reason_core"), "soon"
         return "", ""
 
-    def _plan_html(self, found: Outlook, plan: Plan) -> str:
+    def _plan_html(self, found: DryRun, plan: Plan) -> str:
         text, config = self.text, found.config
         assert config is not None
         held = len(plan.validation)
         key = "train.plan_pictures_held" if held else "train.plan_pictures_all"
         epochs = f"{plan.epochs:.0f}" if plan.epochs >= 10 else f"{plan.epochs:.1f}"
-        known = cost(config, plan) if self.app.core_ready() else None
+        known = self._estimate(config, plan)
         lines = [
             ("pictures", text(key, n=len(plan.training), held=held)),
             ("steps", text("train.plan_steps_epochs", steps=plan.steps, epochs=epochs)),
@@ -217,17 +213,24 @@ class Setup:
         levels = levels_html(known.levels, text) if known else ""
         return f'<section class="plan"><h3>{escape(text("train.plan"))}</h3><dl>{rows}</dl>{levels}{notes}</section>'
 
-    def _cost_lines(self, found: Outlook, known: Cost | None) -> list[tuple[str, str]]:
+    def _estimate(self, config: TrainConfig, plan: Plan) -> Estimate | None:
+        if not self.app.core_ready():
+            return None
+        from lora_core.training.estimate.cost import estimate
+
+        return estimate(config, plan)
+
+    def _cost_lines(self, found: DryRun, known: Estimate | None) -> list[tuple[str, str]]:
         """Time, memory and disk, as far as they are known."""
         free = self.text.size(found.free_bytes)
         if known is None:
             return [("disk", self.text("train.plan_disk_free", have=free))]
         lines = [("time", time_line(known.time, self.text))]
-        if known.memory:
-            lines.append(("memory", memory_line(known.memory, self.text)))
-        if known.disk_bytes is None:
+        if known.fit:
+            lines.append(("memory", memory_line(known.fit, self.text)))
+        if known.disk is None:
             return [*lines, ("disk", self.text("train.plan_disk_free", have=free))]
-        return [*lines, ("disk", self.text("train.plan_disk_of", need=self.text.size(known.disk_bytes), have=free))]
+        return [*lines, ("disk", self.text("train.plan_disk_of", need=self.text.size(known.disk.total), have=free))]
 
     def _sizes(self, plan: Plan) -> str:
         ordered = sorted(plan.buckets.items(), key=lambda entry: -entry[1])
@@ -252,7 +255,7 @@ class Setup:
         self.app.training.start(run.config().replace(output_dir=str(run.folder)), "latest")
 
     def save_preset(self, title: str, boxed: Mapping[str, object]) -> str:
-        wrong = form.problems(boxed, self.text)
+        wrong = form.problems(boxed)
         if wrong:
             raise UserError("ui.mend_first", fields=[self.text(f"settings.{name}") for name in wrong])
         return self.cards.save(title, TrainConfig.of(form.read(boxed)))
