@@ -8,7 +8,6 @@ import pytest
 
 from lora_core.config import TrainConfig, presets, settings
 from lora_core.messages import LANGUAGES, Message
-from lora_core.settings import Problem
 from lora_core.ui.shared.texts import LOCALE, Texts
 from lora_core.ui.tabs.train import form
 
