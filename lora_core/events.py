@@ -24,7 +24,7 @@ class Phase:
     name: str
     done: int = 0
     total: int = 0  # 0: not countable
-    detail: str = ""
+    detail: str | Message = ""
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,11 @@ def from_line(line: str) -> tuple[Event, float]:
     try:
         fields = json.loads(line)
         kind, at = _KINDS[fields.pop("kind")], float(fields.pop("at"))
+        said = fields.pop("said", None)
         if "message" in fields:
-            fields["message"] = _message(fields.pop("said", None), str(fields["message"]))
+            fields["message"] = _message(said, str(fields["message"]))
+        elif said is not None and "detail" in fields:
+            fields["detail"] = _message(said, str(fields["detail"]))
         return kind(**fields), at
     except (KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise ValueError(f"not an event: {line[:80]!r}") from cause

@@ -18,6 +18,7 @@ KINDS = typing.get_args(Event)
 text = st.text(st.characters(codec="utf-8") | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))
 message = st.builds(lambda text, count: Message("settings.problem", field=text, what=count), text, st.integers())
 values = {"Message": message, "int": st.integers(), "float": st.floats(allow_nan=False), "str": text, "bool": st.booleans()}
+values["str | Message"] = text | message
 any_event = st.one_of(
     *(st.builds(kind, **{f.name: values[str(f.type)] for f in dataclasses.fields(kind)}) for kind in KINDS)
 )

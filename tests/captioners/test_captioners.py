@@ -132,7 +132,7 @@ def test_a_picture_that_cannot_be_read_is_told_and_left_out(server: HubServer, p
     pictures.append(pictures[0].with_name("gone.png"))
     events: list[Event] = []
     assert [path for path, _ in describe("tags", pictures, events.append)] == [pictures[0], pictures[2]]
-    told = [event.message for event in events if isinstance(event, Warned)]
+    told = [str(event.message) for event in events if isinstance(event, Warned)]
     assert told[0].startswith("1.png breaks off in the middle") and told[1].startswith("gone.png cannot be opened")
     assert phases(events, "describe")[-1] == (4, 4)
 

@@ -313,7 +313,7 @@ def test_v_prediction_is_told_when_it_was_a_guess(assets: Path, tmp_path: Path) 
     told: list[str] = []
 
     def emit(event: Event) -> None:
-        told.extend([event.message] if isinstance(event, Warned) else [])
+        told.extend([str(event.message)] if isinstance(event, Warned) else [])
 
     path = write(tmp_path / "model.safetensors", tiny_checkpoint("sd2", assets))
     model = base_models.open_hollow(str(path), torch.float32, emit)

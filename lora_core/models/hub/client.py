@@ -2,8 +2,8 @@
 
 `fetch` returns a base model's folder in the diffusers layout, `fetch_files` the folder with the named files of any
 model. What the cache holds complete is used without any network; what is missing is downloaded: of base models the
-small settings and the weights of each component once (see hub_choice.py), resumed after a kill and verified
-(hub_transfer.py); what goes wrong is one sentence (hub_errors.py).
+small settings and the weights of each component once (layout.py), resumed after a kill and verified (download.py); what
+goes wrong is one sentence (errors.py).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message
 from lora_core.models.hub import download
 from lora_core.models.hub.download import Meter, RemoteFile, Target
-from lora_core.models.hub.errors import NotAHub, Unreachable, endpoint, explain, host, session
-from lora_core.models.hub.layout import HALF, INDEX, PARTS, Choice, Variant, choose, single_files
+from lora_core.models.hub.errors import NotAHub, UnreachableError, endpoint, explain, host, session
+from lora_core.models.hub.layout import HALF, INDEX, PARTS, Choice, Variant, all_of, choose, single_files
 from lora_core.system import files, windows
 from lora_core.system.units import disk_size
 
@@ -83,7 +83,7 @@ def is_repo_id(name: str) -> bool:
     return True
 
 
-def canonical(name: str) -> tuple[str, str | None]:
+def canonical(name: str) -> tuple[str, Message | None]:
     """The id a name stands for, and the sentence to tell once when it is not what was written.
 
     A page's address on the hub or its mirror becomes the id; the id of a model that moved becomes its successor's.
@@ -92,8 +92,8 @@ def canonical(name: str) -> tuple[str, str | None]:
     asked, note = _plain_id(name)
     if asked not in MOVED:
         return asked, note
-    moved = f"{asked} is no longer on the hub under this name: its copy {MOVED[asked]} is used."
-    return MOVED[asked], f"{moved} {note}" if note else moved
+    moved = Message("models.hub_moved", repo=asked, copy=MOVED[asked])
+    return MOVED[asked], Message("models.hub_moved_and", moved=moved, note=note) if note else moved
 
 
 def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
@@ -110,20 +110,20 @@ def fetch(repo_id: str, emit: Emit, precision: str = "fp16") -> Fetched:
     successor, note = canonical(repo_id)
     repo = _renamed().get(successor, successor)
     if not is_repo_id(repo):
-        raise UserError(f"{repo_id!r} is no model of the hub: give owner/name, or the address of its page.")
+        raise UserError("models.hub_no_id", repo=repo_id)
     order: tuple[Variant, ...] = (None, HALF) if precision == "no" else (HALF, None)
     if note is None or repo == asked or not (found := _cached(asked, _good_enough(order))):  # from before it moved
         if note:
-            emit(Warned(plain(note)))
+            emit(Warned(note))
         found = _cached(repo, _good_enough(order))
     if found:
         return found
     try:
         return _download(repo, order, emit)
-    except Unreachable as error:
+    except UnreachableError as error:
         if not (found := _cached(repo, order)):
             raise
-        emit(Warned(plain(f"{error} Until then the half precision weights in the cache are used.")))
+        emit(Warned(Message("models.hub_half_until_then", error=error)))
         return found
 
 
@@ -142,7 +142,7 @@ def fetch_files(repo_id: str, names: Sequence[str], emit: Emit) -> Path:
             return found
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         if missing := [path for path in names if path not in siblings]:
-            raise UserError(f"{name} is incomplete on {host()}: it has no {' and no '.join(missing)}. Try again later.")
+            raise UserError("models.hub_lacks", repo=name, host=host(), files=all_of(missing, "models.and_no"))
         target = _target(name, str(info.sha))
         _download_all(name, [_remote(name, siblings[path], target) for path in names], target, emit)
         _set_main(target)
@@ -194,11 +194,11 @@ def _explaining(repo: str) -> Iterator[None]:
 
 def _present(repo: str, emit: Emit) -> tuple[str, ModelInfo]:
     """The name that a model has on the hub now, told and remembered where it is another, and what the hub says of it."""
-    emit(Phase("download", detail=f"asking {host()} for {repo}"))
+    emit(Phase("download", detail=Message("models.hub_asking", host=host(), repo=repo)))
     info = _ask(repo)
     name = info.id if is_repo_id(info.id or "") else repo
     if name != repo:
-        emit(Warned(plain(f"{repo} is called {name} on {host()} now; write {name} from here on.")))
+        emit(Warned(Message("models.hub_renamed", repo=repo, name=name, host=host())))
         _remember(repo, name)
     return name, info
 
@@ -239,14 +239,14 @@ def _index(repo: str, siblings: dict[str, RepoSibling], target: Target, emit: Em
     if INDEX not in siblings:
         single = single_files(siblings)
         if single:
-            raise UserError(f"{repo} has only whole checkpoints such as {single[0]}: download that file and give its path.")
-        raise UserError(f"{repo} has no model_index.json: choose a model in the diffusers layout.")
+            raise UserError("models.hub_only_files", repo=repo, file=single[0])
+        raise UserError("models.hub_no_index", repo=repo)
     file = _remote(repo, siblings[INDEX], target)
     download.download(file, _url(repo, INDEX, target), target, Meter(emit, 0, 0))
     try:
         return _read_index(target.snapshot)
     except ValueError as error:
-        raise UserError(f"{repo} is damaged: its {INDEX} is no JSON ({error}). Choose another copy.") from error
+        raise UserError("models.hub_index_damaged", repo=repo, file=INDEX, cause=error) from error
 
 
 def _remote(repo: str, sibling: RepoSibling, target: Target) -> RemoteFile:
@@ -274,11 +274,12 @@ def _announce(repo: str, wanted: Sequence[RemoteFile], target: Target, emit: Emi
     free = files.free_bytes(target.cache)
     if to_come + SPARE_BYTES > free:
         raise UserError(
-            f"{repo} needs {disk_size(to_come)} more on the disk of {target.cache}, and {disk_size(free)} are free: "
-            "free some space, or set HF_HOME to a folder on another disk."
+            "models.hub_no_space", repo=repo, needed=disk_size(to_come), folder=target.cache, free=disk_size(free)
         )
-    kept = f", {disk_size(total - to_come)} are here already" if to_come < total else ""
-    detail = f"{repo}: {disk_size(to_come)} to download in {len(wanted)} files{kept}; {disk_size(free)} free on the disk"
+    kept = Message("models.hub_kept", size=disk_size(total - to_come)) if to_come < total else ""
+    detail = Message(
+        "models.hub_to_download", repo=repo, size=disk_size(to_come), count=len(wanted), kept=kept, free=disk_size(free)
+    )
     emit(Phase("download", 0, to_come, detail))
 
 
@@ -343,7 +344,7 @@ def _url(repo: str, path: str, target: Target) -> str:
     return hf_hub_url(repo, path, revision=target.snapshot.name, endpoint=constants.ENDPOINT)
 
 
-def _plain_id(name: str) -> tuple[str, str | None]:
+def _plain_id(name: str) -> tuple[str, Message | None]:
     """The id in an address of the hub (or an hf:// one), and what of the address is passed over."""
     try:
         uri = parse_hf_uri(name.strip(), endpoint=endpoint())
@@ -352,9 +353,9 @@ def _plain_id(name: str) -> tuple[str, str | None]:
     if uri.type != "model":
         return name, None
     if uri.path_in_repo:
-        return uri.id, f"The address names {quote(uri.path_in_repo)}; the whole model {uri.id} is used."
+        return uri.id, Message("models.hub_whole_model", part=quote(uri.path_in_repo), repo=uri.id)
     if uri.revision not in (None, "main"):
-        return uri.id, f"The address names the revision {uri.revision}; the main one of {uri.id} is used."
+        return uri.id, Message("models.hub_main_revision", revision=uri.revision, repo=uri.id)
     return uri.id, None
 
 

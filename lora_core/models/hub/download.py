@@ -33,6 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
+from lora_core.messages import Message
 from lora_core.models.hub.errors import NotAHub, host
 from lora_core.system import files
 from lora_core.system.units import rough_duration
@@ -102,22 +103,22 @@ class Meter:
             self._told = now
             self._emit(Phase("download", self._done, self._total, self._speed()))
 
-    def say(self, text: str) -> None:
+    def say(self, text: Message) -> None:
         self._emit(Phase("download", self._done, self._total, text))
 
-    def _speed(self) -> str:
+    def _speed(self) -> Message | str:
         (then, before), (now, done) = self._times[0], self._times[-1]
         if now <= then or done <= before:
             return ""
         speed = (done - before) / (now - then)  # bytes per second
-        return f"{speed / 1e6:.1f} MB/s, {rough_duration((self._total - done) / speed)} left"
+        return Message("models.hub_speed", speed=speed / 1e6, left=rough_duration((self._total - done) / speed))
 
 
 def download(file: RemoteFile, url: str, target: Target, meter: Meter) -> None:
     """Put a file into the snapshot, from the cache where its content is there already.
 
     Raises:
-        UserError: the content is wrong twice. NotAHub, HfHubHTTPError, httpx2.HTTPError, OSError: see hub_errors.
+        UserError: the content is wrong twice. NotAHub, HfHubHTTPError, httpx2.HTTPError, OSError: see errors.py.
     """
     pointer = target.snapshot / file.path
     pointer.parent.mkdir(parents=True, exist_ok=True)
@@ -157,11 +158,8 @@ def _fetch_verified(file: RemoteFile, url: str, target: Target, meter: Meter) ->
         meter.add(-_size(partial))
         partial.unlink()
         if not last:
-            meter.say(f"{file.path} arrived damaged, fetching it again")
-    raise UserError(
-        f"{file.path} arrived damaged from {host()} twice (its checksum is wrong): a proxy or virus scanner on the way "
-        "may change it, or the server holds a bad copy. Try another network, or another server with HF_ENDPOINT."
-    )
+            meter.say(Message("models.hub_fetching_again", file=file.path))
+    raise UserError("models.hub_damaged", file=file.path, host=host())
 
 
 def _fetch(file: RemoteFile, url: str, partial: Path, meter: Meter) -> None:
@@ -184,7 +182,7 @@ def _fetch(file: RemoteFile, url: str, partial: Path, meter: Meter) -> None:
         misses += 1
         if misses > len(WAITS_S):
             raise error
-        meter.say(f"connection lost, trying again ({misses} of {len(WAITS_S)})")
+        meter.say(Message("models.hub_trying_again", count=misses, most=len(WAITS_S)))
         time.sleep(wait_s(error, WAITS_S[misses - 1]))
 
 
@@ -266,7 +264,7 @@ def _lock(file: RemoteFile, target: Target, meter: Meter) -> Iterator[None]:
         try:
             stack.enter_context(WeakFileLock(path, timeout=0.2))
         except Timeout:
-            meter.say(f"waiting for another program that downloads {file.path}")
+            meter.say(Message("models.hub_waiting", file=file.path))
             stack.enter_context(WeakFileLock(path))
         yield
 

@@ -1,4 +1,4 @@
-"""What went wrong with the hub, as one sentence with the fix. Used by hub.py and hub_transfer.py only."""
+"""What went wrong with the hub, as one sentence with the fix. Used by client.py and download.py only."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from huggingface_hub.errors import (
 )
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system import files
 from lora_core.system.redact import redact
 
-LATER = "What is already downloaded is kept: start again and it goes on from there."
 BAD_CREDENTIALS = "Invalid credentials"  # the start of what the hub says to an expired or mistyped token
 
 
-class Unreachable(UserError):
+class UnreachableError(UserError):
     """No answer from the hub, for a reason on the way; what is in the cache may still do."""
 
 
@@ -47,14 +47,11 @@ def endpoint() -> str:
 
 
 def session() -> None:
-    """Make huggingface_hub's session, which fails for proxies that cannot be used. Raises Unreachable."""
+    """Make huggingface_hub's session, which fails for proxies that cannot be used. Raises UnreachableError."""
     try:
         get_session()
     except (ValueError, ImportError, httpx2.InvalidURL) as error:  # ImportError: SOCKS needs another package
-        raise Unreachable(
-            f"The proxy of your settings cannot be used ({redact(str(error))}): "
-            "set HTTPS_PROXY to http://host:port, or unset it."
-        ) from error
+        raise UnreachableError("models.proxy_wrong", why=redact(str(error))) from error
 
 
 def explain(error: Exception, repo: str) -> UserError:
@@ -62,88 +59,60 @@ def explain(error: Exception, repo: str) -> UserError:
     if isinstance(error, UserError):
         return error
     if isinstance(error, OfflineModeIsEnabled):
-        return Unreachable(
-            f"{repo} is not complete in the cache, and HF_HUB_OFFLINE forbids to download it: "
-            "unset HF_HUB_OFFLINE, or give the folder of a model."
-        )
+        return UnreachableError("models.hub_offline", repo=repo)
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repo)
     if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
-        return UserError(
-            f"The hub's address {endpoint()!r} cannot be used: "
-            "set HF_ENDPOINT to an address that begins with https://, or unset it."
-        )
+        return UserError("models.hub_address", address=endpoint())
     if isinstance(error, httpx2.HTTPError):
         return _broken_line(error)
     if isinstance(error, OSError):
         return files.WriteError(files.explain(error, Path(error.filename or constants.HF_HUB_CACHE)))
-    return Unreachable(
-        f"{host()} answered, but not as a hub does: a network's login page may be in between, or HF_ENDPOINT is wrong. "
-        "Open it in a browser, then try again."
-    )
+    return UnreachableError("models.not_a_hub", host=host())
 
 
 def _refusal(error: HfHubHTTPError, repo: str) -> UserError:
-    status, page = error.response.status_code, f"{endpoint()}/{repo}"
+    status, page, here = error.response.status_code, f"{endpoint()}/{repo}", host()
     said = (error.server_message or "").strip().split("\n")[0]
     if isinstance(error, GatedRepoError):
         if get_token() is None:
-            return UserError(
-                f"{repo} is gated: accept its terms at {page}, log in with `hf auth login` (or set HF_TOKEN), try again."
-            )
-        return UserError(
-            f"{repo} is gated, and your account has no access yet: accept its terms at {page} and wait for the "
-            "approval; a fine-grained token also needs the right to read gated repositories."
-        )
+            return UserError("models.gated", repo=repo, page=page)
+        return UserError("models.gated_waiting", repo=repo, page=page)
     if isinstance(error, DisabledRepoError):
-        return UserError(f"{repo} has been disabled on {host()}: choose another copy of the model.")
+        return UserError("models.hub_disabled", repo=repo, host=here)
     if status == 401 and said.startswith(BAD_CREDENTIALS):
-        return UserError(
-            f"{host()} does not accept your token: log in again with `hf auth login`, or unset HF_TOKEN for public models."
-        )
+        return UserError("models.bad_token", host=here)
     if isinstance(error, RemoteEntryNotFoundError):
-        return UserError(f"A file of {repo} is gone from {host()} while it was being fetched: start again.")
+        return UserError("models.hub_file_gone", repo=repo, host=here)
     if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
-        return UserError(
-            f"There is no model {repo} on {host()} (and no such folder here), or it is private: check the spelling; "
-            "for a private one log in with `hf auth login` first."
-        )
+        return UserError("models.hub_no_model", repo=repo, host=here)
     if status == 403:
-        return UserError(
-            f"{host()} refuses {repo}: {said or 'forbidden'}. Check the rights of your token and try again."
-        )
+        return UserError("models.hub_refuses", host=here, repo=repo, why=said or Message("models.hub_forbidden"))
     if status == 407:
-        return Unreachable(f"The proxy {_proxy()} asks for a login: set HTTPS_PROXY to http://user:password@host:port.")
+        return UnreachableError("models.proxy_login", proxy=_proxy())
+    later = Message("models.download_kept")
     if status == 429:
-        return Unreachable(f"{host()} has had too many requests from here: wait some minutes, or log in. {LATER}")
-    return Unreachable(f"{host()} has trouble of its own (error {status}): try again later. {LATER}")
+        return UnreachableError("models.hub_too_many", host=here, later=later)
+    return UnreachableError("models.hub_trouble", host=here, status=status, later=later)
 
 
 def _broken_line(error: httpx2.HTTPError) -> UserError:
-    causes = list(_chain(error))
+    causes, here, proxy = list(_chain(error)), host(), _proxy()
     if isinstance(error, httpx2.ProxyError):
-        return Unreachable(
-            f"The proxy {_proxy()} does not let Treino through to {host()} ({redact(str(error))}): "
-            "correct HTTPS_PROXY, or unset it."
-        )
-    through = f" through the proxy {_proxy()}" if _proxy() else ""
+        return UnreachableError("models.proxy_shut", proxy=proxy, host=here, why=redact(str(error)))
+    through = Message("models.through_proxy", proxy=proxy) if proxy else ""
+    later = Message("models.download_kept")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return Unreachable(
-            f"{host()} is not found{through}: there is no internet, or its name service (DNS) fails. Connect and try "
-            "again, or set HF_ENDPOINT to a mirror, or give the folder of a model."
-        )
+        return UnreachableError("models.no_internet", host=here, through=through)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return Unreachable(
-            f"No secure connection to {host()}{through}: a virus scanner or company proxy reads along, or the clock is "
-            "wrong. Set SSL_CERT_FILE to your company's certificate, or correct the clock."
-        )
+        return UnreachableError("models.not_secure", host=here, through=through)
     if isinstance(error, httpx2.TimeoutException):
-        return Unreachable(f"{host()} does not answer{through}: check the connection and try again. {LATER}")
+        return UnreachableError("models.hub_silent", host=here, through=through, later=later)
     if isinstance(error, httpx2.TooManyRedirects):
-        return Unreachable(f"{host()} sends Treino round in circles: check HF_ENDPOINT, or try again later.")
+        return UnreachableError("models.hub_circles", host=here)
     if isinstance(error, httpx2.ConnectError):
-        return Unreachable(f"{host()} cannot be reached{through}: check the connection, firewall and HF_ENDPOINT.")
-    return Unreachable(f"The connection to {host()} keeps breaking{through}: check it and try again. {LATER}")
+        return UnreachableError("models.hub_unreachable", host=here, through=through)
+    return UnreachableError("models.hub_breaks", host=here, through=through, later=later)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -7,12 +7,14 @@ settings of each component and its weights once, as safetensors.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 
 INDEX = "model_index.json"
 PARTS = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae", "unet")
@@ -29,6 +31,7 @@ SETTINGS = (
 )  # fmt: skip
 HALF = "fp16"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+CONVERTER = "https://huggingface.co/spaces/safetensors/convert"
 
 Variant = str | None  # the part of a weight file's name before ".safetensors": "fp16", or None for full precision
 
@@ -74,6 +77,12 @@ def single_files(paths: Collection[str]) -> list[str]:
     return sorted(path for path in paths if "/" not in path and path.endswith((".safetensors", ".ckpt")))
 
 
+def all_of(names: Sequence[str], word: str = "models.and") -> str | Message:
+    """Names as a sentence lists them: "vae and unet"."""
+    first, *rest = names
+    return functools.reduce(lambda told, name: Message(word, first=told, last=name), rest, first)  # type: ignore[arg-type, return-value]
+
+
 def _parts(repo: str, index: Mapping[str, Any]) -> list[str]:
     """The needed components that model_index.json names, in the order of PARTS."""
 
@@ -84,10 +93,7 @@ def _parts(repo: str, index: Mapping[str, Any]) -> list[str]:
     missing = [part for part in REQUIRED_PARTS if not named(part)]
     if missing:
         kind = str(index.get("_class_name", "no class"))
-        raise UserError(
-            f"{repo} is no Stable Diffusion base model: it is a {kind} without {' and '.join(missing)}. "
-            "Choose a Stable Diffusion 1.x, 2.x or SDXL model."
-        )
+        raise UserError("models.hub_not_sd", repo=repo, kind=kind, parts=all_of(missing))
     return [part for part in PARTS if named(part)]
 
 
@@ -100,7 +106,7 @@ def _settings(repo: str, part: str, paths: Collection[str]) -> list[str]:
         wanted = "scheduler_config.json" if part == "scheduler" else "config.json"
         whole = wanted in there
     if not whole:
-        raise UserError(f"{repo} is incomplete: its folder {part} has no {wanted}. Choose another copy of the model.")
+        raise UserError("models.hub_incomplete", repo=repo, part=part, wanted=wanted)
     return [f"{part}/{name}" for name in there]
 
 
@@ -111,14 +117,8 @@ def _variants(repo: str, part: str, paths: Collection[str], order: Sequence[Vari
         return there
     pickles = sorted(path for path in paths if path.startswith(f"{part}/") and path.endswith(PICKLES))
     if pickles:
-        raise UserError(
-            f"{repo} has the weights of its {part} only as {pickles[0]}, a pickle, which can run code when it is opened; "
-            "Treino opens safetensors only. Choose another copy of the model, or have this one converted: "
-            "https://huggingface.co/spaces/safetensors/convert"
-        )
-    raise UserError(
-        f"{repo} is incomplete: its folder {part} has no {_entry(part, None, False)}. Choose another copy of the model."
-    )
+        raise UserError("models.hub_pickle", repo=repo, part=part, file=pickles[0], page=CONVERTER)
+    raise UserError("models.hub_incomplete", repo=repo, part=part, wanted=_entry(part, None, False))
 
 
 def _weights(part: str, variant: Variant, paths: Collection[str]) -> list[str]:

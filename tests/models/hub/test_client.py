@@ -101,11 +101,11 @@ def listing(folder: Path) -> set[str]:
 
 
 def warnings(events: list[Event]) -> list[str]:
-    return [event.message for event in events if isinstance(event, Warned)]
+    return [str(event.message) for event in events if isinstance(event, Warned)]
 
 
 def details(events: list[Event]) -> str:
-    return "\n".join(event.detail for event in events if isinstance(event, Phase))
+    return "\n".join(str(event.detail) for event in events if isinstance(event, Phase))
 
 
 def sha256(path: Path) -> str:
@@ -297,12 +297,12 @@ def test_size_free_space_and_progress_are_told(server: HubServer, monkeypatch: p
     _, events = fetch()
     phases = [event for event in events if isinstance(event, Phase) and event.total]
     total = sum(len(data) for name, data in server.repos[ID].files.items() if name in HALF - {"model_index.json"})
-    assert f"to download in {len(HALF)} files" in phases[0].detail
-    assert "free on the disk" in phases[0].detail
+    assert f"to download in {len(HALF)} files" in str(phases[0].detail)
+    assert "free on the disk" in str(phases[0].detail)
     assert {phase.total for phase in phases} == {total}
     done = [phase.done for phase in phases]
     assert (done, done[-1]) == (sorted(done), total)
-    assert any("MB/s" in phase.detail and "left" in phase.detail for phase in phases)
+    assert any("MB/s" in str(phase.detail) and "left" in str(phase.detail) for phase in phases)
 
 
 def test_nothing_is_reported_about_the_user(server: HubServer) -> None:
@@ -458,7 +458,7 @@ def test_two_downloads_of_one_file_wait_for_each_other(server: HubServer) -> Non
 
     def emit(event: Event) -> None:
         events.append(event)
-        if isinstance(event, Phase) and event.detail.startswith("waiting for another program"):
+        if isinstance(event, Phase) and str(event.detail).startswith("waiting for another program"):
             waiting.set()
 
     with WeakFileLock(locks / f"{hashlib.sha256(data).hexdigest()}.lock"):

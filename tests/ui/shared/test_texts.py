@@ -5,21 +5,15 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import socket
-import ssl
 import string
 import tomllib
 from pathlib import Path
 
-import httpx2
 import pytest
-from huggingface_hub.errors import OfflineModeIsEnabled
 
 from lora_core.messages import LANGUAGES
-from lora_core.models.hub import errors as hub_errors
 from lora_core.ui.shared import texts
 from lora_core.ui.shared.texts import LOCALE, NAMES, Texts, load, preferred
-from lora_core.ui.shared.translate import translated
 
 UI = LOCALE.parent
 FILES = sorted(path.stem for path in (LOCALE / "en").glob("*.toml"))
@@ -175,25 +169,3 @@ def test_greeted_in(accept: str, chosen: str, language: str) -> None:
 
 def test_texts_are_read_once() -> None:
     assert texts.load("en") is texts.load("en")
-
-
-@pytest.mark.parametrize("proxy", ["", "http://proxy.studio:8080"])
-def test_errors_of_the_hub_are_told_in_the_language_of_the_page(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("https_proxy", proxy)
-    unknown = httpx2.ConnectError("x")
-    unknown.__cause__ = socket.gaierror()
-    shut = httpx2.ConnectError("x")
-    shut.__cause__ = ssl.SSLError()
-    errors = [
-        unknown, shut, httpx2.ConnectError("x"), httpx2.ConnectTimeout("x"), httpx2.ReadError("x"),
-        httpx2.TooManyRedirects("x"), httpx2.UnsupportedProtocol("x"), hub_errors.NotAHub(), OfflineModeIsEnabled(),
-        *([httpx2.ProxyError("x")] if proxy else []),
-    ]  # fmt: skip
-    for error in errors:
-        english = str(hub_errors.explain(error, "owner/name"))
-        told = translated(english, Texts("pt-BR"))
-        assert told != english and " the " not in told and "{" not in told, told
-        assert translated(english, Texts("en")) == english
-        assert ("proxy.studio:8080" in told) == ("proxy.studio:8080" in english)

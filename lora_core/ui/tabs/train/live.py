@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core.events import Phase, Sample
+from lora_core.messages import Message
 from lora_core.runs.history import History
 from lora_core.runs.verdict import verdict
 from lora_core.system.units import duration, step_rate
@@ -105,7 +106,8 @@ def _phase_html(context: ViewContext) -> str:
             counted = context.say("megabytes", done=f"{phase.done / 1e6:.0f}", total=f"{phase.total / 1e6:.0f}")
     value = f' value="{phase.done}" max="{phase.total}"' if phase.total else ""
     name = context.say(f"phase_{phase.name}")
-    detail = f'<span class="live-detail">{escape(phase.detail)}</span>' if phase.detail else ""
+    told = context.text.say(phase.detail) if isinstance(phase.detail, Message) else phase.detail
+    detail = f'<span class="live-detail">{escape(told)}</span>' if told else ""
     return (
         f'<div class="live-phase" id="train-phase" data-phase="{phase.name}"><span>{name} {counted}</span>'
         f'<progress aria-label="{name}"{value}></progress>{detail}</div>'
