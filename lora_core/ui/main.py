@@ -33,7 +33,7 @@ _TITLE = "Treino"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Flags:
     """What the command line asks for. `port` None: the usual one, or the next free."""
 
     port: int | None
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         return int(end.code or 0)
 
 
-def parse(argv: Sequence[str]) -> Asked:
+def parse(argv: Sequence[str]) -> Flags:
     """The flags; raises UserError for wrong ones."""
     parser = _Parser("gui.py", description="Opens Treino's window.")
     add = parser.add_argument
@@ -80,33 +80,33 @@ def parse(argv: Sequence[str]) -> Asked:
     found = parser.parse_args(argv)
     if found.port is not None and not 0 <= found.port <= 65535:
         raise UserError("ui.no_port", port=found.port)
-    return Asked(found.port, not found.no_window, found.listen.strip("[]"), found.language)
+    return Flags(found.port, not found.no_window, found.listen.strip("[]"), found.language)
 
 
-def _open(asked: Asked) -> int:
+def _open(flags: Flags) -> int:
     from lora_core.ui.state.app import App
 
-    password = _password() if asked.on_network else ""
+    password = _password() if flags.on_network else ""
     app = App(runs_folder=Path(os.environ["TREINO_RUNS"]).absolute() if os.environ.get("TREINO_RUNS") else None)
     if running := instance.running(app.home):
-        return _turn_to(running, asked, app.home)
-    with _socket(asked.listen, asked.port) as listener:
+        return _turn_to(running, flags, app.home)
+    with _socket(flags.listen, flags.port) as listener:
         port = listener.getsockname()[1]
-        me = instance.Running(_address(_reached_here(asked.listen), port), os.getpid(), secrets.token_hex(32))
+        me = instance.Running(_address(_reached_here(flags.listen), port), os.getpid(), secrets.token_hex(32))
         instance.note(app.home, me)
-        print(f"Treino: {_address(_reached_there(asked.listen), port)}", flush=True)
+        print(f"Treino: {_address(_reached_there(flags.listen), port)}", flush=True)
         try:
-            return Server(app, asked, password, me).serve(listener)
+            return Server(app, flags, password, me).serve(listener)
         finally:
             instance.forget(app.home)
 
 
-def _turn_to(running: instance.Running, asked: Asked, home: Path) -> int:
+def _turn_to(running: instance.Running, flags: Flags, home: Path) -> int:
     """The second start: bring up what the first one has opened."""
-    if asked.on_network:
+    if flags.on_network:
         raise UserError("ui.running_already", address=running.address)
     print(f"Treino is running already: {running.address}", flush=True)
-    if asked.window and not instance.bring_up(_TITLE):
+    if flags.window and not instance.bring_up(_TITLE):
         show(running.address, home)
     return 0
 
@@ -126,8 +126,8 @@ def _password() -> str:
 class Server:
     """The web server in a thread of its own, while the main thread waits for Ctrl-C."""
 
-    def __init__(self, app: App, asked: Asked, password: str, me: instance.Running) -> None:
-        self.app, self.asked, self.password, self.me = app, asked, password, me
+    def __init__(self, app: App, flags: Flags, password: str, me: instance.Running) -> None:
+        self.app, self.flags, self.password, self.me = app, flags, password, me
         self._server: Any = None  # uvicorn's, once it is imported
         self._failed = False
 
@@ -156,10 +156,10 @@ class Server:
 
             from lora_core.ui.server.routes import create
 
-            app = create(self.app, self.asked.language, self._hosts(), self.password, self.me.secret)
+            app = create(self.app, self.flags.language, self._hosts(), self.password, self.me.secret)
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
             self._server = uvicorn.Server(config)
-            if self.asked.window:
+            if self.flags.window:
                 threading.Thread(target=self._show, name="show", daemon=True).start()
             self._server.run(sockets=[listener])
         except BaseException as error:  # noqa: BLE001  a thread's last word; the exit code tells of it
@@ -174,7 +174,7 @@ class Server:
     def _hosts(self) -> tuple[str, ...]:
         """What other computers may call this one."""
         name = socket.gethostname().lower()
-        return (name, name.partition(".")[0], f"{name.partition('.')[0]}.local") if self.asked.on_network else ()
+        return (name, name.partition(".")[0], f"{name.partition('.')[0]}.local") if self.flags.on_network else ()
 
     def _stop_training(self, stops: list[float]) -> None:
         """What Stop does, with the window still there to show it; a second Ctrl-C gives up waiting."""

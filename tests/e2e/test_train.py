@@ -55,7 +55,7 @@ def test_a_wrong_value_is_told_at_its_field(open_page: Callable[..., Page], shot
     page.fill("#train-f-train_batch_size", "0")
     page.fill("#train-f-learning_rate", "muito")
     told = page.locator("#train-e-train_batch_size")
-    expect(told).to_have_text("Precisa ser um número inteiro, de 1 a 512.")
+    expect(told).to_have_text("0 é pouco; o mínimo é 1")
     expect(page.locator("#train-f-learning_rate")).to_have_attribute("aria-invalid", "true")
     expect(start).to_be_disabled()
     expect(page.locator("#train-reason")).to_contain_text("Tamanho do lote, Taxa de aprendizado")

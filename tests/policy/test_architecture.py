@@ -88,16 +88,9 @@ UNTOLD = {
     "lora_core/training/data",
     "lora_core/training/engine",
     "lora_core/training/optim",
-    "lora_core/ui",
-    "lora_core/ui/server",
-    "lora_core/ui/shared",
-    "lora_core/ui/state",
-    "lora_core/ui/tabs",
     "lora_core/ui/tabs/dataset",
     "lora_core/ui/tabs/export",
     "lora_core/ui/tabs/playground",
-    "lora_core/ui/tabs/runs",
-    "lora_core/ui/tabs/train",
     "lora_core/webuis",
 }
 

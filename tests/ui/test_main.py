@@ -1,4 +1,4 @@
-"""The door: its flags, the port it takes, the password it asks for, and what a second start does."""
+"""lora_core.ui.main: its flags, the port it takes, the password it asks for, and what a second start does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lora_core.errors import UserError
-from lora_core.ui import main as door
-from lora_core.ui.main import LOOPBACK, Asked, parse
+from lora_core.ui import main
+from lora_core.ui.main import LOOPBACK, Flags, parse
 from lora_core.ui.server import instance
 from tests import ROOT
 from tests.e2e.conftest import start_window
@@ -45,8 +45,8 @@ def gui(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProce
 
 
 def test_flags() -> None:
-    assert parse([]) == Asked(None, True, LOOPBACK, "")
-    assert parse(["--port", "0", "--no-window", "--listen", "[::1]", "--language", "pt-BR"]) == Asked(
+    assert parse([]) == Flags(None, True, LOOPBACK, "")
+    assert parse(["--port", "0", "--no-window", "--listen", "[::1]", "--language", "pt-BR"]) == Flags(
         0, False, "::1", "pt-BR"
     )
     assert parse(["--no_window"]) == parse(["--no-window"])
@@ -74,7 +74,7 @@ def test_what_lets_others_in(listen: str, open_to_others: bool) -> None:
 
 
 def test_help_tells_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    assert door.main(["--help"]) == 0
+    assert main.main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(flag in said for flag in ("--port", "--no-window", "--listen", "--language", "TREINO_PASSWORD"))
 
@@ -89,13 +89,13 @@ def test_a_network_needs_a_password(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.delenv("TREINO_PASSWORD", raising=False)
     monkeypatch.setattr(sys, "stdin", None)  # nobody to ask, as under pythonw
     for address in ("0.0.0.0", "192.0.2.7"):
-        assert door.main(["--listen", address, "--no-window", "--port", "0"]) == 2
+        assert main.main(["--listen", address, "--no-window", "--port", "0"]) == 2
         told = capsys.readouterr()
         assert (
             told.out == "" and told.err.startswith("Treino: --listen lets other computers in") and told.err.count("\n") == 1
         )
     monkeypatch.setenv("TREINO_PASSWORD", "secret")
-    assert door.main(["--listen", "0.0.0.0", "--no-window"]) == 2
+    assert main.main(["--listen", "0.0.0.0", "--no-window"]) == 2
     told = capsys.readouterr()
     assert "too short" in told.err and "secret" not in told.err
 
@@ -106,24 +106,24 @@ def test_a_taken_port() -> None:
         other.listen()
         taken = other.getsockname()[1]
         with pytest.raises(UserError, match=f"Port {taken} at 127.0.0.1 cannot be used"):
-            door._socket(LOOPBACK, taken)
+            main._socket(LOOPBACK, taken)
     with pytest.raises(UserError, match="192.0.2.7 cannot be used"):
-        door._socket("192.0.2.7", None)
+        main._socket("192.0.2.7", None)
 
 
 def test_the_next_free_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))
         other.listen()
-        monkeypatch.setattr(door, "PORT", other.getsockname()[1])
-        with door._socket("localhost", None) as found:
-            assert found.getsockname()[0] == LOOPBACK and found.getsockname()[1] != door.PORT
+        monkeypatch.setattr(main, "PORT", other.getsockname()[1])
+        with main._socket("localhost", None) as found:
+            assert found.getsockname()[0] == LOOPBACK and found.getsockname()[1] != main.PORT
 
 
 def test_addresses() -> None:
-    assert door._address("::1", 80) == "http://[::1]:80/" and door._address(LOOPBACK, 80) == "http://127.0.0.1:80/"
-    assert [door._reached_here(host) for host in ("0.0.0.0", "::", "192.168.1.7")] == [LOOPBACK, "::1", "192.168.1.7"]
-    assert door._reached_there("192.168.1.7") == "192.168.1.7" and door._reached_there("0.0.0.0") != "0.0.0.0"
+    assert main._address("::1", 80) == "http://[::1]:80/" and main._address(LOOPBACK, 80) == "http://127.0.0.1:80/"
+    assert [main._reached_here(host) for host in ("0.0.0.0", "::", "192.168.1.7")] == [LOOPBACK, "::1", "192.168.1.7"]
+    assert main._reached_there("192.168.1.7") == "192.168.1.7" and main._reached_there("0.0.0.0") != "0.0.0.0"
 
 
 def test_a_second_start_finds_the_first(tmp_path: Path) -> None:

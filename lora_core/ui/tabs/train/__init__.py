@@ -1,1 +1,12 @@
-"""To be told."""
+"""The Train tab: settings and plan before Start, then the run as it is.
+
+tab           the components and what they do
+setup         one page's form, cards and plan, and what is started with them
+form          the form of all settings as HTML, and what stands in its boxes
+preset_cards  the presets to choose from, and saving one
+plan          what a training would do with what stands in the form
+cost          memory, disk and time of that, in words
+live          a run as HTML: numbers, plot, samples, notices
+buttons       which buttons a run offers in its state
+poll          what the page asks for each second, past Gradio
+"""
