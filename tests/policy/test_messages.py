@@ -12,6 +12,7 @@ import pytest
 from lora_core.errors import UserError
 from lora_core.events import Failed, Warned, from_line, to_line
 from lora_core.messages import LANGUAGES, PLAIN, Message, catalog, from_json, plain, say, to_json
+from lora_core.ui.shared.texts import Texts
 from tests import ROOT
 
 CODE = sorted((ROOT / "lora_core").rglob("*.py"))
@@ -85,6 +86,74 @@ def test_every_message_fills_its_placeholders_and_no_more() -> None:
         elif None not in given and placeholders(catalog("en")[key]) != given:
             wrong.append(f"{place}: {key} takes {placeholders(catalog('en')[key])}, and is given {given}")
     assert wrong == []
+
+
+# The same in both languages by nature: other people's words, what only puts others together, and units.
+SAME_IN_PORTUGUESE = {
+    PLAIN, "settings.problem", "settings.problems", "settings.unit_pixels", "system.bytes", "system.mib", "system.minutes",
+    "system.seconds",
+}  # fmt: skip
+
+
+def example(key: str) -> Message:
+    """A message of a key with a number where its line wants one, and a text elsewhere."""
+    asked = {name: spec for _, name, spec, _ in string.Formatter().parse(catalog("en")[key]) if name is not None}
+    return Message(key, **{name: 2 if spec and spec[-1] in "defg%" else "x" for name, spec in asked.items()})
+
+
+@pytest.mark.parametrize("key", sorted(catalog("en").keys() - SAME_IN_PORTUGUESE))
+def test_every_sentence_reaches_the_window_in_portuguese(key: str) -> None:
+    text = Texts("pt-BR")
+    assert text.say(example(key)) not in ("", str(example(key)))
+
+
+# Rooms whose sentences are still being turned into keys; each leaves this list when it has none.
+IN_ENGLISH = {
+    "captioners", "cli", "dataset", "lora", "models", "runs", "sampling", "system", "training", "ui", "webuis",
+}  # fmt: skip
+SENTENCE = re.compile(r"[^\W\d_]{2,}[,:;]? +[^\W\d_]{2,}")
+MAKERS = {"UserError", "Message", "Warned", "Failed", "Problem", "plain", "problem", "notice"}
+
+
+def makers() -> set[str]:
+    """Names of what takes a sentence: the errors for people, and what messages are made and wrapped with."""
+    bases = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    found = set(MAKERS)
+    while more := {name for name, above in bases.items() if above & found} - found:
+        found |= more
+    return found
+
+
+def written_out(room: str) -> list[str]:
+    """Where a room passes an English sentence of its own instead of a key."""
+    makes, found = makers(), []
+    for path in CODE:
+        if path.relative_to(ROOT / "lora_core").with_suffix("").parts[0] != room:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if name not in makes:
+                continue
+            assert isinstance(node, ast.Call)
+            for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+                texts = [part.value for part in ast.walk(argument) if isinstance(part, ast.Constant)]
+                if any(isinstance(text, str) and SENTENCE.search(text) for text in texts):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    return found
+
+
+@pytest.mark.parametrize("room", sorted({path.relative_to(ROOT / "lora_core").with_suffix("").parts[0] for path in CODE}))
+def test_no_sentence_is_written_out_in_code(room: str) -> None:
+    if room in ("install", "starter"):  # told before anything is installed; told to developers
+        return
+    found = written_out(room)
+    if room in IN_ENGLISH and found:
+        pytest.skip(f"{len(found)} sentences are still written out")
+    assert found == []
 
 
 def test_says_itself_in_each_language() -> None:
