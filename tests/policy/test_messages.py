@@ -88,11 +88,13 @@ def test_every_message_fills_its_placeholders_and_no_more() -> None:
     assert wrong == []
 
 
-# The same in both languages by nature: other people's words, what only puts others together, and units.
-SAME_IN_PORTUGUESE = {
-    PLAIN, "settings.problem", "settings.problems", "settings.unit_pixels", "system.bytes", "system.mib", "system.minutes",
-    "system.seconds",
-}  # fmt: skip
+# Units, which Portuguese writes the same.
+UNITS = {"settings.unit_pixels", "system.bytes", "system.mib", "system.minutes", "system.seconds"}
+
+
+def has_words(text: str) -> bool:
+    """Whether a line says something of its own, and does not only put others together."""
+    return bool(re.search(r"[^\W\d_]", re.sub(r"\{.*?\}", "", text)))
 
 
 def example(key: str) -> Message:
@@ -101,7 +103,7 @@ def example(key: str) -> Message:
     return Message(key, **{name: 2 if spec and spec[-1] in "defg%" else "x" for name, spec in asked.items()})
 
 
-@pytest.mark.parametrize("key", sorted(catalog("en").keys() - SAME_IN_PORTUGUESE))
+@pytest.mark.parametrize("key", sorted(key for key, text in catalog("en").items() if has_words(text) and key not in UNITS))
 def test_every_sentence_reaches_the_window_in_portuguese(key: str) -> None:
     text = Texts("pt-BR")
     assert text.say(example(key)) not in ("", str(example(key)))
