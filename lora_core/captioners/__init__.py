@@ -1,7 +1,7 @@
 """Captioners: models that look at pictures and write captions, downloaded when they are first asked for.
 
 `sentences` answers with a sentence (BLIP), `tags` with comma-separated tags (a WD14 tagger). Nothing is written here:
-`describe` gives captions, and who asked shows them, lets them be changed, and writes them through a CaptionBook.
+`describe` gives captions, and who asked shows them, lets them be changed, and writes them through a CaptionEditor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from lora_core.dataset.captions import caption_bytes, caption_path
 from lora_core.dataset.pictures import PictureError, load_picture
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.messages import plain
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from lora_core.captioners.inputs import Describe
 
 DEFAULT_THRESHOLD = 0.35  # of the tagger's authors
-LABEL = "Describe the pictures"  # what undo takes back, where a terminal wrote the captions
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def describe(
             try:
                 image = load_picture(picture)
             except PictureError as unreadable:
-                emit(Warned(plain(str(unreadable))))
+                emit(Warned(unreadable.message))
                 continue
             with _explaining_memory():
                 caption = answer(image, threshold)

@@ -12,7 +12,8 @@ from typing import NoReturn
 from lora_core import captioners
 from lora_core.cli.info import describe, quoted
 from lora_core.cli.terminal import Terminal
-from lora_core.dataset import CaptionBook, add_trigger
+from lora_core.dataset import CaptionEditor, add_trigger
+from lora_core.dataset.edit_log import did
 from lora_core.errors import DONE, STOPPED, UserError
 from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import DTYPES
@@ -38,10 +39,10 @@ def caption(argv: list[str]) -> int:
     asked = _caption_parser().parse_args(argv)
     if asked.trigger is not None:
         add_trigger({}, asked.trigger)  # an empty one is told now, not after the work
-    book = CaptionBook(asked.folder)
-    if not book.captions:
+    editor = CaptionEditor(asked.folder)
+    if not editor.captions:
         raise UserError(f"{asked.folder} holds no pictures: give the folder that holds them.")
-    pictures = captioners.to_describe(book.captions, asked.replace)
+    pictures = captioners.to_describe(editor.captions, asked.replace)
     if not pictures:
         print(f"Every picture in {asked.folder} has a caption; --replace describes them anew.")
         return DONE
@@ -50,7 +51,7 @@ def caption(argv: list[str]) -> int:
     captions, is_whole = _described(asked, pictures, terminal)
     terminal.close()
     with stop_signals():  # a second Ctrl-C waits for the edit
-        written = book.apply(captions, captioners.LABEL)
+        written = editor.apply(captions, did("described"))
     if not is_whole:
         print(f"Stopped after {len(captions)} of {len(pictures)} pictures; their captions are written.")
         return STOPPED

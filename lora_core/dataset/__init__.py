@@ -1,26 +1,38 @@
-"""Pictures and captions: scanned, checked, edited, sorted into buckets. Knows nothing of models or of torch."""
+"""Pictures and captions of a folder: read, checked, edited, sorted into buckets. Knows nothing of models or of torch.
+
+listing         which files of a folder are pictures
+scan            folder in, dataset out
+items           pictures with captions, and what is wrong with them
+pictures        a picture as it should look: upright, 8 bits, sRGB
+inspection      what one decode of a picture tells
+quality         what is worth knowing of a dataset before it is trained on
+tokens          how long a caption is to CLIP
+buckets         sizes to train at, crops and batches
+captions        caption files of any encoding, and edits of many as pure functions
+caption_editor  edits on disk, each of which can be undone
+edit_log        the edits of a folder, kept in a file
+fixes           what can be done about a problem with one click
+"""
 
 from lora_core.dataset.buckets import batches, bucket_size, crop_box, fit
-from lora_core.dataset.caption_editor import CaptionBook
+from lora_core.dataset.caption_editor import CaptionEditor
 from lora_core.dataset.captions import (
     add_prefix,
     add_suffix,
     add_trigger,
     caption_path,
     find_replace,
-    read_caption,
     remove_tag,
     tag_counts,
-    write_caption,
 )
-from lora_core.dataset.items import Dataset, Item, Problem, level
+from lora_core.dataset.items import Dataset, Item, Problem
 from lora_core.dataset.pictures import PictureError, load_picture, thumbnail
 from lora_core.dataset.quality import report
-from lora_core.dataset.scan import scan, survey
+from lora_core.dataset.scan import scan
 from lora_core.dataset.tokens import count_tokens
 
 __all__ = [
-    "CaptionBook",
+    "CaptionEditor",
     "Dataset",
     "Item",
     "PictureError",
@@ -35,14 +47,10 @@ __all__ = [
     "crop_box",
     "find_replace",
     "fit",
-    "level",
     "load_picture",
-    "read_caption",
     "remove_tag",
     "report",
     "scan",
-    "survey",
     "tag_counts",
     "thumbnail",
-    "write_caption",
 ]

@@ -37,7 +37,7 @@ def bucket_size(width: int, height: int, resolution: int, step: int) -> tuple[in
 @lru_cache
 def _landscapes(resolution: int, step: int) -> tuple[tuple[int, int], ...]:
     if resolution < step:
-        raise UserError(f"A resolution of {resolution} is too small for this model: use {step} or more.")
+        raise UserError("dataset.resolution_small", resolution=resolution, step=step)
     widths = range(step, int(resolution * math.sqrt(MAX_ASPECT)) + 1, step)
     sizes = [(width, min(width, resolution**2 // width // step * step)) for width in widths]
     # A size that fits inside another one would only waste pixels.

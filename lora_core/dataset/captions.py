@@ -1,26 +1,25 @@
 """Captions: text files beside the pictures, in whatever encoding they come, and edits of many at once.
 
 The edits are pure functions: they take the captions by path and return those that would change, for a preview.
-`CaptionBook` (caption_book.py) writes them to disk and takes them back.
+`CaptionEditor` (caption_editor.py) writes them to disk and takes them back.
 """
 
 from __future__ import annotations
 
 import codecs
-import errno
 import re
 import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system import windows
-from lora_core.system.files import write_text_whole
 
 UNKNOWN = "unknown"
-ONLY_IN_CLOUD = "it is only in the cloud"
 MAX_BYTES = 4 << 20  # a text file larger than this is no caption
 Captions = Mapping[Path, str]
 
@@ -32,31 +31,45 @@ def caption_path(picture: Path) -> Path:
     return shouting if not usual.exists() and shouting.exists() else usual
 
 
-def read_caption(path: Path) -> tuple[str, str]:
-    """The caption in a text file and its encoding, see `decode`. Raises OSError when it cannot be read.
+class CaptionError(OSError):
+    """A file that is no caption, or not on this computer; `message` says why."""
 
-    Line ends become \\n, NULs and other control characters go, and so does white space at both ends.
-    """
-    text, encoding = decode(caption_bytes(path))
-    return clean(text), encoding
+    def __init__(self, message: Message) -> None:
+        super().__init__(str(message))
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a caption file says, cleaned (see `clean`), how it was encoded (see `decode`), and whether it held junk."""
+
+    text: str
+    encoding: str
+    has_junk: bool
+
+
+def read_caption(path: Path) -> Caption:
+    """The caption in a text file. Raises OSError when it cannot be read."""
+    raw, encoding = decode(caption_bytes(path))
+    return Caption(clean(raw), encoding, has_junk(raw))
+
+
+def why_unreadable(error: OSError) -> Message | str:
+    """The reason for an OSError of `read_caption` or `caption_bytes`, as part of a sentence."""
+    return error.message if isinstance(error, CaptionError) else error.strerror or str(error)
 
 
 def caption_bytes(path: Path) -> bytes:
     """What a caption file holds. Raises OSError, also for files too large to be captions and for pipes."""
     path = windows.reachable(path)
     if windows.is_in_cloud(path):
-        raise OSError(errno.EIO, ONLY_IN_CLOUD)  # reading would wait for a download
+        raise CaptionError(Message("dataset.value_in_cloud"))  # reading would wait for a download
     about = path.stat()
     if about.st_size > MAX_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MB")
+        raise CaptionError(Message("dataset.value_too_large", most=MAX_BYTES >> 20))
     if not stat.S_ISREG(about.st_mode):
-        raise OSError(errno.EINVAL, "not a file")  # opening a pipe would wait for ever
+        raise CaptionError(Message("dataset.value_no_file"))  # opening a pipe would wait for ever
     return path.read_bytes()
-
-
-def write_caption(path: Path, text: str) -> None:
-    """Write a caption as UTF-8, whole or not at all; `read_caption` gives `clean(text)` back. Raises WriteError."""
-    write_text_whole(path, clean(text))
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -105,14 +118,12 @@ def find_replace(
 ) -> dict[Path, str]:
     """`replace` in place of each `find`; with `regex` both are Python's, groups included. Raises UserError."""
     if not find:
-        raise UserError("There is nothing to find: type the text to look for.")
+        raise UserError("dataset.nothing_to_find")
     try:
         pattern = re.compile(find if regex else re.escape(find), re.IGNORECASE if ignore_case else 0)
         return _changed(captions, lambda text: pattern.sub(replace if regex else lambda _: replace, text))
     except (re.error, IndexError, RecursionError, OverflowError) as error:
-        raise UserError(
-            f"The pattern cannot be used: {error}. Correct it, or switch regular expressions off."
-        ) from error
+        raise UserError("dataset.bad_pattern", why=error) from error
 
 
 def add_prefix(captions: Captions, prefix: str) -> dict[Path, str]:
@@ -129,7 +140,7 @@ def add_trigger(captions: Captions, trigger: str) -> dict[Path, str]:
     """ "trigger, caption" for every caption that does not hold the trigger word yet, in any case."""
     trigger = trigger.strip()
     if not trigger:
-        raise UserError("There is no trigger word: type one first.")
+        raise UserError("dataset.no_trigger_word")
     held = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
     return _changed(captions, lambda text: text if held.search(text) else f"{trigger}, {text}" if text else trigger)
 

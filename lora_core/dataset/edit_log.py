@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lora_core.messages import Message, from_json, plain, to_json
 from lora_core.system.files import WriteError, explain, write_text_whole
 
 HISTORY = PurePosixPath(".treino/captions.jsonl")
-EARLIER = "Earlier edits"
-MOST_EDITS = 500  # older ones are merged into one when the book is opened, so the originals stay within reach
+OUTSIDE, EARLIER = Message("dataset.did_outside"), Message("dataset.did_earlier")
+MOST_EDITS = 500  # older ones are merged into one when the log is opened, so the originals stay within reach
+MOST_SHOWN = 40  # characters of a text that an edit's name quotes
+# Before version 0.2 an edit's name was kept as "@", a kind and values parted by tabs, and these as they stand.
+_OLD_NAMES = {
+    "Changed by another program": OUTSIDE, "Earlier edits": EARLIER,
+    "Describe the pictures": Message("dataset.did_described"), "Edit captions": Message("dataset.did_edit"),
+}  # fmt: skip
+_OLD_VALUES = {
+    "replace": ("find", "replace"), "prefix": ("text",), "suffix": ("text",), "trigger": ("word",), "remove_tag": ("tag",),
+    "describe": ("count",), "add": ("count",), "leave_out": ("what",),
+    **dict.fromkeys(("caption", "turn", "upright", "to_utf8", "rename", "to_png", "keep_caption", "separate"), ("name",)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,15 +49,18 @@ class Move:
 
 @dataclass(frozen=True)
 class Edit:
-    """What one undo takes back: captions written, files moved."""
+    """What one undo takes back: captions written, files moved. `name`: what a person did."""
 
-    label: str
+    name: Message
     changes: tuple[Change, ...]
     moves: tuple[Move, ...] = ()
 
 
-class History:
-    """Edits in order, how many of them are in force, and the file that outlives the program."""
+class EditLog:
+    """Edits in order, how many of them are in force, and the file that outlives the program.
+
+    A line is an edit ("edit", or "amend" of the last one), or a step: "undo", "redo", "drop".
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -168,7 +183,7 @@ class History:
 def _edit_to_json(edit: Edit) -> dict[str, Any]:
     changes = [{"file": c.file, "before": _to_json(c.before), "after": _to_json(c.after)} for c in edit.changes]
     moves = {"moves": [[move.source, move.target] for move in edit.moves]} if edit.moves else {}
-    return {"do": "edit", "label": edit.label, "changes": changes, **moves}
+    return {"do": "edit", "label": str(edit.name), "said": to_json(edit.name), "changes": changes, **moves}
 
 
 def _edit_from_json(record: dict[str, Any], folder: Path) -> Edit:
@@ -183,7 +198,26 @@ def _edit_from_json(record: dict[str, Any], folder: Path) -> Edit:
     for move in moves:
         _check_inside(move.source, folder)
         _check_inside(move.target, folder)
-    return Edit(str(record["label"]), tuple(changes), moves)
+    return Edit(_name(record), tuple(changes), moves)
+
+
+def _name(record: dict[str, Any]) -> Message:
+    """What the edit was: its message, or what an older version kept in its place."""
+    label = str(record["label"])
+    try:
+        return from_json(record.get("said"))
+    except ValueError:
+        pass
+    kind, *values = label.removeprefix("@").split("\t")
+    if not label.startswith("@") or len(values) != len(_OLD_VALUES.get(kind, ())) or not values:
+        return _OLD_NAMES.get(label, plain(label))
+    return did(kind, **dict(zip(_OLD_VALUES[kind], values, strict=True)))
+
+
+def did(kind: str, **values: str) -> Message:
+    """The name of an edit; of long texts the beginning."""
+    shown = {name: text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…" for name, text in values.items()}
+    return Message(f"dataset.did_{kind}", **shown)
 
 
 def _check_inside(file: str, folder: Path) -> None:

@@ -1,5 +1,5 @@
-"""What can be done about a problem of the quality report with one click. Every fix is an edit of the CaptionBook, so
-undo takes it back: nothing is deleted, files move to `.treino/` inside the dataset folder.
+"""What can be done about a problem of the quality report with one click. Every fix is an edit of the CaptionEditor,
+so undo takes it back: nothing is deleted, files move to `.treino/` inside the dataset folder.
 """
 
 from __future__ import annotations
@@ -9,61 +9,63 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
-from lora_core.dataset.caption_editor import CaptionBook
+from lora_core.dataset.caption_editor import CaptionEditor
 from lora_core.dataset.captions import caption_path
-from lora_core.dataset.edit_log import Change, Move
+from lora_core.dataset.edit_log import Change, Move, did
 from lora_core.dataset.items import Problem
 from lora_core.dataset.pictures import load_picture, opened, orientation, upright
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system.file_names import next_free
 from lora_core.system.files import write_bytes_whole
 
 LEFT_OUT, BEFORE, MADE, ADDED = ".treino/left_out", ".treino/before", ".treino/made", ".treino/added"
-LEAVE_OUT, TURN, UPRIGHT, TO_UTF8, RENAME = "leave_out", "turn", "upright", "to_utf8", "rename"
-TO_PNG, KEEP_CAPTION, SEPARATE = "to_png", "keep_caption", "separate"
-_FIXES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("empty_file", "not_a_picture", "truncated", "damaged", "too_large"), (LEAVE_OUT,)),
-    **dict.fromkeys(("tiny", "extreme_aspect", "blurred", "near_duplicate"), (LEAVE_OUT,)),
-    **dict.fromkeys(("caption_encoding", "caption_controls", "caption_unreadable"), (TO_UTF8,)),
-    **dict.fromkeys(("animated", "cmyk", "unknown_suffix"), (TO_PNG,)),
-    **dict.fromkeys(("missing_caption", "empty_caption"), (KEEP_CAPTION,)),
-    "wrong_extension": (RENAME,), "same_stem": (SEPARATE, LEAVE_OUT), "exif_rotated": (UPRIGHT,),
+Fix = Literal["leave_out", "upright", "to_utf8", "rename", "to_png", "keep_caption", "separate"]
+_FIXES: dict[str, tuple[Fix, ...]] = {
+    **dict.fromkeys(("empty_file", "not_a_picture", "truncated", "damaged", "too_large"), ("leave_out",)),
+    **dict.fromkeys(("tiny", "extreme_aspect", "blurred", "near_duplicate"), ("leave_out",)),
+    **dict.fromkeys(("caption_encoding", "caption_controls", "caption_unreadable"), ("to_utf8",)),
+    **dict.fromkeys(("animated", "cmyk", "unknown_suffix"), ("to_png",)),
+    **dict.fromkeys(("missing_caption", "empty_caption"), ("keep_caption",)),
+    "wrong_extension": ("rename",), "same_stem": ("separate", "leave_out"), "exif_rotated": ("upright",),
 }  # fmt: skip
 _TURNS = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
 _READABLE = (".gif", ".tif", ".tiff", ".avif", ".jfif")  # of the kinds that no trainer takes, those Pillow opens
 
 
-def fixes_for(problem: Problem) -> tuple[str, ...]:
+def fixes_for(problem: Problem) -> tuple[Fix, ...]:
     """The fixes that make sense for a problem, the best first."""
     if problem.kind == "unknown_suffix" and problem.path.suffix.lower() not in _READABLE:
         return ()
-    if _FIXES.get(problem.kind) == (KEEP_CAPTION,) and not stand_in(problem):
+    if _FIXES.get(problem.kind) == ("keep_caption",) and not stand_in(problem):
         return ()
     return _FIXES.get(problem.kind, ())
 
 
 def stand_in(problem: Problem) -> str:
     """What a picture without a caption is trained on; "" for nothing."""
-    shown = dict(problem.values).get("caption", "")
-    return shown[1:-1] if shown.startswith('"') else ""
+    shown = dict(problem.message.params).get("caption")
+    return shown[1:-1] if isinstance(shown, str) else ""
 
 
-def leave_out(book: CaptionBook, folder: Path, pictures: Sequence[Path], label: str) -> None:
+def leave_out(editor: CaptionEditor, pictures: Sequence[Path]) -> None:
     """Take pictures and their captions out of the dataset, into `.treino/left_out`."""
-    moves, going = [], {picture.resolve() for picture in pictures}
+    folder, moves, going = editor.folder, [], {picture.resolve() for picture in pictures}
     for picture in pictures:
         moves.append(_aside(folder, picture, LEFT_OUT))
         caption = caption_path(picture)
-        shared = any(caption_path(other) == caption and other.resolve() not in going for other in book.captions)
+        shared = any(caption_path(other) == caption and other.resolve() not in going for other in editor.captions)
         if caption.is_file() and not shared and not any(move.source == _relative(folder, caption) for move in moves):
             moves.append(_aside(folder, caption, LEFT_OUT))
-    book.move(moves, label)
+    what = _relative(folder, pictures[0]) if len(pictures) == 1 else str(len(pictures))
+    editor.move(moves, did("leave_out", what=what))
 
 
-def turn(book: CaptionBook, folder: Path, picture: Path, quarters: int, label: str) -> None:
+def turn(editor: CaptionEditor, picture: Path, quarters: int) -> None:
     """Turn a picture clockwise by quarters; by none, it is stored upright. JPEG is written anew at quality 95.
 
     Raises:
@@ -73,7 +75,7 @@ def turn(book: CaptionBook, folder: Path, picture: Path, quarters: int, label: s
     with opened(picture) as image:
         kind, profile = image.format or "PNG", image.info.get("icc_profile")
         if kind != "MPO" and getattr(image, "is_animated", False):
-            raise UserError(f"{picture.name} has several frames and is not turned: save the frame you want as PNG first.")
+            raise UserError("dataset.frames", name=picture.name)
         kind = "JPEG" if kind == "MPO" else kind  # its second picture, another view, would not be turned
         image.load()
         turned = upright(image, orientation(image))
@@ -82,10 +84,11 @@ def turn(book: CaptionBook, folder: Path, picture: Path, quarters: int, label: s
     buffer = io.BytesIO()
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
     turned.save(buffer, kind, **options, **({"icc_profile": profile} if profile else {}))
-    _put_in_place(book, folder, picture, (picture, buffer.getvalue()), label)
+    name = _relative(editor.folder, picture)
+    _put_in_place(editor, picture, (picture, buffer.getvalue()), did("turn" if quarters % 4 else "upright", name=name))
 
 
-def to_png(book: CaptionBook, folder: Path, picture: Path, label: str) -> None:
+def to_png(editor: CaptionEditor, picture: Path) -> None:
     """A picture of another kind as PNG, the way training sees it: its first frame, upright, 8 bits, sRGB.
 
     Raises:
@@ -94,43 +97,46 @@ def to_png(book: CaptionBook, folder: Path, picture: Path, label: str) -> None:
     """
     buffer = io.BytesIO()
     load_picture(picture).save(buffer, "PNG")
-    _put_in_place(book, folder, picture, (picture.with_suffix(".png"), buffer.getvalue()), label)
+    made = (picture.with_suffix(".png"), buffer.getvalue())
+    _put_in_place(editor, picture, made, did("to_png", name=_relative(editor.folder, picture)))
 
 
-def _put_in_place(book: CaptionBook, folder: Path, old: Path, new: tuple[Path, bytes], label: str) -> None:
+def _put_in_place(editor: CaptionEditor, old: Path, new: tuple[Path, bytes], name: Message) -> None:
     """Move the old picture aside and the new one, (path, content), to its place."""
-    path, content = new
+    folder, (path, content) = editor.folder, new
     made = _place(MADE, path.name)
     folder.joinpath(made).parent.mkdir(parents=True, exist_ok=True)
     write_bytes_whole(folder / made, content)
-    book.move([_aside(folder, old, BEFORE), Move(made, _relative(folder, path))], label)
+    editor.move([_aside(folder, old, BEFORE), Move(made, _relative(folder, path))], name)
 
 
-def to_utf8(book: CaptionBook, picture: Path, label: str) -> None:
+def to_utf8(editor: CaptionEditor, picture: Path) -> None:
     """Write a picture's caption anew as UTF-8, without control characters."""
-    if not book.apply({picture: book.captions[picture]}, label):
-        raise UserError(f"The caption of {picture.name} is UTF-8 already.")
+    name = did("to_utf8", name=_relative(editor.folder, picture))
+    if not editor.apply({picture: editor.captions[picture]}, name):
+        raise UserError("dataset.is_utf8", name=picture.name)
 
 
-def keep_caption(book: CaptionBook, picture: Path, text: str, label: str) -> None:
+def keep_caption(editor: CaptionEditor, picture: Path, text: str) -> None:
     """Write down what a picture without a caption is trained on anyway."""
-    book.apply({picture: text}, label)
+    editor.apply({picture: text}, did("keep_caption", name=_relative(editor.folder, picture)))
 
 
-def separate(book: CaptionBook, folder: Path, picture: Path, label: str) -> None:
+def separate(editor: CaptionEditor, picture: Path) -> None:
     """Give a picture that shares its caption a name, and a copy of the caption, of its own."""
-    caption, own = caption_path(picture), _free_stem(picture)
-    changes = []
+    folder, caption, own = editor.folder, caption_path(picture), _free_stem(picture)
+    source, changes = _relative(folder, picture), []
     if caption.is_file():
         changes = [Change(_relative(folder, own.with_suffix(".txt")), None, caption.read_bytes())]
-    book.move([Move(_relative(folder, picture), _relative(folder, own))], label, changes)
+    editor.move([Move(source, _relative(folder, own))], did("separate", name=source), changes)
 
 
-def add(book: CaptionBook, folder: Path, files: Sequence[Path], label: str) -> list[Path]:
+def add(editor: CaptionEditor, files: Sequence[Path]) -> list[Path]:
     """Move new pictures and captions, which lie below `.treino/added`, into the folder; returns where they lie then.
 
     Where a name is taken, the picture and its caption get a free one; nothing is written over.
     """
+    folder = editor.folder
     groups: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         groups[file.stem].append(file)
@@ -142,15 +148,16 @@ def add(book: CaptionBook, folder: Path, files: Sequence[Path], label: str) -> l
             target = folder / f"{free}{file.suffix}"
             moves.append(Move(_relative(folder, file), _relative(folder, target)))
             placed.append(target)
-    book.move(moves, label)
+    editor.move(moves, did("add", count=str(len(files))))
     return placed
 
 
-def rename(book: CaptionBook, folder: Path, picture: Path, better: str, label: str) -> None:
+def rename(editor: CaptionEditor, picture: Path, better: str) -> None:
     """Give a picture the ending that says what it is; its caption has the same stem and stays."""
     if "/" in better or "\\" in better:
-        raise UserError(f"{better} is no file name.")
-    book.move([Move(_relative(folder, picture), _relative(folder, picture.with_name(better)))], label)
+        raise UserError("dataset.no_file_name", name=better)
+    source = _relative(editor.folder, picture)
+    editor.move([Move(source, _relative(editor.folder, picture.with_name(better)))], did("rename", name=source))
 
 
 def _aside(folder: Path, file: Path, place: str) -> Move:

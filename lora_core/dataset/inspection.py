@@ -1,4 +1,4 @@
-"""One look at a picture: a single decode that tells its size, its oddities, its sharpness and its fingerprint."""
+"""The inspection of a picture: a single decode that tells its size, its oddities, its sharpness and its fingerprint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TINT = 8  # side of the tiny colour picture that tells apart what a fingerprint
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """What one decode of a picture tells. Sizes in pixels after the EXIF rotation."""
 
     width: int
@@ -38,19 +38,19 @@ class Look:
     tint: bytes  # 8x8 RGB
 
 
-def look(path: Path) -> Look:
-    """Decode the picture at `path` once; a second look at an unchanged file costs nothing. Raises PictureError."""
+def inspect(path: Path) -> Inspection:
+    """Decode the picture at `path` once; to ask again for an unchanged file costs nothing. Raises PictureError."""
     try:
         stamp = windows.reachable(path).stat()
     except OSError:
-        return _look(path, 0, 0)  # opening it raises the sentence
+        return _inspect(path, 0, 0)  # opening it raises the sentence
     if windows.is_in_cloud(windows.reachable(path)):  # also where it was looked at before
         raise pictures.PictureError(problem(path, "in_cloud"))
-    return _look(path, stamp.st_mtime_ns, stamp.st_size)
+    return _inspect(path, stamp.st_mtime_ns, stamp.st_size)
 
 
 @lru_cache(maxsize=20_000)
-def _look(path: Path, _mtime_ns: int, _size: int) -> Look:
+def _inspect(path: Path, _mtime_ns: int, _size: int) -> Inspection:
     with pictures.opened(path) as image:
         name, mode, animated = image.format or "", image.mode, _is_animated(image)
         deep = pictures.is_sixteen_bit(image)
@@ -67,7 +67,7 @@ def _look(path: Path, _mtime_ns: int, _size: int) -> Look:
         if turn >= 5:
             width, height = height, width
         grey = np.asarray(small.convert("L"))
-        return Look(
+        return Inspection(
             width, height, name, mode, turn, animated, deep, transparent,
             sharpness(grey), dhash(small), _tint(small),
         )  # fmt: skip

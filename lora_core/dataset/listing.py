@@ -29,9 +29,9 @@ def list_folder(folder: Path) -> Listing:
     """List `folder` and its sub-folders. Raises UserError when it is missing, a file, unreadable or far too large."""
     root = windows.reachable(folder, room=windows.LONGEST_PATH)  # what lies deeper may be longer
     if not root.exists():
-        raise UserError(f"The folder {folder} does not exist: check the path.")
+        raise UserError("dataset.folder_missing", folder=folder)
     if not root.is_dir():
-        raise UserError(f"{folder} is a file: give the folder that holds the pictures.")
+        raise UserError("dataset.folder_is_file", folder=folder)
     found: dict[str, list[Path]] = {"pictures": [], "others": [], "folders": []}
     closed: list[tuple[Path, str]] = []
 
@@ -43,10 +43,7 @@ def list_folder(folder: Path) -> Listing:
         here = folder / Path(found_at).relative_to(root)
         seen += len(files) + len(folders)
         if seen > MOST_FILES:
-            raise UserError(
-                f"{folder} holds more than {MOST_FILES} files: choose the folder with the pictures to train on, "
-                "not one above it."
-            )
+            raise UserError("dataset.folder_large", folder=folder, most=MOST_FILES)
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found["folders"] += [Path(here, name) for name in folders if name.lower().endswith(PICTURE_SUFFIXES)]
         for name in files:
@@ -58,7 +55,7 @@ def list_folder(folder: Path) -> Listing:
             elif name.lower().endswith(OTHER_SUFFIXES):
                 found["others"].append(Path(here, name))
     if any(path == folder for path, _ in closed):
-        raise UserError(f"The folder {folder} cannot be read ({closed[0][1]}): check its permissions.")
+        raise UserError("dataset.folder_closed", folder=folder, why=closed[0][1])
     ordered = {key: tuple(sorted(paths, key=lambda p: _order(p, folder))) for key, paths in found.items()}
     return Listing(ordered["pictures"], ordered["others"], ordered["folders"], tuple(sorted(closed)))
 

@@ -21,6 +21,7 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 
 from lora_core.dataset.items import Problem, problem
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system import windows
 
 # The largest cameras sold have 150 million pixels; decoded as RGBA that is 600 MB, the most one thread may take.
@@ -87,8 +88,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
         if windows.is_in_cloud(place):  # reading would wait for a download
             raise PictureError(problem(path, "in_cloud"))
         if place.exists() and not place.is_file():  # opening a pipe would wait for ever
-            folder = place.is_dir()
-            raise PictureError(problem(path, "folder") if folder else problem(path, "no_access", why="not a file"))
+            no_file = problem(path, "no_access", why=Message("dataset.value_no_file"))
+            raise PictureError(problem(path, "folder") if place.is_dir() else no_file)
         with open(place, "rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -141,32 +142,32 @@ def flattened(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
     return image.convert("RGB")
 
 
-def sniff(head: bytes) -> str:
-    """What a file that is no picture seems to be, from its first bytes: "an HTML page", "a video", ..."""
+def sniff(head: bytes) -> Message:
+    """What a file that is no picture seems to be, from its first bytes: an HTML page, a video, ..."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head[4:8] == b"ftyp":
-        return "a HEIC photo" if head[8:12] in _HEIC_BRANDS else "a video"
+        return Message("dataset.value_heic" if head[8:12] in _HEIC_BRANDS else "dataset.value_video")
     if b"<svg" in text:
-        return "an SVG drawing"
+        return Message("dataset.value_svg")
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "an HTML page"
+        return Message("dataset.value_html")
     for signature, what in _SIGNATURES:
         if head.startswith(signature):
-            return what
+            return Message(what)
     if head and b"\0" not in head and all(byte >= 9 for byte in head):
-        return "a text file"
-    return "an unknown file"
+        return Message("dataset.value_text")
+    return Message("dataset.value_unknown")
 
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP  ")
 _SIGNATURES = (
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"8BPS", "a Photoshop file"),
-    (b"%!PS", "a PostScript file"),
-    (b"gimp xcf", "a GIMP file"),
-    (b"\x1aE\xdf\xa3", "a video"),
+    (b"%PDF", "dataset.value_pdf"),
+    (b"PK\x03\x04", "dataset.value_zip"),
+    (b"8BPS", "dataset.value_photoshop"),
+    (b"%!PS", "dataset.value_postscript"),
+    (b"gimp xcf", "dataset.value_gimp"),
+    (b"\x1aE\xdf\xa3", "dataset.value_video"),
 )
 
 
@@ -175,7 +176,7 @@ def _diagnosis(path: Path, place: Path, error: Exception) -> Problem:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return problem(path, "too_large", limit=MAX_PIXELS // 10**6)
     if isinstance(error, MemoryError):
-        return problem(path, "damaged", why="it needs more memory than there is")
+        return problem(path, "damaged", why=Message("dataset.value_memory"))
     if isinstance(error, OSError) and error.errno is not None:
         return problem(path, "no_access", why=error.strerror or str(error))
     try:
@@ -187,7 +188,7 @@ def _diagnosis(path: Path, place: Path, error: Exception) -> Problem:
         return problem(path, "empty_file")
     if isinstance(error, UnidentifiedImageError):
         if head.startswith(_PICTURES):
-            return problem(path, "damaged", why="its first bytes make no sense")
+            return problem(path, "damaged", why=Message("dataset.value_first_bytes"))
         return problem(path, "not_a_picture", what=sniff(head))
     why = " ".join(str(error).split())[:80] or type(error).__name__
     if isinstance(error, EOFError) or re.search("truncated|unexpected end|broken data stream", why):
@@ -223,5 +224,5 @@ def _colour(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError as error:
-        raise UserError(f"{text!r} is no colour: write it like #ffffff or a name like white.") from error
+        raise UserError("dataset.no_colour", colour=repr(text)) from error
     return red, green, blue

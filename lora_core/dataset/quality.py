@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.dataset.inspection import Look, look
+from lora_core.dataset.inspection import Inspection, inspect
 from lora_core.dataset.items import Dataset, Item, Problem, problem
 from lora_core.dataset.pictures import PictureError
 
@@ -26,11 +26,11 @@ def report(dataset: Dataset, resolution: int, token_count: Callable[[str], int] 
     """Everything noticed: what `scan` told, then what depends on the pictures' content and on `resolution` (pixels).
 
     `token_count` counts a caption's tokens without start and end marks; without it long captions are not told.
-    Sorted by picture, in the order of the dataset; pictures are decoded at most once (see `looks.look`).
+    Sorted by picture, in the order of the dataset; pictures are decoded at most once (see `inspection.inspect`).
     """
-    looks = _looks(dataset.items)
+    inspected = list(inspect_all([item.path for item in dataset.items]))  # a file may be gone since the scan
     found = list(dataset.problems)
-    for item, seen in zip(dataset.items, looks, strict=True):
+    for item, seen in zip(dataset.items, inspected, strict=True):
         found += _of_size(item, resolution)
         if isinstance(seen, Problem):
             found.append(seen)
@@ -38,7 +38,7 @@ def report(dataset: Dataset, resolution: int, token_count: Callable[[str], int] 
             found += _of_content(item, seen)
         if token_count is not None and (tokens := token_count(item.caption)) > TOKEN_LIMIT:
             found.append(problem(item.path, "long_caption", tokens=tokens, limit=TOKEN_LIMIT))
-    found += _near_duplicates(dataset.items, looks)
+    found += _near_duplicates(dataset.items, inspected)
     place = {item.path: n for n, item in enumerate(dataset.items)}
     return tuple(sorted(found, key=lambda told: place.get(told.path, -1)))
 
@@ -48,15 +48,20 @@ def workers() -> int:
     return max(1, min(4, os.cpu_count() or 1))
 
 
-def _looks(items: Sequence[Item]) -> list[Look | Problem]:
-    def one(item: Item) -> Look | Problem:
-        try:
-            return look(item.path)
-        except PictureError as gone:  # deleted or overwritten since the scan
-            return gone.problem
+def inspect_all(paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
+    """What each picture is, or why it is none, in their order; decoded in several threads as they are asked for."""
 
-    with ThreadPoolExecutor(workers()) as pool:
-        return list(pool.map(one, items))
+    def one(path: Path) -> Inspection | Problem:
+        try:
+            return inspect(path)
+        except PictureError as error:
+            return error.problem
+
+    pool = ThreadPoolExecutor(workers())
+    try:
+        yield from pool.map(one, paths)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _of_size(item: Item, resolution: int) -> list[Problem]:
@@ -70,7 +75,7 @@ def _of_size(item: Item, resolution: int) -> list[Problem]:
     return found
 
 
-def _of_content(item: Item, seen: Look) -> list[Problem]:
+def _of_content(item: Item, seen: Inspection) -> list[Problem]:
     facts = {
         "blurred": seen.sharpness < BLURRED,
         "animated": seen.animated,
@@ -82,9 +87,9 @@ def _of_content(item: Item, seen: Look) -> list[Problem]:
     return [problem(item.path, kind) for kind, true in facts.items() if true]
 
 
-def _near_duplicates(items: Sequence[Item], looks: Sequence[Look | Problem]) -> list[Problem]:
+def _near_duplicates(items: Sequence[Item], inspected: Sequence[Inspection | Problem]) -> list[Problem]:
     """Each picture that nearly equals an earlier one, told once with the first such picture."""
-    known = [(item, seen) for item, seen in zip(items, looks, strict=True) if isinstance(seen, Look)]
+    known = [(item, seen) for item, seen in zip(items, inspected, strict=True) if isinstance(seen, Inspection)]
     if not known:
         return []
     hashes_N = np.array([seen.dhash for _, seen in known], np.uint64)

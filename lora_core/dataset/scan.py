@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 
-from lora_core.dataset.captions import UNKNOWN, caption_bytes, caption_path, clean, decode, has_junk
-from lora_core.dataset.inspection import Look, look
+from lora_core.dataset.captions import UNKNOWN, caption_path, read_caption, why_unreadable
+from lora_core.dataset.inspection import Inspection
 from lora_core.dataset.items import Dataset, Item, Problem, printable, problem
 from lora_core.dataset.listing import Listing, list_folder
-from lora_core.dataset.pictures import PictureError
-from lora_core.dataset.quality import workers
+from lora_core.dataset.quality import inspect_all
 from lora_core.errors import UserError
+from lora_core.messages import Message
 
 MAX_CAPTION = 10_000  # characters; the models read some 300, and tokenizers take minutes over a megabyte
 MAX_REPEATS = 200  # "10_name" means ten repeats, but "2023_holiday" is a year
@@ -39,42 +39,28 @@ _CAMERA_NAMES = {
 }
 
 
-def scan(folder: Path, trigger_word: str = "", on_progress: Callable[[int, int], None] | None = None) -> Dataset:
+def scan(
+    folder: Path,
+    trigger_word: str = "",
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    may_be_empty: bool = False,
+) -> Dataset:
     """Read the pictures of `folder` and its sub-folders with their captions (`000.png` with `000.txt`).
 
     A picture without a caption gets the trigger word, else its file name made readable, else none; each is told.
     Unreadable pictures are told and left out. A sub-folder `10_name` repeats its pictures ten times per epoch.
     `on_progress(done, total)` is called in this thread after each picture; an error it raises ends the scan.
-    Raises UserError when the folder is missing or holds no readable picture.
+
+    Raises:
+        UserError: the folder is missing, or holds no readable picture and not `may_be_empty`; the problems say why.
     """
     listing = list_folder(folder)
-    if not listing.pictures:
+    if not listing.pictures and not may_be_empty:
         raise UserError(_no_pictures(folder, listing))
-    dataset = _read(folder, listing, trigger_word, on_progress)
-    if not dataset.items:
-        raise UserError(_none_readable(folder, listing.pictures, dataset.problems))
-    return dataset
-
-
-def survey(folder: Path, trigger_word: str = "", on_progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """What `scan` reads, also of a folder without a readable picture: its problems say why there is none.
-
-    Raises UserError when the folder is missing.
-    """
-    return _read(folder, list_folder(folder), trigger_word, on_progress)
-
-
-def _read(
-    folder: Path, listing: Listing, trigger_word: str, on_progress: Callable[[int, int], None] | None
-) -> Dataset:
-    problems = [problem(path, "folder") for path in listing.folders]
-    problems += [problem(path, "unknown_suffix") for path in listing.others]
-    problems += [problem(path, "no_access", why=why) for path, why in listing.closed]
-    problems += _shared_captions(listing.pictures)
-    repeats, told = _repeats({path.parent for path in listing.pictures})
-    problems += told
+    problems, repeats = _of_folders(listing)
     items: list[Item] = []
-    for done, (path, seen) in enumerate(_looked_at(listing.pictures), start=1):
+    for done, (path, seen) in enumerate(zip(listing.pictures, inspect_all(listing.pictures), strict=True), start=1):
         if isinstance(seen, Problem):
             problems.append(seen)
         else:
@@ -85,42 +71,40 @@ def _read(
             on_progress(done, len(listing.pictures))
     place = {path: n for n, path in enumerate(listing.pictures)}
     problems.sort(key=lambda each: place.get(each.path, -1))
+    if not items and not may_be_empty:
+        raise UserError(_none_readable(folder, listing.pictures, problems))
     return Dataset(folder, tuple(items), tuple(problems))
 
 
-def _looked_at(paths: Sequence[Path]) -> Iterator[tuple[Path, Look | Problem]]:
-    def one(path: Path) -> Look | Problem:
-        try:
-            return look(path)
-        except PictureError as error:
-            return error.problem
-
-    pool = ThreadPoolExecutor(workers())
-    try:
-        yield from zip(paths, pool.map(one, paths), strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _of_folders(listing: Listing) -> tuple[list[Problem], dict[Path, int]]:
+    """What is told of names alone, and how often the pictures of each folder are repeated."""
+    problems = [problem(path, "folder") for path in listing.folders]
+    problems += [problem(path, "unknown_suffix") for path in listing.others]
+    problems += [problem(path, "no_access", why=why) for path, why in listing.closed]
+    problems += _shared_captions(listing.pictures)
+    repeats, told = _repeats({path.parent for path in listing.pictures})
+    return problems + told, repeats
 
 
 def _caption(picture: Path, trigger_word: str) -> tuple[str, list[Problem]]:
     """The caption to train on, on one line, and what was odd about its file."""
     path = caption_path(picture)
     instead = trigger_word or _readable(picture.stem)
-    shown = f'"{instead}"' if instead else "an empty caption"
+    shown = f'"{instead}"' if instead else Message("dataset.value_empty_caption")
     try:
-        raw, encoding = decode(caption_bytes(path))
+        found = read_caption(path)
     except FileNotFoundError:
         return instead, [problem(picture, "missing_caption", caption=shown)]
     except OSError as error:
-        return instead, [problem(picture, "caption_no_access", caption=shown, why=error.strerror or error)]
+        return instead, [problem(picture, "caption_no_access", caption=shown, why=why_unreadable(error))]
     told = []
-    if encoding == UNKNOWN:
+    if found.encoding == UNKNOWN:
         told.append(problem(picture, "caption_unreadable"))
-    elif encoding not in ("utf-8", "utf-8-sig"):
-        told.append(problem(picture, "caption_encoding", encoding=encoding))
-    if has_junk(raw):
+    elif found.encoding not in ("utf-8", "utf-8-sig"):
+        told.append(problem(picture, "caption_encoding", encoding=found.encoding))
+    if found.has_junk:
         told.append(problem(picture, "caption_controls"))
-    text = " ".join(clean(raw).split())
+    text = " ".join(found.text.split())
     if not text:
         return instead, [*told, problem(picture, "empty_caption", caption=shown)]
     if len(text) > MAX_CAPTION:
@@ -135,7 +119,7 @@ def _readable(stem: str) -> str:
     return "" if {word.casefold() for word in words} <= _CAMERA_NAMES else " ".join(words)
 
 
-def _extension(path: Path, seen: Look) -> list[Problem]:
+def _extension(path: Path, seen: Inspection) -> list[Problem]:
     fitting = _SUFFIXES.get(seen.format, (path.suffix.lower(),))
     if path.suffix.lower() in fitting:
         return []
@@ -162,15 +146,16 @@ def _repeats(folders: set[Path]) -> tuple[dict[Path, int], list[Problem]]:
     return repeats, told
 
 
-def _no_pictures(folder: Path, listing: Listing) -> str:
-    wanted = "PNG, JPEG, WebP or BMP"
+def _no_pictures(folder: Path, listing: Listing) -> Message:
+    wanted = Message("dataset.picture_kinds")
     if listing.others:
-        kinds = ", ".join(sorted({path.suffix.lower() for path in listing.others}))
-        return f"{folder} holds no {wanted} pictures, only {kinds}: save them as PNG or JPEG."
-    return f"{folder} holds no pictures: put {wanted} files there, each with a .txt of the same name."
+        kinds = sorted({path.suffix.lower() for path in listing.others})
+        return Message("dataset.folder_others", folder=folder, wanted=wanted, kinds=kinds)
+    return Message("dataset.folder_empty", folder=folder, wanted=wanted)
 
 
-def _none_readable(folder: Path, pictures: Sequence[Path], problems: Sequence[Problem]) -> str:
+def _none_readable(folder: Path, pictures: Sequence[Path], problems: Sequence[Problem]) -> Message:
     reasons = [each.message for each in problems if each.excluded and each.path in pictures]
-    more = f" ({len(reasons) - 3} more files like this.)" if len(reasons) > 3 else ""
-    return f"No picture in {folder} can be read: {' '.join(reasons[:3])}{more}"
+    more = Message("dataset.more_unreadable", count=len(reasons) - 3) if len(reasons) > 3 else ""
+    said = reduce(lambda first, then: Message("dataset.sentences", first=first, then=then), reasons[:3])
+    return Message("dataset.none_readable", folder=folder, reasons=said, more=more)

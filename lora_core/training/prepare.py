@@ -61,7 +61,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group
         config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type
     )
     for sentence in quality_sentences(model, dataset, config):
-        emit(Warned(plain(sentence)))
+        emit(Warned(sentence))
     _check_size(model, plan)
     fitted = memory.fitted(config, of_model(model), compute, plan.buckets)  # the run keeps the settings as they were asked
     for told in (
@@ -120,21 +120,21 @@ def _meter(model: BaseModel, config: TrainConfig, plan: Plan, compute: precision
     return meter
 
 
-def quality_sentences(model: BaseModel, dataset: Dataset, config: TrainConfig) -> list[str]:
+def quality_sentences(model: BaseModel, dataset: Dataset, config: TrainConfig) -> list[Message]:
     """The dataset's quality report as sentences, of each kind the first few and the number of the rest."""
 
     def token_count(caption: str) -> int:
         """Tokens without the start and end marks, by the tokenizer that makes most of them."""
         return max(len(tokenizer(caption).input_ids) - 2 for tokenizer in model.tokenizers.values())
 
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, list[Message]] = {}
     for problem in report(dataset, config.resolution, token_count):
         kinds.setdefault(problem.kind, []).append(problem.message)
     sentences = []
     for messages in kinds.values():
         sentences += messages[:TOLD_OF_EACH]
         if (rest := len(messages) - TOLD_OF_EACH) > 0:
-            sentences.append(f"... and {rest} more: {messages[TOLD_OF_EACH]}")
+            sentences.append(Message("dataset.more_like_it", rest=rest, example=messages[TOLD_OF_EACH]))
     return sentences
 
 

@@ -15,19 +15,17 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from lora_core import captioners
 from lora_core.cli import commands
 from lora_core.cli import main as cli
 from lora_core.config import TrainConfig
-from lora_core.dataset import CaptionBook
+from lora_core.dataset import CaptionEditor
 from lora_core.events import Finished, Validation
 from lora_core.install.bootstrap import COMMANDS
 from lora_core.lora.file import read, write
 from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.messages import say
 from lora_core.runs.run import Run
 from lora_core.system import paths
-from lora_core.ui.shared.dataset_words import spoken
-from lora_core.ui.shared.texts import Texts
 from lora_core.webuis import export
 from lora_core.webuis import search as webui_places
 from lora_core.webuis.detect import Places
@@ -254,10 +252,9 @@ def test_caption_describes_what_has_no_caption(hub: HubServer, dataset: Path, ca
     assert f"\n1.png: {said}\n" in out and f"\n2.png: {said}\n" in out and "\n0.png" not in out
     assert "Warning: 3.png is a text file" in out
     assert out.endswith(f"2 captions were written in {dataset}; the window's Dataset tab can undo it.\n")
-    book = CaptionBook(dataset)
-    assert book.undo_label == captioners.LABEL
-    assert spoken(book.undo_label, Texts("pt-BR")) == "legendas por um modelo"
-    book.undo()
+    editor = CaptionEditor(dataset)
+    assert editor.next_undo is not None and say(editor.next_undo, "pt-BR") == "legendas por um modelo"
+    editor.undo()
     assert _captions(dataset) == before
 
 
@@ -268,9 +265,9 @@ def test_caption_replaces_all_as_one_edit(hub: HubServer, dataset: Path, capsys:
     assert set(_captions(dataset).values()) == {f"{tiny_captioners.ALWAYS}, long hair".encode()}  # it holds the word
     assert _told([*line[:-1], "rexdog"], capsys)[0] == 0
     assert set(_captions(dataset).values()) == {f"rexdog, {tiny_captioners.ALWAYS}, long hair".encode()}
-    book = CaptionBook(dataset)
-    book.undo()
-    book.undo()
+    editor = CaptionEditor(dataset)
+    editor.undo()
+    editor.undo()
     assert _captions(dataset) == before
 
 
@@ -359,5 +356,5 @@ def test_ctrl_c_keeps_what_is_described_as_one_edit(hub: HubServer, tmp_path: Pa
     assert list(written) == [f"{number:03}.txt" for number in range(len(written))]
     assert set(written.values()) == {tiny_captioners.ALWAYS.encode()}
     assert f"Stopped after {len(written)} of 200 pictures" in out
-    CaptionBook(folder).undo()
+    CaptionEditor(folder).undo()
     assert _captions(folder) == {}

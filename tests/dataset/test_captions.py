@@ -1,4 +1,4 @@
-"""lora_core.dataset.captions and caption_book: any encoding in, UTF-8 out, every edit undoable."""
+"""lora_core.dataset.captions, caption_editor and edit_log: any encoding in, UTF-8 out, every edit undoable."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lora_core.dataset import caption_editor, captions, edit_log
-from lora_core.dataset.caption_editor import CaptionBook
-from lora_core.dataset.captions import decode, read_caption, write_caption
+from lora_core.dataset.caption_editor import CaptionEditor
+from lora_core.dataset.captions import Caption, decode, read_caption
 from lora_core.errors import UserError
+from lora_core.messages import Message, plain, say
 from lora_core.system import files
 
 PORTUGUESE = (
@@ -54,7 +55,7 @@ def test_japanese_windows_text_is_told_from_western(text: str) -> None:
 @pytest.mark.parametrize(("how", "named"), [("utf-8", "utf-8"), ("utf-8-sig", "utf-8-sig"), ("utf-16", "utf-16")])
 def test_unicode_is_read_by_its_mark_or_its_form(tmp_path: Path, text: str, how: str, named: str) -> None:
     (tmp_path / "a.txt").write_bytes(text.encode(how))
-    assert read_caption(tmp_path / "a.txt") == (text, named)
+    assert read_caption(tmp_path / "a.txt") == Caption(text, named, has_junk=False)
 
 
 @pytest.mark.parametrize("how", ["utf-16-le", "utf-16-be"])
@@ -76,17 +77,25 @@ def test_any_bytes_decode_to_something_that_utf8_can_hold(data: bytes) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(text=st.text(st.characters(codec=None)))
 def test_captions_round_trip(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "legenda ção.txt"
-    write_caption(path, text)
-    assert read_caption(path) == (captions.clean(text), "utf-8")
-    write_caption(path, captions.clean(text))
-    assert path.read_bytes() == captions.clean(text).encode("utf-8")
+    picture, path = tmp_path / "legenda ção.png", tmp_path / "legenda ção.txt"
+    picture.touch()
+    CaptionEditor(tmp_path).apply({picture: text})
+    written = path.read_bytes() if path.exists() else b""
+    assert written == captions.clean(text).encode("utf-8")
+    assert CaptionEditor(tmp_path).captions == {picture: captions.clean(text)}
+    if written:
+        assert read_caption(path) == Caption(captions.clean(text), "utf-8", has_junk=False)
 
 
 def test_controls_are_dropped_and_line_ends_unified() -> None:
     assert captions.clean("\ufeff a\0b\x07\r\nc\rd\te\x85 \n") == "ab\nc\nd\te"
     assert captions.has_junk("a\0")
     assert not captions.has_junk("a\r\n\tb אב \u200f")
+
+
+def test_a_caption_with_controls_is_read_clean_and_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\0 ball \r\n")
+    assert read_caption(tmp_path / "a.txt") == Caption("a ball", "utf-8", has_junk=True)
 
 
 def test_what_is_no_caption_file_is_refused(tmp_path: Path) -> None:
@@ -175,7 +184,7 @@ def test_edits_never_touch_their_input_and_return_changes_only(texts: dict[Path,
         assert all(texts[path] != text for path, text in changed.items())
 
 
-# The book: edits on disk ----------------------------------------------------------------------------------------------
+# The editor: edits on disk ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -194,85 +203,85 @@ def on_disk(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.txt"))}
 
 
-def test_the_book_reads_and_writes_nothing_on_opening(folder: Path) -> None:
+def test_the_editor_reads_and_writes_nothing_on_opening(folder: Path) -> None:
     before = on_disk(folder)
-    book = CaptionBook(folder)
-    assert book.captions == {folder / "000.png": "um coração", folder / "001.jpg": "a dog", folder / "sub/002.png": ""}
-    assert (book.undo_label, book.redo_label) == ("", "")
-    assert book.undo() is None
-    assert book.redo() is None
+    editor = CaptionEditor(folder)
+    assert editor.captions == {folder / "000.png": "um coração", folder / "001.jpg": "a dog", folder / "sub/002.png": ""}
+    assert (editor.next_undo, editor.next_redo) == (None, None)
+    assert editor.undo() is None
+    assert editor.redo() is None
     assert on_disk(folder) == before
     assert not (folder / ".treino").exists()
 
 
 def test_edits_reach_the_disk_and_undo_brings_back_the_very_bytes(folder: Path) -> None:
     original = on_disk(folder)
-    book = CaptionBook(folder)
-    assert book.apply(captions.add_prefix(book.captions, "photo: "), "Add prefix") == 3
+    editor = CaptionEditor(folder)
+    assert editor.apply(captions.add_prefix(editor.captions, "photo: "), plain("Add prefix")) == 3
     edited = on_disk(folder)
     assert edited == {"000.txt": "photo: um coração".encode(), "001.txt": b"photo: a dog", "sub/002.txt": b"photo:"}
-    assert book.captions[folder / "000.png"] == "photo: um coração"
-    assert book.undo_label == "Add prefix"
-    undone = book.undo()
+    assert editor.captions[folder / "000.png"] == "photo: um coração"
+    assert editor.next_undo == plain("Add prefix")
+    undone = editor.undo()
     assert undone is not None
-    assert undone.label == "Add prefix"
+    assert undone.name == plain("Add prefix")
     assert on_disk(folder) == original
-    assert book.captions[folder / "sub/002.png"] == ""
-    assert (book.undo_label, book.redo_label) == ("", "Add prefix")
-    book.redo()
+    assert editor.captions[folder / "sub/002.png"] == ""
+    assert (editor.next_undo, editor.next_redo) == (None, plain("Add prefix"))
+    editor.redo()
     assert on_disk(folder) == edited
 
 
 def test_undo_and_redo_survive_a_restart(folder: Path) -> None:
     original = on_disk(folder)
-    CaptionBook(folder).apply({folder / "000.png": "one"}, "First")
-    CaptionBook(folder).apply({folder / "000.png": "two"}, "Second")
-    CaptionBook(folder).undo()
-    assert read_caption(folder / "000.txt")[0] == "one"
-    assert CaptionBook(folder).redo_label == "Second"
-    CaptionBook(folder).undo()
+    CaptionEditor(folder).apply({folder / "000.png": "one"}, plain("First"))
+    CaptionEditor(folder).apply({folder / "000.png": "two"}, plain("Second"))
+    CaptionEditor(folder).undo()
+    assert read_caption(folder / "000.txt").text == "one"
+    assert CaptionEditor(folder).next_redo == plain("Second")
+    CaptionEditor(folder).undo()
     assert on_disk(folder) == original
-    CaptionBook(folder).redo()
-    CaptionBook(folder).redo()
-    assert read_caption(folder / "000.txt")[0] == "two"
+    CaptionEditor(folder).redo()
+    CaptionEditor(folder).redo()
+    assert read_caption(folder / "000.txt").text == "two"
 
 
 def test_a_new_edit_ends_what_could_be_redone(folder: Path) -> None:
-    book = CaptionBook(folder)
-    book.apply({folder / "000.png": "one"})
-    book.undo()
-    book.apply({folder / "000.png": "other"})
-    assert book.redo() is None
-    assert CaptionBook(folder).redo() is None
+    editor = CaptionEditor(folder)
+    editor.apply({folder / "000.png": "one"})
+    editor.undo()
+    editor.apply({folder / "000.png": "other"})
+    assert editor.redo() is None
+    assert CaptionEditor(folder).redo() is None
 
 
 def test_what_does_not_change_is_no_edit_but_encodings_are_mended(folder: Path) -> None:
-    book = CaptionBook(folder)
-    assert book.apply({folder / "001.jpg": "a dog", folder / "sub/002.png": "  "}) == 0
-    assert book.undo_label == ""
-    assert book.apply({folder / "000.png": book.captions[folder / "000.png"]}, "Save as UTF-8") == 1
+    editor = CaptionEditor(folder)
+    assert editor.apply({folder / "001.jpg": "a dog", folder / "sub/002.png": "  "}) == 0
+    assert editor.next_undo is None
+    assert editor.apply({folder / "000.png": editor.captions[folder / "000.png"]}, plain("Save as UTF-8")) == 1
     assert (folder / "000.txt").read_bytes() == "um coração".encode()
 
 
 def test_changes_from_outside_are_an_edit_of_their_own(folder: Path) -> None:
-    book = CaptionBook(folder)
-    book.apply({folder / "001.jpg": "ours"}, "Ours")
+    editor = CaptionEditor(folder)
+    editor.apply({folder / "001.jpg": "ours"}, plain("Ours"))
     (folder / "001.txt").write_bytes(b"theirs")
-    first = book.undo()
+    first = editor.undo()
     assert first is not None
-    assert first.label == caption_editor.OUTSIDE
+    assert first.name == edit_log.OUTSIDE
     assert (folder / "001.txt").read_bytes() == b"ours"
-    book.undo()
+    editor.undo()
     assert (folder / "001.txt").read_bytes() == b"a dog"
-    book.redo()
-    book.redo()
+    editor.redo()
+    editor.redo()
     assert (folder / "001.txt").read_bytes() == b"theirs"
-    assert book.captions[folder / "001.jpg"] == "theirs"
+    assert editor.captions[folder / "001.jpg"] == "theirs"
 
 
 def test_a_write_that_fails_half_way_leaves_all_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = on_disk(folder)
-    book = CaptionBook(folder)
+    editor = CaptionEditor(folder)
     real = files.write_bytes_whole
 
     def full(path: Path, data: bytes) -> None:
@@ -283,10 +292,10 @@ def test_a_write_that_fails_half_way_leaves_all_as_it_was(folder: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(caption_editor, "write_bytes_whole", full)
         with pytest.raises(UserError, match="disk is full"):
-            book.apply(captions.add_prefix(book.captions, "x "), "Add prefix")
+            editor.apply(captions.add_prefix(editor.captions, "x "), plain("Add prefix"))
     assert on_disk(folder) == original
-    assert book.captions[folder / "001.jpg"] == "a dog"
-    for opened in (book, CaptionBook(folder)):
+    assert editor.captions[folder / "001.jpg"] == "a dog"
+    for opened in (editor, CaptionEditor(folder)):
         assert opened.undo() is None
         assert on_disk(folder) == original
 
@@ -301,41 +310,78 @@ def test_a_crash_after_the_history_line_loses_nothing(folder: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(caption_editor, "write_bytes_whole", die)
         with pytest.raises(KeyboardInterrupt):
-            CaptionBook(folder).apply({folder / "000.png": "new"})
-    book = CaptionBook(folder)
-    while book.undo():
+            CaptionEditor(folder).apply({folder / "000.png": "new"})
+    editor = CaptionEditor(folder)
+    while editor.undo():
         pass
     assert on_disk(folder) == original
 
 
 def test_a_history_cut_at_any_byte_still_opens_and_goes_on(folder: Path) -> None:
-    book = CaptionBook(folder)
+    editor = CaptionEditor(folder)
     for text in ("one", "two ção", "three"):
-        book.apply({folder / "001.jpg": text})
-    book.undo()
+        editor.apply({folder / "001.jpg": text})
+    editor.undo()
     history = folder.joinpath(edit_log.HISTORY)
     whole, captions_then = history.read_bytes(), on_disk(folder)
     for cut in range(0, len(whole), 7):
         history.write_bytes(whole[:cut])
         for name, content in captions_then.items():
             (folder / name).write_bytes(content)
-        opened = CaptionBook(folder)
+        opened = CaptionEditor(folder)
         opened.apply({folder / "001.jpg": "after the cut"})
-        assert CaptionBook(folder).undo_label == "Edit captions"
-        CaptionBook(folder).undo()
+        assert CaptionEditor(folder).next_undo == edit_log.did("edit")
+        CaptionEditor(folder).undo()
         assert on_disk(folder) == captions_then
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("@replace\ta b\t" + "x" * 60, Message("dataset.did_replace", find="a b", replace="x" * 39 + "…")),
+        ("@caption\t{name}.png", Message("dataset.did_caption", name="{name}.png")),
+        ("@describe\t2", Message("dataset.did_describe", count="2")),
+        ("Changed by another program", Message("dataset.did_outside")),
+        ("Earlier edits", Message("dataset.did_earlier")),
+        ("Describe the pictures", Message("dataset.did_described")),
+        ("Edit captions", Message("dataset.did_edit")),
+        ("Of another program", plain("Of another program")),
+        ("@nothing\tx", plain("@nothing\tx")),
+        ("@replace\tx", plain("@replace\tx")),
+        ("@", plain("@")),
+    ],
+)
+def test_the_log_of_an_older_version_opens(folder: Path, label: str, name: Message) -> None:
+    (folder / ".treino").mkdir()
+    change = {"file": "001.txt", "before": "a cat", "after": "a dog"}
+    line = json.dumps({"do": "edit", "label": label, "changes": [change]}) + "\n"
+    folder.joinpath(edit_log.HISTORY).write_text(line, encoding="utf-8")
+    editor = CaptionEditor(folder)
+    assert editor.next_undo == name
+    editor.undo()
+    assert (folder / "001.txt").read_bytes() == b"a cat"
+    assert CaptionEditor(folder).next_redo == name
+
+
+def test_edits_are_named_in_every_language_and_by_people_who_read_the_log(folder: Path) -> None:
+    CaptionEditor(folder).apply({folder / "001.jpg": "x"}, edit_log.did("replace", find="dog", replace="x" * 60))
+    name = CaptionEditor(folder).next_undo
+    assert name is not None and str(name) == f"“dog” replaced by “{'x' * 39}…”"
+    assert say(name, "pt-BR") == f"“dog” trocado por “{'x' * 39}…”"
+    line = json.loads(folder.joinpath(edit_log.HISTORY).read_text(encoding="utf-8"))
+    assert line["label"] == str(name)
 
 
 @pytest.mark.parametrize(
     "line", ["null", "[]", "{}", "nonsense", '{"do": "edit"}', '{"do": "edit", "label": 1, "changes": 3}', "[" * 9999]
 )
 def test_rubbish_in_the_history_is_passed_over(folder: Path, line: str) -> None:
-    CaptionBook(folder).apply({folder / "001.jpg": "one"}, "Mine")
+    CaptionEditor(folder).apply({folder / "001.jpg": "one"}, plain("Mine"))
     with open(folder.joinpath(edit_log.HISTORY), "a", encoding="utf-8") as file:
         file.write(line + "\n")
-    book = CaptionBook(folder)
-    assert book.undo_label == "Mine"
-    book.undo()
+    editor = CaptionEditor(folder)
+    assert editor.next_undo == plain("Mine")
+    editor.undo()
     assert (folder / "001.txt").read_bytes() == b"a dog"
 
 
@@ -346,66 +392,66 @@ def test_a_history_from_elsewhere_cannot_write_outside_the_folder(folder: Path, 
     change = {"file": name, "before": "evil", "after": None}
     line = json.dumps({"do": "edit", "label": "x", "changes": [change]}) + "\n"
     folder.joinpath(edit_log.HISTORY).write_text(line, encoding="utf-8")
-    book = CaptionBook(folder)
-    assert book.undo() is None
+    editor = CaptionEditor(folder)
+    assert editor.undo() is None
     assert sorted(p.name for p in folder.parent.rglob("evil*")) == []
 
 
 def test_a_long_history_is_merged_and_keeps_the_originals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = on_disk(folder)
     monkeypatch.setattr(edit_log, "MOST_EDITS", 10)
-    book = CaptionBook(folder)
+    editor = CaptionEditor(folder)
     for n in range(20):
-        book.apply({folder / ("000.png" if n % 2 else "001.jpg"): f"text {n}"}, f"Edit {n}")
-    book.undo()
+        editor.apply({folder / ("000.png" if n % 2 else "001.jpg"): f"text {n}"}, plain(f"Edit {n}"))
+    editor.undo()
     latest = on_disk(folder)
-    opened = CaptionBook(folder)
-    assert opened.redo_label == "Edit 19"
+    opened = CaptionEditor(folder)
+    assert opened.next_redo == plain("Edit 19")
     labels = []
     while edit := opened.undo():
-        labels.append(edit.label)
+        labels.append(edit.name)
     assert labels[-1] == edit_log.EARLIER
     assert len(labels) < 12
     assert on_disk(folder) == original
-    again = CaptionBook(folder)
-    while again.redo_label not in ("", "Edit 19"):
+    again = CaptionEditor(folder)
+    while again.next_redo not in (None, plain("Edit 19")):
         again.redo()
     assert on_disk(folder) == latest
 
 
 def test_pictures_that_share_a_caption_need_the_same_text(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "001.png")
-    book = CaptionBook(folder)
+    editor = CaptionEditor(folder)
     with pytest.raises(UserError, match="shares its caption"):
-        book.apply({folder / "001.png": "x", folder / "001.jpg": "y"})
-    book.apply({folder / "001.png": "both"})
-    assert book.captions[folder / "001.jpg"] == "both"
+        editor.apply({folder / "001.png": "x", folder / "001.jpg": "y"})
+    editor.apply({folder / "001.png": "both"})
+    assert editor.captions[folder / "001.jpg"] == "both"
 
 
 def test_unreadable_captions_are_never_overwritten(folder: Path) -> None:
     (folder / "sub/002.txt").mkdir()
-    book = CaptionBook(folder)
-    assert book.captions[folder / "sub/002.png"] == ""
+    editor = CaptionEditor(folder)
+    assert editor.captions[folder / "sub/002.png"] == ""
     with pytest.raises(UserError, match="cannot be read"):
-        book.apply({folder / "sub/002.png": "x"})
+        editor.apply({folder / "sub/002.png": "x"})
 
 
 def test_a_deleted_subfolder_does_not_block_undo(folder: Path) -> None:
-    book = CaptionBook(folder)
-    book.apply({folder / "sub/002.png": "x", folder / "001.jpg": "y"})
+    editor = CaptionEditor(folder)
+    editor.apply({folder / "sub/002.png": "x", folder / "001.jpg": "y"})
     for path in (folder / "sub/002.txt", folder / "sub/002.png"):
         path.unlink()
     (folder / "sub").rmdir()
-    book.undo()
+    editor.undo()
     assert (folder / "001.txt").read_bytes() == b"a dog"
-    assert book.undo() is None
+    assert editor.undo() is None
 
 
 def test_strange_pictures_and_folders_are_told(folder: Path) -> None:
     with pytest.raises(UserError, match="not in the dataset folder"):
-        CaptionBook(folder).apply({Path("elsewhere.png"): "x"})
+        CaptionEditor(folder).apply({Path("elsewhere.png"): "x"})
     with pytest.raises(UserError, match="does not exist"):
-        CaptionBook(folder / "gone")
+        CaptionEditor(folder / "gone")
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
@@ -413,6 +459,6 @@ def test_a_read_only_folder_is_told(folder: Path) -> None:
     folder.chmod(0o500)
     try:
         with pytest.raises(UserError, match="cannot be written"):
-            CaptionBook(folder).apply({folder / "001.jpg": "x"})
+            CaptionEditor(folder).apply({folder / "001.jpg": "x"})
     finally:
         folder.chmod(0o700)

@@ -1,4 +1,4 @@
-"""lora_core.dataset.pictures and looks: real files of every kind, made here, read back."""
+"""lora_core.dataset.pictures and inspection: real files of every kind, made here, read back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
 from lora_core.dataset import fit, pictures
-from lora_core.dataset.inspection import dhash, look, sharpness
+from lora_core.dataset.inspection import dhash, inspect, sharpness
 from lora_core.dataset.pictures import PictureError, load_picture, thumbnail
 from lora_core.errors import UserError
 
@@ -56,7 +56,7 @@ def test_every_orientation_comes_out_upright(tmp_path: Path, orientation: int, s
         assert image.mode == "RGB"
         assert image.width == 2 * image.height
         assert_upright(image)
-    seen = look(path)
+    seen = inspect(path)
     assert (seen.width, seen.height, seen.orientation) == (64, 32, orientation)
 
 
@@ -84,7 +84,7 @@ def test_transparency_is_filled_with_the_chosen_colour(tmp_path: Path) -> None:
     assert green.getpixel((30, 10)) == (0, 255, 0)
     assert green.getpixel((5, 5)) == (0, 0, 255)
     assert green.getpixel((30, 30)) == (0, 127, 0)
-    assert look(tmp_path / "a.png").transparent
+    assert inspect(tmp_path / "a.png").transparent
     with pytest.raises(UserError, match="no colour"):
         load_picture(tmp_path / "a.png", "#nonsense")
 
@@ -101,14 +101,14 @@ def test_a_transparent_colour_without_alpha_channel_is_filled(tmp_path: Path, mo
 
 def test_an_opaque_alpha_channel_is_not_called_transparent(tmp_path: Path) -> None:
     cornered().convert("RGBA").save(tmp_path / "a.png")
-    assert not look(tmp_path / "a.png").transparent
+    assert not inspect(tmp_path / "a.png").transparent
 
 
 def test_cmyk_is_converted(tmp_path: Path) -> None:
     cornered().convert("CMYK").save(tmp_path / "a.jpg", quality=98)
     assert_upright(load_picture(tmp_path / "a.jpg"))
     assert_upright(thumbnail(tmp_path / "a.jpg", 32))
-    assert look(tmp_path / "a.jpg").mode == "CMYK"
+    assert inspect(tmp_path / "a.jpg").mode == "CMYK"
 
 
 def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
     Image.fromarray(ramp).save(tmp_path / "a.png")
     seen = np.asarray(load_picture(tmp_path / "a.png"))[0, :, 0]
     assert np.abs(seen.astype(int) - np.arange(256)).max() <= 1
-    assert look(tmp_path / "a.png").sixteen_bit
+    assert inspect(tmp_path / "a.png").sixteen_bit
 
 
 def test_sixteen_bit_colour_keeps_its_shades(tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_sixteen_bit_colour_keeps_its_shades(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(cv2.imencode(".png", ramp)[1].tobytes())
     seen = np.asarray(load_picture(tmp_path / "a.png"))[0, :, 1]
     assert np.abs(seen.astype(int) - np.arange(256)).max() <= 1
-    assert look(tmp_path / "a.png").sixteen_bit
+    assert inspect(tmp_path / "a.png").sixteen_bit
     cornered().save(tmp_path / "b.png")
-    assert not look(tmp_path / "b.png").sixteen_bit
+    assert not inspect(tmp_path / "b.png").sixteen_bit
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,13 @@ def test_animations_give_their_first_frame(tmp_path: Path, kind: str) -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     frames[0].save(tmp_path / "a.png", kind, save_all=True, append_images=frames[1:], lossless=True)
     assert load_picture(tmp_path / "a.png").getpixel((5, 5)) == (255, 0, 0)
-    assert look(tmp_path / "a.png").animated
+    assert inspect(tmp_path / "a.png").animated
 
 
 def test_the_second_view_of_a_phone_photo_is_no_animation(tmp_path: Path) -> None:
     cornered().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[cornered()])
     assert_upright(load_picture(tmp_path / "a.jpg"))
-    assert not look(tmp_path / "a.jpg").animated
+    assert not inspect(tmp_path / "a.jpg").animated
 
 
 def swapped_profile() -> bytes:
@@ -236,7 +236,7 @@ def test_what_is_no_picture_is_told_in_a_sentence(tmp_path: Path, name: str) -> 
     content, kind, words = not_pictures()[name]
     path = tmp_path / name
     path.write_bytes(content)
-    for read in (load_picture, lambda p: thumbnail(p, 64), look):
+    for read in (load_picture, lambda p: thumbnail(p, 64), inspect):
         with pytest.raises(PictureError, match=words) as told:
             read(path)
         assert told.value.problem.kind == kind
@@ -249,11 +249,11 @@ def test_folders_pipes_and_missing_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="is a folder"):
         load_picture(tmp_path / "a.png")
     with pytest.raises(PictureError, match="cannot be opened"):
-        look(tmp_path / "gone.png")
+        inspect(tmp_path / "gone.png")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.png")
         with pytest.raises(PictureError, match="not a file"):
-            look(tmp_path / "pipe.png")
+            inspect(tmp_path / "pipe.png")
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -306,18 +306,18 @@ def test_thumbnails_never_enlarge_and_survive_strips(tmp_path: Path) -> None:
         for suffix in (".png", ".jpg"):
             Image.new("RGB", size, (200, 10, 10)).save(tmp_path / f"a{suffix}")
             assert thumbnail(tmp_path / f"a{suffix}", 64).size == expected
-            seen = look(tmp_path / f"a{suffix}")
+            seen = inspect(tmp_path / f"a{suffix}")
             assert (seen.width, seen.height) == size
 
 
 def test_a_second_look_is_free_until_the_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     cornered().save(path)
-    first = look(path)
-    assert look(path) is first
+    first = inspect(path)
+    assert inspect(path) is first
     cornered(100, 100).save(path)
     os.utime(path, ns=(1, 1))
-    assert look(path).width == 100
+    assert inspect(path).width == 100
 
 
 def textured(seed: int = 0) -> Image.Image:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from lora_core.dataset import Dataset, Problem, level, listing, report, scan, survey
-from lora_core.dataset.items import KINDS, problem
+from lora_core.dataset import Dataset, Problem, listing, report, scan
+from lora_core.dataset.items import LEVELS, problem
 from lora_core.errors import UserError
+from lora_core.messages import LANGUAGES, Message, catalog, say
 
 
 def picture(seed: int = 0, width: int = 512, height: int = 512) -> Image.Image:
@@ -42,11 +43,11 @@ def put(folder: Path, name: str, image: Image.Image | bytes, caption: str | byte
 def told(problems: tuple[Problem, ...]) -> dict[str, str]:
     """kind -> sentence; every sentence is one, names its file and has no gap left."""
     for each in problems:
-        assert "{" not in each.message
-        assert "\n" not in each.message
-        assert each.message.endswith(".")
-        assert each.excluded == (level(each) == "left out")
-    return {each.kind: each.message for each in problems}
+        assert "{" not in str(each.message)
+        assert "\n" not in str(each.message)
+        assert str(each.message).endswith(".")
+        assert each.excluded == (each.level == "left out")
+    return {each.kind: str(each.message) for each in problems}
 
 
 # The dataset ----------------------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def test_repeats_are_read_from_the_folder_name(tmp_path: Path) -> None:
     assert {item.path.name: item.repeats for item in dataset.items} == {
         "a.png": 10, "b.png": 3, "c.png": 1, "d.png": 1, "e.png": 1, "f.png": 1,
     }  # fmt: skip
-    ignored = [each.message for each in dataset.problems if each.kind == "repeats_ignored"]
+    ignored = [str(each.message) for each in dataset.problems if each.kind == "repeats_ignored"]
     assert len(ignored) == 2
     assert any("2023_holiday" in message for message in ignored)
     assert scan(tmp_path / "10_cat").items[0].repeats == 10
@@ -165,7 +166,7 @@ def test_captions_in_other_encodings_are_read_and_told(tmp_path: Path) -> None:
     put(tmp_path, "e.png", picture(), b"caf\x81\xff\xff")
     dataset = scan(tmp_path)
     assert [item.caption for item in dataset.items][:4] == ["coração", "女の子", "gato", "cão"]
-    kinds = {each.path.name: (each.kind, dict(each.values).get("encoding")) for each in dataset.problems}
+    kinds = {each.path.name: (each.kind, dict(each.message.params).get("encoding")) for each in dataset.problems}
     assert kinds == {
         "a.png": ("caption_encoding", "cp1252"),
         "b.png": ("caption_encoding", "cp932"),
@@ -259,7 +260,7 @@ def test_no_readable_picture_names_the_first_and_why(tmp_path: Path) -> None:
     assert "2.png is empty" in sentence
     assert "3.png" not in sentence
     assert "2 more" in sentence
-    seen = survey(tmp_path)
+    seen = scan(tmp_path, may_be_empty=True)
     assert not seen.items
     assert [each.kind for each in report(seen, 512)] == ["not_a_picture"] + ["empty_file"] * 4
 
@@ -354,8 +355,8 @@ def test_near_duplicates_are_told_once_with_the_first(tmp_path: Path) -> None:
     put(tmp_path, "g.png", original.rotate(90))
     found = [each for each in report(scan(tmp_path), 512) if each.kind == "near_duplicate"]
     assert [each.path.relative_to(tmp_path).as_posix() for each in found] == ["b.jpg", "c.png", "d/c.png"]
-    assert all("a.png" in each.message for each in found)
-    assert f"{tmp_path.name}/a.png" in found[2].message
+    assert all("a.png" in str(each.message) for each in found)
+    assert f"{tmp_path.name}/a.png" in str(found[2].message)
 
 
 def test_plain_pictures_of_different_colours_are_no_duplicates(tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_long_captions_are_told_when_a_counter_is_given(tmp_path: Path) -> None:
     assert report(dataset, 512) == ()
     problems = report(dataset, 512, lambda text: len(text.split()))
     assert [(each.path.name, each.kind) for each in problems] == [("b.png", "long_caption")]
-    assert "76 tokens" in problems[0].message
+    assert "76 tokens" in str(problems[0].message)
 
 
 def test_the_report_holds_what_the_scan_told_in_the_order_of_the_pictures(tmp_path: Path) -> None:
@@ -399,10 +400,19 @@ def test_a_picture_deleted_after_the_scan_is_told(tmp_path: Path) -> None:
 # The sentences --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_sentence_names_the_file_and_ends_with_a_full_stop(kind: str) -> None:
-    fields = [name for _, name, _, _ in string.Formatter().parse(KINDS[kind].template) if name]
-    filled = problem(Path("some.png"), kind, **{name: 7 for name in fields if name not in ("name", "text_name")})
-    assert "some." in filled.message or kind == "repeats_ignored"
-    assert filled.message.endswith(".")
-    assert set(fields) <= dict(filled.values).keys()
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", LEVELS)
+def test_every_sentence_names_the_file_and_ends_with_a_full_stop(kind: str, language: str) -> None:
+    fields = [name for _, name, _, _ in string.Formatter().parse(catalog("en")[f"dataset.problem_{kind}"]) if name]
+    word = Message("dataset.value_html")
+    filled = problem(Path("some.png"), kind, **{name: word for name in fields if name not in ("name", "text_name")})
+    sentence = say(filled.message, language)
+    assert "some." in sentence or kind == "repeats_ignored"
+    assert sentence.endswith(".")
+    assert set(fields) <= dict(filled.message.params).keys()
+    assert language == "en" or ("HTML page" not in sentence and sentence != str(filled.message))
+
+
+def test_every_kind_of_problem_has_a_sentence_and_none_is_left_over() -> None:
+    told = {key.removeprefix("dataset.problem_") for key in catalog("en") if key.startswith("dataset.problem_")}
+    assert told == set(LEVELS)

@@ -22,7 +22,7 @@ from PIL import Image
 from lora_core.cli import main as cli
 from lora_core.dataset import scan
 from lora_core.dataset.captions import caption_bytes
-from lora_core.dataset.inspection import look
+from lora_core.dataset.inspection import inspect
 from lora_core.dataset.pictures import PictureError, load_picture
 from lora_core.errors import UserError
 from lora_core.install import pip
@@ -348,7 +348,7 @@ def test_what_is_only_in_the_cloud_is_told_and_not_read(
     for name in ("a", "b", "c"):
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text("a cow", encoding="utf-8")
-    look(tmp_path / "b.png")  # also what was seen before it went
+    inspect(tmp_path / "b.png")  # also what was seen before it went
     system.marks = {str(tmp_path / "b.png"): mark | 0x20, str(tmp_path / "c.txt"): mark}
     real = Path.open
 
@@ -360,8 +360,8 @@ def test_what_is_only_in_the_cloud_is_told_and_not_read(
     found = scan(tmp_path, "zebu")
     assert [(item.path.name, item.caption) for item in found.items] == [("a.png", "a cow"), ("c.png", "zebu")]
     told = {problem.path.name: problem for problem in found.problems}
-    assert told["b.png"].kind == "in_cloud" and "Always keep on this device" in told["b.png"].message
-    assert told["c.png"].kind == "caption_no_access" and "only in the cloud" in told["c.png"].message
+    assert told["b.png"].kind == "in_cloud" and "Always keep on this device" in str(told["b.png"].message)
+    assert told["c.png"].kind == "caption_no_access" and "only in the cloud" in str(told["c.png"].message)
     with pytest.raises(PictureError, match="only in the cloud"):
         load_picture(tmp_path / "b.png")
     with pytest.raises(OSError, match="only in the cloud"):

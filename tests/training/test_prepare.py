@@ -19,7 +19,8 @@ def test_the_report_is_told_with_token_counts_and_long_lists_are_cut(tiny_sd1: P
     for number in range(1, 9):
         (folder / f"{number:03}.txt").unlink()
     model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
-    sentences = quality_sentences(model, scan(folder, "zebu"), config_for(tiny_sd1, folder, tmp_path))
+    told = quality_sentences(model, scan(folder, "zebu"), config_for(tiny_sd1, folder, tmp_path))
+    sentences = [str(message) for message in told]
     assert any(s.startswith("000.txt has ") and "tokens" in s for s in sentences)
     missing = [s for s in sentences if "no caption file" in s]
     assert len(missing) == TOLD_OF_EACH + 1 and missing[-1].startswith("... and 3 more: ")

@@ -23,9 +23,10 @@ window.treinoDataset = (() => {
 
   // --- asking the server ----------------------------------------------------------------------------------------
 
-  async function post(message) {
-    const answer = await fetch("/dataset", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ language, ...message }),
+  const route = (act) => `/dataset/${act}?language=${language}`;
+  async function post(act, body = {}) {
+    const answer = await fetch(route(act), {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
     return answer.json();
   }
@@ -33,7 +34,7 @@ window.treinoDataset = (() => {
   // What a person asked for: an error is shown until the next thing that works. null: it did not.
   async function ask(act, more = {}) {
     try {
-      const told = await post({ act, ...more });
+      const told = await post(act, more);
       complain(told.error || "");
       return "error" in told ? null : told;
     } catch {
@@ -65,7 +66,7 @@ window.treinoDataset = (() => {
     if (!root || !root.offsetParent || isAsking) return; // another tab is open, or the last answer is on its way
     isAsking = true;
     try {
-      const told = await post({ act: "state", ...seen, ...describe.seen() });
+      const told = await post("state", { ...seen, ...describe.seen() });
       offline(false);
       if (!told.error) show(told);
     } catch {
@@ -266,7 +267,7 @@ window.treinoDataset = (() => {
     id("crop").hidden = true;
     let told;
     try {
-      told = await post({ act: "look", name });
+      told = await post("look", { name });
     } catch {
       return;
     }
@@ -355,7 +356,7 @@ window.treinoDataset = (() => {
     drawSaved();
     let told = null;
     try {
-      told = await post({ act: "caption", name, text: draft.text, was: draft.was, force, join: joining === name });
+      told = await post("caption", { name, text: draft.text, was: draft.was, force, join: joining === name });
       offline(false);
     } catch {
       offline(true);
@@ -423,8 +424,8 @@ window.treinoDataset = (() => {
   function saveOnLeave() {
     for (const [name, draft] of drafts) {
       if (draft.theirs !== undefined) continue;
-      const message = { act: "caption", language, name, text: draft.text, was: draft.was };
-      navigator.sendBeacon("/dataset", new Blob([JSON.stringify(message)], { type: "application/json" }));
+      const body = { name, text: draft.text, was: draft.was };
+      navigator.sendBeacon(route("caption"), new Blob([JSON.stringify(body)], { type: "application/json" }));
     }
   }
 
@@ -628,7 +629,7 @@ window.treinoDataset = (() => {
     isTyped = id("folder").value !== folder;
     clearTimeout(completing);
     completing = setTimeout(async () => {
-      const told = await post({ act: "complete", folder: id("folder").value }).catch(() => null);
+      const told = await post("complete", { folder: id("folder").value }).catch(() => null);
       if (told && told.folders) id("folders").replaceChildren(...told.folders.map((value) => made("option", { value })));
     }, 200);
   }

@@ -19,7 +19,7 @@ from lora_core.ui.shared.crash import CrashReport
 from lora_core.ui.shared.signed_urls import Files
 from lora_core.ui.state.background import in_background
 from lora_core.ui.state.captioning import Describer
-from lora_core.ui.state.open_dataset import Desk
+from lora_core.ui.state.open_dataset import OpenDataset
 from lora_core.ui.state.training import Training
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class App:
         self._memory_file = JsonMemo(self.home / "window.json")
         self._unwritten: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self.dataset = Desk(self.files.allow, self.recall, self.remember)
+        self.dataset = OpenDataset(self.files.allow, self.recall, self.remember)
         self.describer = Describer(self.dataset, self.training, self.note_crash)
         self._core: Future[None] | None = None
         self._once: dict[str, Future[Any]] = {}

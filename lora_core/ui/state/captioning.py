@@ -16,10 +16,11 @@ from lora_core.captioners import to_describe
 from lora_core.dataset import add_trigger
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
-from lora_core.ui.shared.dataset_words import complaint
+from lora_core.messages import Message
 from lora_core.ui.shared.texts import Texts
+from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.background import has_ended, in_background
-from lora_core.ui.state.open_dataset import THUMBNAIL, Desk
+from lora_core.ui.state.open_dataset import THUMBNAIL, OpenDataset
 from lora_core.ui.state.training import Training
 
 IDLE, LOADING, DOWNLOADING, DESCRIBING = "idle", "loading", "downloading", "describing"
@@ -32,7 +33,7 @@ class _Cancelled(Exception):
 
 
 @dataclass(frozen=True)
-class View:
+class CaptioningState:
     """All that pages show of it; never changed, only replaced. `job` grows with every start.
 
     done, total: pictures, or bytes while `phase` is downloading. seconds_left: -1 while unknown. rows: picture and
@@ -46,8 +47,8 @@ class View:
     total: int = 0
     seconds_left: float = -1.0
     rows: tuple[tuple[Path, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    error: str = ""
+    notes: tuple[Message, ...] = ()
+    error: Message | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -55,7 +56,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Order:
+class CaptioningRequest:
     """What was asked for. `threshold`: how sure a tagger must be, 0 to 1; `trigger`: put in front, "" for nothing."""
 
     captioner: str
@@ -67,33 +68,34 @@ class Order:
 class Describer:
     """One for all pages. `note_crash` is told each error nobody foresaw."""
 
-    def __init__(self, desk: Desk, training: Training, note_crash: Callable[[str, Exception], object]) -> None:
-        self.desk, self.training, self.note_crash = desk, training, note_crash
-        self.view = View()
+    def __init__(self, dataset: OpenDataset, training: Training, note_crash: Callable[[str, Exception], object]) -> None:
+        self.dataset, self.training, self.note_crash = dataset, training, note_crash
+        self.state = CaptioningState()
         self._cancel = threading.Event()
         self._lock = threading.Lock()
         self._working: Future[None] | None = None
 
     # --- what a person presses --------------------------------------------------------------------------------
 
-    def start(self, order: Order) -> None:
+    def start(self, request: CaptioningRequest) -> None:
         """Propose a caption for each picture; of those that share a caption file, for the first.
 
         Raises:
             UserError: there is none, it goes on already, or a training is in the way.
         """
-        _, folder = self.desk.opened()
-        order = dataclasses.replace(order, pictures=tuple(to_describe(dict.fromkeys(order.pictures, ""), replace=True)))
+        folder = self.dataset.opened().folder
+        pictures = to_describe(dict.fromkeys(request.pictures, ""), replace=True)
+        request = dataclasses.replace(request, pictures=tuple(pictures))
         with self._lock:
-            if self.view.is_busy:
-                raise UserError("Captions are being proposed already; cancel it first, or wait for its end.")
-            if not order.pictures:
-                raise UserError("There is no picture to describe: choose others.")
+            if self.state.is_busy:
+                raise UserError("ui.describing")
+            if not request.pictures:
+                raise UserError("ui.nothing_to_describe")
             if self.training.is_in_the_way():
-                raise UserError("A training is going on; pause it first, or describe the pictures after it.")
+                raise UserError("ui.describe_beside")
             self._cancel = threading.Event()
-            self.view = View(self.view.job + 1, LOADING, folder, total=len(order.pictures))
-            self._working = in_background(partial(self._work, order, self._cancel), "captions")
+            self.state = CaptioningState(self.state.job + 1, LOADING, folder, total=len(request.pictures))
+            self._working = in_background(partial(self._work, request, self._cancel), "captions")
 
     def cancel(self) -> None:
         """Stop after the picture at hand; what was proposed by then stays."""
@@ -103,7 +105,7 @@ class Describer:
         """Forget what was proposed."""
         self.cancel()
         with self._lock:
-            self.view = View(self.view.job + 1)
+            self.state = CaptioningState(self.state.job + 1)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the work; True when there is none."""
@@ -111,47 +113,48 @@ class Describer:
 
     def chosen(self, pictures: Collection[Path]) -> dict[Path, str]:
         """The captions proposed for these."""
-        return {path: caption for path, caption in self.view.rows if caption and path in pictures}
+        return {path: caption for path, caption in self.state.rows if caption and path in pictures}
 
     # --- what a page shows ------------------------------------------------------------------------------------
 
-    def told(self, text: Texts, url: Callable[[Path, int], str], job: int, rows: int) -> dict[str, Any]:
+    def update(self, text: Texts, url: Callable[[Path, int], str], job: int, rows: int) -> dict[str, Any]:
         """How it stands, as JSON, and the rows that a page with `rows` rows of `job` has not seen."""
-        view = self.view
-        if view.folder is not None and view.folder != self.desk.folder:
+        state = self.state
+        if state.folder is not None and state.folder != self.dataset.folder:
             self.discard()
-            view = self.view
-        new = view.rows[rows if job == view.job else 0 :]
-        captions = self.desk.book.captions if self.desk.book and new else {}
+            state = self.state
+        new = state.rows[rows if job == state.job else 0 :]
+        captions = self.dataset.editor.captions if self.dataset.editor and new else {}
         return {
-            "job": view.job, "phase": view.phase, "done": view.done, "total": view.total, "left": round(view.seconds_left),
-            "error": complaint(UserError(view.error), text) if view.error else "",
-            "notes": [complaint(UserError(note), text) for note in view.notes],
-            "rows": [[self.desk.name(p), url(p, THUMBNAIL), captions.get(p, ""), caption] for p, caption in new],
+            "job": state.job, "phase": state.phase, "done": state.done, "total": state.total,
+            "left": round(state.seconds_left),
+            "error": translated(state.error, text) if state.error else "",
+            "notes": [translated(note, text) for note in state.notes],
+            "rows": [[self.dataset.name(p), url(p, THUMBNAIL), captions.get(p, ""), caption] for p, caption in new],
         }  # fmt: skip
 
     # --- the thread -------------------------------------------------------------------------------------------
 
-    def _work(self, order: Order, cancel: threading.Event) -> None:
+    def _work(self, request: CaptioningRequest, cancel: threading.Event) -> None:
         end: dict[str, Any] = {"phase": DONE}
         try:
-            self._describe(order, cancel)
+            self._describe(request, cancel)
         except _Cancelled:
             end = {"phase": CANCELLED}
         except UserError as error:
-            end = {"phase": FAILED, "error": str(error)}
+            end = {"phase": FAILED, "error": error.message}
         except Exception as error:  # noqa: BLE001 - the one place where its errors end: told, never lost
-            end = {"phase": FAILED, "error": f"Something unforeseen went wrong: {type(error).__name__}: {error}"}
+            end = {"phase": FAILED, "error": Message("ui.unforeseen", error=f"{type(error).__name__}: {error}")}
             self.note_crash("describing pictures", error)
         self._change(cancel, **end, seconds_left=-1.0)
 
-    def _describe(self, order: Order, cancel: threading.Event) -> None:
+    def _describe(self, request: CaptioningRequest, cancel: threading.Event) -> None:
         from lora_core.captioners import describe  # brings torch
 
         rows: tuple[tuple[Path, str], ...] = ()
-        began, total = 0.0, len(order.pictures)
-        for path, caption in describe(order.captioner, order.pictures, partial(self._tell, cancel), order.threshold):
-            proposed = add_trigger({path: caption}, order.trigger) if order.trigger else {}
+        began, total = 0.0, len(request.pictures)
+        for path, caption in describe(request.captioner, request.pictures, partial(self._tell, cancel), request.threshold):
+            proposed = add_trigger({path: caption}, request.trigger) if request.trigger else {}
             rows = (*rows, (path, proposed.get(path, caption)))
             began = began or time.monotonic()  # the first one warms up
             a_picture = (time.monotonic() - began) / max(1, len(rows) - 1)
@@ -162,7 +165,7 @@ class Describer:
         if cancel.is_set():
             raise _Cancelled
         if isinstance(event, Warned):
-            self._change(cancel, notes=(*self.view.notes, event.message))
+            self._change(cancel, notes=(*self.state.notes, event.message))
         elif isinstance(event, Phase):
             phase = {"download": DOWNLOADING, "describe": DESCRIBING}.get(event.name, LOADING)
             self._change(cancel, phase=phase, done=event.done, total=event.total)
@@ -170,5 +173,5 @@ class Describer:
     def _change(self, cancel: threading.Event, **values: Any) -> None:
         """Unless it was discarded meanwhile, or another one began."""
         with self._lock:
-            if cancel is self._cancel and self.view.phase != IDLE:
-                self.view = dataclasses.replace(self.view, **values)
+            if cancel is self._cancel and self.state.phase != IDLE:
+                self.state = dataclasses.replace(self.state, **values)

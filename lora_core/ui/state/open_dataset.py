@@ -11,23 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.dataset import (
-    CaptionBook,
+    CaptionEditor,
     Dataset,
     Item,
     Problem,
     bucket_size,
     count_tokens,
     crop_box,
-    level,
     report,
-    survey,
+    scan,
     tag_counts,
 )
 from lora_core.dataset.fixes import fixes_for
-from lora_core.dataset.inspection import look
+from lora_core.dataset.inspection import inspect
 from lora_core.errors import UserError
 from lora_core.system.files import WriteError, prove_writable, stamps_below
-from lora_core.ui.shared.dataset_words import said, spoken
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.background import in_background
 
@@ -45,14 +43,17 @@ class Superseded(Exception):
     """Another folder was opened, or this one changed, while it was being read."""
 
 
-class Desk:
-    """`version` grows when pictures or problems change, `edits` when captions do: a page asks with those it has seen."""
+class OpenDataset:
+    """One for all pages. A page asks with the `version` and `edits` it has seen.
+
+    `version` grows when pictures or problems change, `edits` when captions do.
+    """
 
     def __init__(self, allow: Callable[[Path], None], recall: Callable[..., Any], remember: Callable[[str, Any], None]):
         self._allow, self._recall, self._remember = allow, recall, remember
         self._lock = threading.RLock()
         self.folder: Path | None = None
-        self.book: CaptionBook | None = None
+        self.editor: CaptionEditor | None = None
         self.dataset: Dataset | None = None
         self.problems: tuple[Problem, ...] = ()
         self.is_gone = self.is_read_only = False
@@ -73,12 +74,12 @@ class Desk:
             UserError: it is missing, no folder, or cannot be listed.
         """
         folder = Path(os.path.abspath(folder.expanduser()))
-        book = CaptionBook(folder)
+        editor = CaptionEditor(folder)
         is_read_only = not _can_write(folder)
         with self._lock:
-            self.folder, self.book, self.dataset, self.problems = folder, book, None, ()
+            self.folder, self.editor, self.dataset, self.problems = folder, editor, None, ()
             self.is_gone, self.is_read_only = False, is_read_only
-            self.done, self.total = 0, len(book.captions)
+            self.done, self.total = 0, len(editor.captions)
             self._edited = {}
             self._stamps = _stamps(folder)
             self.version += 1
@@ -97,7 +98,7 @@ class Desk:
         """Read the open folder in the background, after a rest; a reading that still goes on is given up."""
         with self._lock:
             self._reading += 1
-            folder, reading = self.opened()[1], self._reading
+            folder, reading = self.opened().folder, self._reading
         in_background(lambda: self._read(folder, reading, rest_s), "scan")
 
     def _read(self, folder: Path, reading: int, rest_s: float) -> None:
@@ -109,7 +110,7 @@ class Desk:
         time.sleep(rest_s)
         try:
             progress(self.done, self.total)
-            dataset = survey(folder, on_progress=progress)
+            dataset = scan(folder, on_progress=progress, may_be_empty=True)
             problems = report(dataset, self.resolution, count_tokens)
         except (Superseded, UserError):  # a folder that is gone is noticed by `notice`
             return
@@ -129,7 +130,7 @@ class Desk:
     def notice(self, now: float) -> None:
         """Look from time to time whether other programs changed the folder. `now` in seconds of any steady clock."""
         with self._lock:
-            if self.book is None or self.folder is None or now - self._checked_at < _CHECK_EVERY_S:
+            if self.editor is None or self.folder is None or now - self._checked_at < _CHECK_EVERY_S:
                 return
             self._checked_at = now
             if self.folder.is_dir() == self.is_gone:
@@ -138,9 +139,9 @@ class Desk:
             if self.is_gone or (stamps := _stamps(self.folder)) == self._stamps:
                 return
             has_other_pictures, self._stamps = stamps[1] != self._stamps[1], stamps
-            before = self.book.captions
+            before = self.editor.captions
             try:
-                self.book.reload()
+                self.editor.reload()
             except UserError:  # gone between the two looks; the next one tells
                 return
             self._changed(before)
@@ -149,27 +150,28 @@ class Desk:
 
     # --- edits ------------------------------------------------------------------------------------------------
 
-    def opened(self) -> tuple[CaptionBook, Path]:
-        """The open book and its folder; raises UserError when no folder is open."""
-        if self.book is None or self.folder is None:
-            raise UserError("No dataset is open: choose a folder first.")
-        return self.book, self.folder
+    def opened(self) -> CaptionEditor:
+        """The captions of the open folder; raises UserError when none is open."""
+        if self.editor is None:
+            raise UserError("ui.no_dataset")
+        return self.editor
 
     def picture(self, name: str) -> Path:
         """The picture with this path relative to the folder; raises UserError when it is not in the dataset."""
-        book, folder = self.opened()
-        path = folder.joinpath(*name.split("/"))
-        if path not in book.captions and not any(path == problem.path for problem in self.problems):
-            raise UserError(f"{name} is not in the dataset any more.")
+        editor = self.opened()
+        path = editor.folder.joinpath(*name.split("/"))
+        if path not in editor.captions and not any(path == problem.path for problem in self.problems):
+            raise UserError("ui.not_in_dataset", name=name)
         return path
 
     def edit(self, act: Callable[[], Any]) -> Any:
-        """Do something to the book that pages are to show, and that is no change by another program."""
-        book, folder = self.opened()
+        """Change captions or files in a way that pages are to show, and that is no change by another program."""
+        editor = self.opened()
+        folder = editor.folder
         if not folder.is_dir():
-            raise UserError(f"The folder {folder} does not exist: check the path.")
+            raise UserError("dataset.folder_missing", folder=folder)
         with self._lock:
-            before = book.captions
+            before = editor.captions
             try:
                 return act()
             finally:
@@ -182,8 +184,8 @@ class Desk:
                 self.read(_REST_S)
 
     def _changed(self, before: dict[Path, str]) -> None:
-        assert self.book is not None
-        changed = [path for path, caption in self.book.captions.items() if before.get(path) != caption]
+        assert self.editor is not None
+        changed = [path for path, caption in self.editor.captions.items() if before.get(path) != caption]
         if changed:
             self.edits += 1
             self._edited |= dict.fromkeys(changed, self.edits)
@@ -195,7 +197,7 @@ class Desk:
         with self._lock:
             told: dict[str, Any] = {
                 "version": self.version, "edits": self.edits, "done": self.done, "total": self.total,
-                "reading": self.folder is not None and self.dataset is None, **self.undo(text),
+                "reading": self.folder is not None and self.dataset is None, **self.steps(text),
             }  # fmt: skip
             is_new = version != self.version
             if is_new:
@@ -204,36 +206,36 @@ class Desk:
                     "resolution": self.resolution, "recent": self.recent(), "items": self._items(url),
                     "problems": self._problems(text, url), "buckets": self._buckets(),
                 }  # fmt: skip
-            if (is_new or edits != self.edits) and self.book:
-                captions = self.book.captions
+            if (is_new or edits != self.edits) and self.editor:
+                captions = self.editor.captions
                 shown = captions if is_new else [p for p in captions if self._edited.get(p, 0) > edits]
                 told["captions"] = {self.name(path): captions[path] for path in shown}
                 told["tags"] = list(tag_counts(captions).items())[:MOST_TAGS]
             return told
 
-    def undo(self, text: Texts) -> dict[str, str]:
+    def steps(self, text: Texts) -> dict[str, str]:
         """What undo and redo would do."""
-        if self.book is None:
+        if self.editor is None:
             return {"undo": "", "redo": ""}
-        return {"undo": spoken(self.book.undo_label, text), "redo": spoken(self.book.redo_label, text)}
+        names = {"undo": self.editor.next_undo, "redo": self.editor.next_redo}
+        return {step: text.say(name) if name else "" for step, name in names.items()}
 
     def _items(self, url: Callable[[Path, int], str]) -> list[dict[str, Any]]:
         known = {item.path: item for item in (self.dataset.items if self.dataset else ())}
         levels: dict[Path, str] = {}
         for problem in self.problems:
-            weight = level(problem)
-            if _WEIGHT[weight] > _WEIGHT.get(levels.get(problem.path, ""), 0):
-                levels[problem.path] = weight
+            if _WEIGHT[problem.level] > _WEIGHT.get(levels.get(problem.path, ""), 0):
+                levels[problem.path] = problem.level
         return [
             {"name": self.name(path), "url": url(path, THUMBNAIL), "level": levels.get(path, ""),
              "repeats": known[path].repeats if path in known else 1}
-            for path in (self.book.captions if self.book else ())
+            for path in (self.editor.captions if self.editor else ())
         ]  # fmt: skip
 
     def _problems(self, text: Texts, url: Callable[[Path, int], str]) -> list[dict[str, Any]]:
         return [
-            {"name": self.name(p.path), "url": url(p.path, THUMBNAIL), "kind": p.kind, "level": level(p),
-             "message": said(p, text), "fixes": list(fixes_for(p))}
+            {"name": self.name(p.path), "url": url(p.path, THUMBNAIL), "kind": p.kind, "level": p.level,
+             "message": text.say(p.message), "fixes": list(fixes_for(p))}
             for p in self.problems
         ]  # fmt: skip
 
@@ -253,7 +255,7 @@ class Desk:
         Raises:
             PictureError: it cannot be read.
         """
-        seen = look(path)
+        seen = inspect(path)
         width, height = seen.width, seen.height
         size = self.size_of(width, height)
         left, top, right, bottom = crop_box(width, height, size)

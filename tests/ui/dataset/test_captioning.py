@@ -140,8 +140,8 @@ def test_stopping_keeps_what_was_proposed_and_another_folder_forgets_it(
 
 
 def test_what_is_in_the_way_is_said_in_a_sentence(page: Page, hub: HubServer) -> None:
-    unknown = page.client.post("/dataset", json={"act": "describe", **order("001.jpg"), "captioner": "../x"})
-    assert unknown.status_code == 400 and not page.app.crashes
+    unknown = page.client.post("/dataset/describe", json={**order("001.jpg"), "captioner": "../x"})
+    assert unknown.status_code == 422 and not page.app.crashes
     assert page.ask("describe", **order())["error"] == "There is no picture to describe: choose others."
     page.language = "pt-BR"
     assert "nenhuma imagem" in page.ask("describe", **order())["error"]

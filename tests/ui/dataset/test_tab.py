@@ -22,11 +22,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from lora_core.dataset import CaptionBook, fixes
-from lora_core.dataset.items import KINDS, problem
+from lora_core.dataset import CaptionEditor, fixes
 from lora_core.messages import LANGUAGES
 from lora_core.system import files
-from lora_core.ui.shared.dataset_words import label, said, spoken
 from lora_core.ui.shared.texts import LOCALE, Texts, load
 from lora_core.ui.state import open_dataset
 from lora_core.ui.state.app import App
@@ -66,7 +64,7 @@ class Page:
         self.seen = {"version": -1, "edits": -1}
 
     def ask(self, act: str, **more: Any) -> dict[str, Any]:
-        answer = self.client.post("/dataset", json={"act": act, "language": self.language, **more})
+        answer = self.client.post(f"/dataset/{act}", params={"language": self.language}, json=more)
         assert answer.status_code == 200, answer.text
         told: dict[str, Any] = answer.json()
         return told
@@ -111,30 +109,12 @@ def read(folder: Path, name: str) -> str:
 
 
 def test_both_languages_have_the_same_texts_with_the_same_gaps() -> None:
-    for file in ("dataset", "problems"):
+    for file in ("dataset",):
         en, pt = (tomllib.loads((LOCALE / name / f"{file}.toml").read_text(encoding="utf-8")) for name in LANGUAGES)
         assert list(en) == list(pt)
         for key, text in en.items():
             gaps = [{part[1] for part in string.Formatter().parse(each) if part[1]} for each in (text, pt[key])]
             assert gaps[0] == gaps[1], key
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_problem_is_said_in_both_languages(kind: str) -> None:
-    gaps = [part[1] for part in string.Formatter().parse(KINDS[kind].template) if part[1]]
-    told = problem(Path("ação.png"), kind, **{name: "an HTML page" for name in gaps if name not in ("name", "text_name")})
-    assert EN(f"problems.{kind}") == KINDS[kind].template
-    assert said(told, EN) == told.message
-    assert said(told, PT) != told.message and "HTML page" not in said(told, PT)
-
-
-def test_edits_are_said_in_the_language_of_the_page() -> None:
-    kept = label("replace", "a\tb", "x" * 60)
-    assert spoken(kept, EN) == f"“a b” replaced by “{'x' * 39}…”"
-    assert spoken(kept, PT) == f"“a b” trocado por “{'x' * 39}…”"
-    assert spoken(label("caption", "{name}.png"), PT) == "legenda de {name}.png"
-    assert [spoken(each, EN) for each in ("", "Edit captions", "@nothing\tx")] == ["", "Edit captions", "@nothing\tx"]
-    assert spoken("Changed by another program", PT) == "mudança de outro programa"
 
 
 # --- what a page is told ----------------------------------------------------------------------------------------------
@@ -227,16 +207,28 @@ def test_what_cannot_be_done_is_a_sentence_in_the_language_of_the_page(page: Pag
 
 
 def test_nonsense_is_refused_and_surprises_reach_the_error_panel(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    nonsense = ({"act": "none"}, ["state"], {"act": "state", "version": "x", "edits": 1}, {"act": "preview", "find": "x"})
-    for asked in nonsense:
-        assert page.client.post("/dataset", json=asked).status_code == 400
-    assert page.client.post("/dataset", content=b"{").status_code == 400
+    nonsense = (
+        ("state", {}), ("state", ["x"]), ("state", {"version": "x", "edits": 1}), ("preview", {"find": "x"}),
+        ("preview", {"edit": "none", "find": "x"}), ("open", {"folder": "a\0b"}),
+        ("fix", {"fix": "leave_out", "names": []}),
+        ("add", {"batch": "../x"}),
+    )  # fmt: skip
+    page.language = "pt-BR"
+    for act, body in nonsense:
+        answer = page.client.post(f"/dataset/{act}", params={"language": page.language}, json=body)
+        assert answer.status_code == 422 and answer.json()["error"].startswith("A página pediu algo"), (act, body)
+    version = page.client.post("/dataset/state", json={"version": "x", "edits": 1}).json()["error"]
+    assert version.startswith("The page asked for something that this Treino does not know (body.version: ")
+    assert page.client.post("/dataset/state", content=b"{").status_code == 422
+    assert page.client.post("/dataset/none", json={}).status_code == 404
+    assert not page.app.crashes
 
     def fail(*_: object) -> None:
         raise RuntimeError("surprise")
 
     monkeypatch.setattr(page.app.dataset, "set_resolution", fail)
-    assert page.ask("resolution", resolution=64) == {"error": ""}
+    answer = page.client.post("/dataset/resolution", json={"resolution": 64})
+    assert (answer.status_code, answer.json()) == (500, {"error": ""})
     assert "surprise" in page.app.crashes[-1].report
 
 
@@ -369,11 +361,11 @@ def test_the_reading_of_a_folder_that_ends_while_the_next_is_opened_is_given_up(
                 if thread.name == "scan":
                     thread.join(60)
 
-    desk = open_dataset.Desk(allow, lambda key, default: default, lambda key, value: None)
-    desk.open(folder)
-    desk.open(other)
-    assert desk.dataset is None and desk.problems == ()
-    assert desk.state(EN, lambda path, size: "", -1, -1)["reading"]
+    dataset = open_dataset.OpenDataset(allow, lambda key, default: default, lambda key, value: None)
+    dataset.open(folder)
+    dataset.open(other)
+    assert dataset.dataset is None and dataset.problems == ()
+    assert dataset.state(EN, lambda path, size: "", -1, -1)["reading"]
 
 
 # --- choosing and dropping --------------------------------------------------------------------------------------------
@@ -419,8 +411,8 @@ def test_what_is_neither_picture_nor_caption_is_not_taken(page: Page, folder: Pa
 def test_drops_are_bounded_and_stay_in_their_place(page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drop(page, "0123abcd", {"..%5c..%5cup.png": b"x"}) == [{}]
     assert (folder / fixes.ADDED / "0123abcd" / "up.png").read_bytes() == b"x"
-    assert page.client.post("/dataset/upload/..%2f..%2f/a.png", content=b"x").status_code in (400, 404)
-    assert page.client.post("/dataset/upload/nohex/a.png", content=b"x").status_code == 400
+    assert page.client.post("/dataset/upload/..%2f..%2f/a.png", content=b"x").status_code in (404, 422)
+    assert page.client.post("/dataset/upload/nohex/a.png", content=b"x").status_code == 422
     monkeypatch.setattr(uploads, "MOST_FILES", 1)
     assert "the most at once" in drop(page, "0123abcd", {"b.png": b"x"})[0]["error"]
     monkeypatch.setattr(uploads, "LARGEST_FILE", 3)
@@ -439,9 +431,9 @@ def test_a_typed_path_is_completed(page: Page, folder: Path) -> None:
 def test_a_hundred_edits_stay_quick_to_tell(page: Page, folder: Path) -> None:
     """The page is told what changed, not everything again: its answer does not grow with the dataset."""
     page.refresh()
-    book = page.app.dataset.opened()[0]
-    assert isinstance(book, CaptionBook)
-    was = book.captions[folder / "001.jpg"]
+    editor = page.app.dataset.opened()
+    assert isinstance(editor, CaptionEditor)
+    was = editor.captions[folder / "001.jpg"]
     for n in range(20):
         was = page.ask("caption", name="001.jpg", text=f"text {n}", was=was)["saved"]
         told = page.refresh()

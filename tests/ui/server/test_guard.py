@@ -76,7 +76,7 @@ def test_a_rebound_name_is_refused(ours: TestClient, host: str) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "path", ["/preferences", "/dataset", "/dataset/upload/a/b", "/en/gradio_api/upload", "/en/gradio_api/queue/join"]
+    "path", ["/preferences", "/dataset/state", "/dataset/upload/a/b", "/en/gradio_api/upload", "/en/gradio_api/queue/join"]
 )
 def test_another_origin_is_refused(ours: TestClient, path: str, headers: dict[str, str]) -> None:
     assert ours.post(path, headers=headers, content=b"x").status_code == 403

@@ -1,17 +1,26 @@
-"""What the Dataset tab's script asks for: one route of JSON in, JSON out, and one for dropped pictures."""
+"""What the Dataset tab's script asks for: a route of JSON for each thing, and one for dropped pictures.
+
+What a person asked for and cannot be done is told as a sentence under "error", in the language of the page.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import AfterValidator, BaseModel, Field
+from starlette.requests import ClientDisconnect
 
+from lora_core import captioners
 from lora_core.dataset import (
     Problem,
     add_prefix,
@@ -22,280 +31,408 @@ from lora_core.dataset import (
     fixes,
     remove_tag,
 )
-from lora_core.dataset.edit_log import Edit
+from lora_core.dataset.edit_log import Edit, did
 from lora_core.errors import UserError
-from lora_core.messages import LANGUAGES
+from lora_core.messages import LANGUAGES, Message
 from lora_core.ui.shared import file_dialog
-from lora_core.ui.shared.dataset_words import complaint, label
 from lora_core.ui.shared.texts import Texts
+from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
-from lora_core.ui.state.captioning import Order
-from lora_core.ui.state.open_dataset import LARGE
+from lora_core.ui.state.captioning import CaptioningRequest
+from lora_core.ui.state.open_dataset import LARGE, OpenDataset
 from lora_core.ui.tabs.dataset import uploads
 
 MOST_SHOWN = 200  # changes in a preview
-Asked = Mapping[str, Any]
-Told = dict[str, Any]
+Answer = dict[str, Any]
 
 
 def add_routes(server: FastAPI, app: App) -> None:
     """Let `server` answer the tab's script."""
-    clerk = Clerk(app)
-
-    @server.post("/dataset")
-    async def dataset(request: Request) -> Response:
-        try:
-            asked = await request.json()
-        except ValueError:
-            return JSONResponse({"error": "This is no question."}, 400)
-        return await run_in_threadpool(clerk.answer, asked)
-
-    @server.post("/dataset/upload/{batch}/{name}")
-    async def upload(batch: str, name: str, request: Request, place: str = "", language: str = "en") -> Response:
-        content = bytearray()
-        async for part in request.stream():
-            content += part
-            if len(content) > uploads.LARGEST_FILE:
-                return JSONResponse({"error": f"{name} is larger than {uploads.LARGEST_FILE >> 20} MB."}, 413)
-        asked = {"act": "stage", "batch": batch, "name": name, "place": place, "language": language}
-        return await run_in_threadpool(clerk.answer, {**asked, "content": bytes(content)})
+    server.state.treino = app
+    server.include_router(router)
 
 
-class Clerk:
-    """Answers one question at a time with what to show, or with a sentence under "error"."""
+def _app(request: Request) -> App:
+    app: App = request.app.state.treino
+    return app
 
-    def __init__(self, app: App) -> None:
-        self.app, self.desk, self.describer = app, app.dataset, app.describer
-        self.texts = {language: Texts(language) for language in LANGUAGES}
-        self.acts: dict[str, Callable[[Asked, Texts], Told]] = {
-            "state": self.state, "open": self.open, "browse": self.browse, "complete": self.complete, "look": self.look,
-            "caption": self.caption, "preview": self.preview, "apply": self.apply, "undo": self.undo, "redo": self.redo,
-            "fix": self.fix, "turn": self.turn, "resolution": self.resolution, "stage": self.stage, "add": self.add,
-            "captioners": self.captioners, "describe": self.describe, "describe_cancel": self.describe_cancel,
-            "describe_take": self.describe_take,
-        }  # fmt: skip
 
-    def answer(self, asked: Asked) -> Response:
-        act = self.acts.get(str(asked.get("act"))) if isinstance(asked, Mapping) else None
-        if act is None:
-            return JSONResponse({"error": "There is no such act."}, 400)
-        text = self.texts.get(str(asked.get("language")), self.texts["en"])
-        try:
-            return JSONResponse(act(asked, text))
-        except UserError as wrong:
-            return JSONResponse({"error": complaint(wrong, text)})
-        except (KeyError, TypeError, ValueError, AttributeError) as wrong:
-            return JSONResponse({"error": f"This is no question: {type(wrong).__name__}."}, 400)
-        except Exception as error:  # noqa: BLE001  told on the page by the frame's error panel
-            self.app.note_crash(f"dataset {asked['act']}", error)
-            return JSONResponse({"error": ""})
+def _text(language: str = LANGUAGES[0]) -> Texts:
+    return Texts(language if language in LANGUAGES else LANGUAGES[0])
 
-    # --- looking ----------------------------------------------------------------------------------------------
 
-    def state(self, asked: Asked, text: Texts) -> Told:
-        self.desk.notice(time.monotonic())
-        told = self.desk.state(text, self.app.files.url, int(asked["version"]), int(asked["edits"]))
-        proposed = self.describer.told(text, self.app.files.url, int(asked.get("job", -1)), int(asked.get("rows", 0)))
-        return {**told, "describer": proposed}
+class _Route(APIRoute):
+    """Whatever goes wrong is answered as JSON: a sentence for people, or "" with a report in the frame's error panel."""
 
-    def open(self, asked: Asked, text: Texts) -> Told:
-        name = str(asked["folder"]).strip().strip('"')
-        if not name:
-            raise UserError(text("dataset.no_folder"))
-        self.desk.open(Path(name))
-        return {}
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
 
-    def browse(self, asked: Asked, text: Texts) -> Told:
-        found = file_dialog.choose(text("dataset.folder"), str(self.desk.folder or ""), "folder")
-        if found is None:
-            raise UserError(text("dataset.no_dialog"))
-        return {"folder": found}
-
-    def complete(self, asked: Asked, text: Texts) -> Told:
-        return {"folders": file_dialog.complete(str(asked["folder"])) or self.desk.recent()}
-
-    def look(self, asked: Asked, text: Texts) -> Told:
-        """One picture, large, with what the model sees of it."""
-        path = self.desk.picture(str(asked["name"]))
-        tokens = {"tokens": count_tokens(self.desk.opened()[0].captions.get(path, ""))}
-        try:
-            return {"url": self.app.files.url(path, LARGE), **tokens, **self.desk.crop(path)}
-        except UserError:  # the report tells why
-            return {"unreadable": text("dataset.not_readable", name=path.name), **tokens}
-
-    def resolution(self, asked: Asked, text: Texts) -> Told:
-        self.desk.set_resolution(int(asked["resolution"]))
-        return {}
-
-    # --- captions ---------------------------------------------------------------------------------------------
-
-    def caption(self, asked: Asked, text: Texts) -> Told:
-        """Save a caption, unless it is no longer the one that was edited: then say what it is now."""
-        path, wanted, was = self.desk.picture(str(asked["name"])), str(asked["text"]), str(asked["was"])
-        book, _ = self.desk.opened()
-        now = self.desk.edit(lambda: book.reread(path))
-        if now not in (was, wanted) and not asked.get("force"):
-            return {"conflict": now}
-        if now != wanted:
-            name = self.desk.name(path)
-            self.desk.edit(lambda: book.apply({path: wanted}, label("caption", name), join=bool(asked.get("join"))))
-        return {"saved": book.captions[path], "tokens": count_tokens(book.captions[path]), **self.desk.undo(text)}
-
-    def preview(self, asked: Asked, text: Texts) -> Told:
-        """What an edit of many would change."""
-        changed, before = self._changed(asked, text)
-        rows = [[self.desk.name(path), before[path], after] for path, after in list(changed.items())[:MOST_SHOWN]]
-        return {"count": len(changed), "changes": rows}
-
-    def apply(self, asked: Asked, text: Texts) -> Told:
-        book, _ = self.desk.opened()
-        self.desk.edit(book.reload)
-        changed, _ = self._changed(asked, text)
-        told = label(str(asked["edit"]), str(asked.get("find", "")), str(asked.get("replace", "")))
-        return {"count": self.desk.edit(lambda: book.apply(changed, told)), **self.desk.undo(text)}
-
-    def _changed(self, asked: Asked, text: Texts) -> tuple[dict[Path, str], dict[Path, str]]:
-        """What an edit of many makes of the captions, and those."""
-        book, _ = self.desk.opened()
-        names, captions = asked.get("names"), book.captions
-        chosen = {self.desk.picture(str(name)) for name in names} if isinstance(names, list) else set(captions)
-        before = {path: caption for path, caption in captions.items() if path in chosen}
-        find, replace = str(asked.get("find", "")), str(asked.get("replace", ""))
-        if not find:
-            raise UserError(text("dataset.nothing_to_find"))
-        match asked["edit"]:
-            case "replace":
-                options = {"regex": bool(asked.get("regex")), "ignore_case": bool(asked.get("case"))}
-                return find_replace(before, find, replace, **options), before
-            case "prefix":
-                return add_prefix(before, find), before
-            case "suffix":
-                return add_suffix(before, find), before
-            case "trigger":
-                return add_trigger(before, find), before
-            case "remove_tag":
-                return remove_tag(before, find), before
-        raise ValueError("no such edit")
-
-    # --- captions that are proposed ---------------------------------------------------------------------------
-
-    def captioners(self, asked: Asked, text: Texts) -> Told:
-        """How large each captioner's download is, and whether it is here."""
-        from lora_core import captioners
-
-        about = {
-            name: {"size": text.size(each.megabytes * 10**6), "here": captioners.is_here(name)}
-            for name, each in captioners.CAPTIONERS.items()
-        }
-        return {"captioners": about, "no_card": self.app.core_ready() and not _has_card()}
-
-    def describe(self, asked: Asked, text: Texts) -> Told:
-        """Let a captioner look at some pictures; what it says is told by `state` as it comes."""
-        from lora_core.captioners import CAPTIONERS
-
-        captioner = CAPTIONERS[asked["captioner"]].name
-        pictures = tuple(self.desk.picture(str(name)) for name in asked["names"])
-        threshold = min(1.0, max(0.0, float(asked["threshold"])))
-        self.describer.start(Order(captioner, pictures, threshold, str(asked["trigger"]).strip()))
-        return {}
-
-    def describe_cancel(self, asked: Asked, text: Texts) -> Told:
-        """Stop; with `forget`, what was proposed goes too."""
-        if asked.get("forget"):
-            self.describer.discard()
-        else:
-            self.describer.cancel()
-        return {}
-
-    def describe_take(self, asked: Asked, text: Texts) -> Told:
-        """Write the captions proposed for these pictures, as one edit."""
-        book, _ = self.desk.opened()
-        taken = self.describer.chosen({self.desk.picture(str(name)) for name in asked["names"]})
-        count = self.desk.edit(lambda: book.apply(taken, label("describe", str(len(taken)))))
-        self.describer.discard()
-        return {"count": count, **self.desk.undo(text)}
-
-    # --- undo and fixes ---------------------------------------------------------------------------------------
-
-    def undo(self, asked: Asked, text: Texts) -> Told:
-        return self._step(self.desk.opened()[0].undo, text)
-
-    def redo(self, asked: Asked, text: Texts) -> Told:
-        return self._step(self.desk.opened()[0].redo, text)
-
-    def _step(self, step: Callable[[], Edit | None], text: Texts) -> Told:
-        """Take a step in the history; tells the first picture it concerned, for the page to show."""
-        edit = self.desk.edit(step)
-        files = [change.file for change in edit.changes] + [m for move in edit.moves for m in (move.source, move.target)]
-        stems = {file.rpartition(".")[0] for file in files}
-        names = [self.desk.name(path) for path in self.desk.opened()[0].captions]
-        return {"name": next((n for n in names if n.rpartition(".")[0] in stems), ""), **self.desk.undo(text)}
-
-    def turn(self, asked: Asked, text: Texts) -> Told:
-        book, folder = self.desk.opened()
-        path = self.desk.picture(str(asked["name"]))
-        told, quarters = label("turn", self.desk.name(path)), int(asked["quarters"])
-        self.desk.edit(lambda: fixes.turn(book, folder, path, quarters, told))
-        return self.desk.undo(text)
-
-    def fix(self, asked: Asked, text: Texts) -> Told:
-        """Mend a problem of some pictures; those that cannot be mended are told after the others are."""
-        book, folder = self.desk.opened()
-        fix, kind = str(asked["fix"]), str(asked.get("kind", ""))
-        paths = [self.desk.picture(str(name)) for name in asked["names"]]
-        told = label(fix, self.desk.name(paths[0]) if len(paths) == 1 else str(len(paths)))
-        if fix == fixes.LEAVE_OUT:
-            self.desk.edit(lambda: fixes.leave_out(book, folder, list(dict.fromkeys(paths)), told))
-            return self.desk.undo(text)
-        wrong: list[str] = []
-        for problem in [p for p in self.desk.problems if p.path in paths and p.kind == kind]:
+        async def answer(request: Request) -> Response:
+            text = _text(request.query_params.get("language", ""))
             try:
-                self.desk.edit(partial(self._mend, fix, problem))
-            except UserError as error:
-                wrong.append(complaint(error, text))
-        return {**self.desk.undo(text), **({"error": " ".join(wrong[:3])} if wrong else {})}
+                if self.body_field:  # FastAPI takes a body that is cut off for one that is wrong
+                    await request.body()
+                return await handle(request)
+            except UserError as wrong:
+                return JSONResponse({"error": translated(wrong.message, text)})
+            except RequestValidationError as wrong:
+                what = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong.errors()[:3])
+                return JSONResponse({"error": text.say(Message("ui.bad_request", what=what))}, 422)
+            except HTTPException as wrong:
+                return JSONResponse({"error": text.say(Message("ui.bad_request", what=wrong.detail))}, wrong.status_code)
+            except ClientDisconnect:
+                raise
+            except Exception as error:  # noqa: BLE001  told on the page by the frame's error panel
+                _app(request).note_crash(request.url.path, error)
+                return JSONResponse({"error": ""}, 500)
 
-    def _mend(self, fix: str, problem: Problem) -> None:
-        book, folder = self.desk.opened()
-        path, told = problem.path, label(fix, self.desk.name(problem.path))
-        match fix:
-            case fixes.TO_UTF8:
-                fixes.to_utf8(book, path, told)
-            case fixes.RENAME:
-                fixes.rename(book, folder, path, dict(problem.values)["better"], told)
-            case fixes.TO_PNG:
-                fixes.to_png(book, folder, path, told)
-            case fixes.UPRIGHT:
-                fixes.turn(book, folder, path, 0, told)
-            case fixes.SEPARATE:
-                fixes.separate(book, folder, path, told)
-            case fixes.KEEP_CAPTION:
-                fixes.keep_caption(book, path, fixes.stand_in(problem), told)
-            case _:
-                raise ValueError("no such fix")
+        return answer
 
-    # --- dropped pictures -------------------------------------------------------------------------------------
 
-    def stage(self, asked: Asked, text: Texts) -> Told:
-        """Keep a dropped file until all are there."""
-        uploads.stage(self._target(asked), str(asked["batch"]), str(asked["name"]), asked["content"])
-        return {}
+router = APIRouter(prefix="/dataset", route_class=_Route)
+InApp = Annotated[App, Depends(_app)]
+InLanguage = Annotated[Texts, Depends(_text)]
+PathText = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # no file system takes a NUL
 
-    def add(self, asked: Asked, text: Texts) -> Told:
-        """Put the kept files among the pictures of the open folder, or into a new one, which is opened."""
-        folder = self._target(asked)
-        files = uploads.staged(folder, str(asked["batch"]))
-        if not files:
-            raise UserError(text("dataset.nothing_dropped"))
-        if asked.get("place"):
-            self.desk.open(folder)
-        book, _ = self.desk.opened()
-        placed = self.desk.edit(lambda: fixes.add(book, folder, files, label("add", str(len(files)))))
-        return {"name": next((self.desk.name(p) for p in placed if p in book.captions), ""), **self.desk.undo(text)}
 
-    def _target(self, asked: Asked) -> Path:
-        place = str(asked.get("place", ""))
-        return uploads.new_folder(place) if place else self.desk.opened()[1]
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+class Seen(BaseModel):
+    """What a page has been told: version and edits of the dataset, job and rows of proposed captions."""
+
+    version: int
+    edits: int
+    job: int = -1
+    rows: int = 0
+
+
+class Folder(BaseModel):
+    folder: PathText
+
+
+class Name(BaseModel):
+    name: PathText  # of a picture, relative to the folder
+
+
+class Resolution(BaseModel):
+    resolution: int
+
+
+@router.post("/state")
+def state(seen: Seen, app: InApp, text: InLanguage) -> Answer:
+    """What changed since."""
+    app.dataset.notice(time.monotonic())
+    told = app.dataset.state(text, app.files.url, seen.version, seen.edits)
+    return {**told, "describer": app.describer.update(text, app.files.url, seen.job, seen.rows)}
+
+
+@router.post("/open")
+def open_folder(wanted: Folder, app: InApp) -> Answer:
+    name = wanted.folder.strip().strip('"')
+    if not name:
+        raise UserError("ui.no_folder_given")
+    app.dataset.open(Path(name))
+    return {}
+
+
+@router.post("/browse")
+def browse(app: InApp, text: InLanguage) -> Answer:
+    """Let the system's dialog choose a folder."""
+    found = file_dialog.choose(text("dataset.folder"), str(app.dataset.folder or ""), "folder")
+    if found is None:
+        raise UserError("ui.no_dialog")
+    return {"folder": found}
+
+
+@router.post("/complete")
+def complete(typed: Folder, app: InApp) -> Answer:
+    return {"folders": file_dialog.complete(typed.folder) or app.dataset.recent()}
+
+
+@router.post("/look")
+def look(wanted: Name, app: InApp, text: InLanguage) -> Answer:
+    """One picture, large, with what the model sees of it."""
+    path = app.dataset.picture(wanted.name)
+    tokens = {"tokens": count_tokens(app.dataset.opened().captions.get(path, ""))}
+    try:
+        return {"url": app.files.url(path, LARGE), **tokens, **app.dataset.crop(path)}
+    except UserError:  # the report tells why
+        return {"unreadable": text.say(Message("ui.unreadable_picture", name=path.name)), **tokens}
+
+
+@router.post("/resolution")
+def resolution(wanted: Resolution, app: InApp) -> Answer:
+    app.dataset.set_resolution(wanted.resolution)
+    return {}
+
+
+# --- captions ---------------------------------------------------------------------------------------------------------
+
+
+class CaptionEdit(BaseModel):
+    """A caption as it was and as it shall be. join: part of the last edit of it; force: whatever it is by now."""
+
+    name: PathText
+    text: str
+    was: str
+    force: bool = False
+    join: bool = False
+
+
+class ManyEdit(BaseModel):
+    """An edit of many captions; of all without `names`. find: also the text, word or tag of the other edits."""
+
+    edit: Literal["replace", "prefix", "suffix", "trigger", "remove_tag"]
+    find: str = ""
+    replace: str = ""
+    regex: bool = False
+    case: bool = False  # ignored
+    names: list[PathText] | None = None
+
+
+@router.post("/caption")
+def caption(wanted: CaptionEdit, app: InApp, text: InLanguage) -> Answer:
+    """Save a caption, unless it is no longer the one that was edited: then say what it is now."""
+    dataset = app.dataset
+    path, editor = dataset.picture(wanted.name), dataset.opened()
+    now = dataset.edit(lambda: editor.reread(path))
+    if now not in (wanted.was, wanted.text) and not wanted.force:
+        return {"conflict": now}
+    if now != wanted.text:
+        edit = did("caption", name=dataset.name(path))
+        dataset.edit(lambda: editor.apply({path: wanted.text}, edit, join=wanted.join))
+    return {"saved": editor.captions[path], "tokens": count_tokens(editor.captions[path]), **dataset.steps(text)}
+
+
+@router.post("/preview")
+def preview(wanted: ManyEdit, app: InApp) -> Answer:
+    """What an edit of many would change."""
+    changed, before = _changed(wanted, app.dataset)
+    rows = [[app.dataset.name(path), before[path], after] for path, after in list(changed.items())[:MOST_SHOWN]]
+    return {"count": len(changed), "changes": rows}
+
+
+@router.post("/apply")
+def apply(wanted: ManyEdit, app: InApp, text: InLanguage) -> Answer:
+    editor = app.dataset.opened()
+    app.dataset.edit(editor.reload)
+    changed, _ = _changed(wanted, app.dataset)
+    return {"count": app.dataset.edit(lambda: editor.apply(changed, _named(wanted))), **app.dataset.steps(text)}
+
+
+def _changed(wanted: ManyEdit, dataset: OpenDataset) -> tuple[dict[Path, str], dict[Path, str]]:
+    """What an edit of many makes of the captions, and those."""
+    captions = dataset.opened().captions
+    chosen = captions if wanted.names is None else {dataset.picture(name) for name in wanted.names}
+    before = {path: caption for path, caption in captions.items() if path in chosen}
+    if not wanted.find:
+        raise UserError("ui.no_text_given")
+    match wanted.edit:
+        case "replace":
+            found = find_replace(before, wanted.find, wanted.replace, regex=wanted.regex, ignore_case=wanted.case)
+        case "prefix":
+            found = add_prefix(before, wanted.find)
+        case "suffix":
+            found = add_suffix(before, wanted.find)
+        case "trigger":
+            found = add_trigger(before, wanted.find)
+        case "remove_tag":
+            found = remove_tag(before, wanted.find)
+    return found, before
+
+
+def _named(wanted: ManyEdit) -> Message:
+    match wanted.edit:
+        case "replace":
+            return did("replace", find=wanted.find, replace=wanted.replace)
+        case "trigger":
+            return did("trigger", word=wanted.find)
+        case "remove_tag":
+            return did("remove_tag", tag=wanted.find)
+    return did(wanted.edit, text=wanted.find)
+
+
+# --- captions that are proposed ---------------------------------------------------------------------------------------
+
+
+def _known(captioner: str) -> str:
+    if captioner not in captioners.CAPTIONERS:
+        raise ValueError("there is no such captioner")
+    return captioner
+
+
+class Description(BaseModel):
+    """Pictures for a captioner to look at. threshold: how sure a tag must be; trigger: put in front, "" for nothing."""
+
+    captioner: Annotated[str, AfterValidator(_known)]
+    names: list[PathText]
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    trigger: str
+
+
+class Cancel(BaseModel):
+    forget: bool = False  # also what was proposed
+
+
+class Names(BaseModel):
+    names: list[PathText]
+
+
+@router.post("/captioners")
+def known_captioners(app: InApp, text: InLanguage) -> Answer:
+    """How large each captioner's download is, and whether it is here."""
+    about = {
+        name: {"size": text.size(each.megabytes * 10**6), "here": captioners.is_here(name)}
+        for name, each in captioners.CAPTIONERS.items()
+    }
+    return {"captioners": about, "no_card": app.core_ready() and not _has_card()}
+
+
+@router.post("/describe")
+def describe(wanted: Description, app: InApp) -> Answer:
+    """Let a captioner look at some pictures; what it says is told by `state` as it comes."""
+    pictures = tuple(app.dataset.picture(name) for name in wanted.names)
+    app.describer.start(CaptioningRequest(wanted.captioner, pictures, wanted.threshold, wanted.trigger.strip()))
+    return {}
+
+
+@router.post("/describe_cancel")
+def describe_cancel(wanted: Cancel, app: InApp) -> Answer:
+    if wanted.forget:
+        app.describer.discard()
+    else:
+        app.describer.cancel()
+    return {}
+
+
+@router.post("/describe_take")
+def describe_take(wanted: Names, app: InApp, text: InLanguage) -> Answer:
+    """Write the captions proposed for these pictures, as one edit."""
+    dataset = app.dataset
+    editor = dataset.opened()
+    taken = app.describer.chosen({dataset.picture(name) for name in wanted.names})
+    count = dataset.edit(lambda: editor.apply(taken, did("describe", count=str(len(taken)))))
+    app.describer.discard()
+    return {"count": count, **dataset.steps(text)}
+
+
+# --- undo and fixes ---------------------------------------------------------------------------------------------------
+
+
+class Turn(BaseModel):
+    name: PathText
+    quarters: int  # clockwise
+
+
+class Fix(BaseModel):
+    """kind: of the problem to mend, for all fixes but "leave_out"."""
+
+    fix: fixes.Fix
+    kind: str = ""
+    names: Annotated[list[PathText], Field(min_length=1)]
+
+
+@router.post("/undo")
+def undo(app: InApp, text: InLanguage) -> Answer:
+    return _step(app.dataset.opened().undo, app.dataset, text)
+
+
+@router.post("/redo")
+def redo(app: InApp, text: InLanguage) -> Answer:
+    return _step(app.dataset.opened().redo, app.dataset, text)
+
+
+def _step(step: Callable[[], Edit | None], dataset: OpenDataset, text: Texts) -> Answer:
+    """Take a step in the edit log; tells the first picture it concerned, for the page to show."""
+    edit = dataset.edit(step)
+    files = [c.file for c in edit.changes] + [m for move in edit.moves for m in (move.source, move.target)] if edit else []
+    stems = {file.rpartition(".")[0] for file in files}
+    names = [dataset.name(path) for path in dataset.opened().captions]
+    return {"name": next((n for n in names if n.rpartition(".")[0] in stems), ""), **dataset.steps(text)}
+
+
+@router.post("/turn")
+def turn(wanted: Turn, app: InApp, text: InLanguage) -> Answer:
+    path, editor = app.dataset.picture(wanted.name), app.dataset.opened()
+    app.dataset.edit(lambda: fixes.turn(editor, path, wanted.quarters))
+    return app.dataset.steps(text)
+
+
+@router.post("/fix")
+def fix(wanted: Fix, app: InApp, text: InLanguage) -> Answer:
+    """Mend a problem of some pictures; those that cannot be mended are told after the others are."""
+    dataset = app.dataset
+    editor, paths = dataset.opened(), [dataset.picture(name) for name in wanted.names]
+    if wanted.fix == "leave_out":
+        dataset.edit(lambda: fixes.leave_out(editor, list(dict.fromkeys(paths))))
+        return dataset.steps(text)
+    wrong: list[str] = []
+    for problem in [p for p in dataset.problems if p.path in paths and p.kind == wanted.kind]:
+        try:
+            dataset.edit(partial(_mend, wanted.fix, problem, dataset))
+        except UserError as error:
+            wrong.append(translated(error.message, text))
+    return {**dataset.steps(text), **({"error": " ".join(wrong[:3])} if wrong else {})}
+
+
+def _mend(fix: fixes.Fix, problem: Problem, dataset: OpenDataset) -> None:
+    editor, path = dataset.opened(), problem.path
+    match fix:
+        case "to_utf8":
+            fixes.to_utf8(editor, path)
+        case "rename":
+            fixes.rename(editor, path, str(dict(problem.message.params)["better"]))
+        case "to_png":
+            fixes.to_png(editor, path)
+        case "upright":
+            fixes.turn(editor, path, 0)
+        case "separate":
+            fixes.separate(editor, path)
+        case "keep_caption":
+            fixes.keep_caption(editor, path, fixes.stand_in(problem))
+
+
+# --- dropped pictures -------------------------------------------------------------------------------------------------
+
+
+class Drop(BaseModel):
+    batch: Annotated[str, Field(pattern=uploads.BATCH)]
+    place: PathText = ""  # the name of a new dataset; "": the open folder
+
+
+@router.post("/upload/{batch}/{name}", response_model=None)
+async def upload(
+    batch: Annotated[str, InPath(pattern=uploads.BATCH)], name: PathText, request: Request, app: InApp, text: InLanguage,
+    place: PathText = "",
+) -> Answer | Response:  # fmt: skip
+    """Keep a dropped file until all are there."""
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > uploads.LARGEST_FILE:
+            large = Message("ui.too_large_dropped", name=name, most=uploads.LARGEST_FILE >> 20)
+            return JSONResponse({"error": text.say(large)}, 413)
+    await run_in_threadpool(lambda: uploads.stage(_target(place, app), batch, name, bytes(content)))
+    return {}
+
+
+@router.post("/add")
+def add(wanted: Drop, app: InApp, text: InLanguage) -> Answer:
+    """Put the kept files among the pictures of the open folder, or into a new one, which is opened."""
+    dataset, folder = app.dataset, _target(wanted.place, app)
+    files = uploads.staged(folder, wanted.batch)
+    if not files:
+        raise UserError("ui.nothing_dropped")
+    if wanted.place:
+        dataset.open(folder)
+    editor = dataset.opened()
+    placed = dataset.edit(lambda: fixes.add(editor, files))
+    return {"name": next((dataset.name(p) for p in placed if p in editor.captions), ""), **dataset.steps(text)}
+
+
+def _target(place: str, app: App) -> Path:
+    return uploads.new_folder(place) if place else app.dataset.opened().folder
 
 
 def _has_card() -> bool:

@@ -39,18 +39,18 @@ _SIZES = (64, 256, 512, 640, 768, 1024)
 
 def build(page: Page) -> None:
     """Put the tab's components on the page and connect them."""
-    desk = page.app.dataset
+    dataset = page.app.dataset
     open_last(page.app)
     gr.HTML(_markup(page), elem_id="dataset", js_on_load=on_load("dataset", "start"))
     to_server = bridge("dataset")
     message = page.inbox["dataset"]
 
     def to_train(pressed: str) -> tuple[Any, dict[str, str]]:
-        return gr.Tabs(selected="train"), {"train_data_dir": str(desk.opened()[1])}
+        return gr.Tabs(selected="train"), {"train_data_dir": str(dataset.opened().folder)}
 
     def receive(told: dict[str, str] | None) -> None:
         if told and told.get("folder"):
-            desk.open(Path(told["folder"]))
+            dataset.open(Path(told["folder"]))
 
     page.on(to_server.input, to_train, [to_server], [page.tabs, page.inbox["train"]])
     page.on(message.change, receive, [message])

@@ -14,13 +14,14 @@ from lora_core.system.files import WriteError, explain, write_bytes_whole
 LARGEST_FILE = 64 * 2**20  # bytes of one dropped file
 MOST_FILES = 2000  # of one drop
 MOST_BYTES = 8 * 2**30  # of one drop
+BATCH = r"^[0-9a-f]{8,32}$"  # the name of a drop: a folder of its own
 ENDINGS = (*PICTURE_SUFFIXES, *OTHER_SUFFIXES, ".txt")
 
 
 def new_folder(name: str) -> Path:
     """Where a dataset of that name lies: below the user's own Treino folder. Raises UserError for no name."""
     if not plain(name):
-        raise UserError("The new dataset has no name: type one.")
+        raise UserError("ui.no_dataset_name")
     return Path.home() / "Treino" / plain(name)
 
 
@@ -34,7 +35,7 @@ def stage(folder: Path, batch: str, name: str, content: bytes) -> None:
     path = Path(name.replace("\\", "/"))
     stem, ending = plain(path.stem), path.suffix.lower()
     if not stem or ending not in ENDINGS:
-        raise UserError(f"{name} is neither a picture nor a caption.")
+        raise UserError("ui.not_dropped", name=name)
     place = _place(folder, batch)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def stage(folder: Path, batch: str, name: str, content: bytes) -> None:
     except OSError as error:
         raise WriteError(explain(error, place)) from error
     if len(kept) >= MOST_FILES or sum(kept) + len(content) > MOST_BYTES:
-        raise UserError(f"{MOST_FILES} files or {MOST_BYTES >> 30} GB are the most at once: drop the rest after these.")
+        raise UserError("ui.too_many_dropped", most=MOST_FILES, most_gb=MOST_BYTES >> 30)
     write_bytes_whole(place / f"{stem}{ending}", content)
 
 
@@ -53,6 +54,6 @@ def staged(folder: Path, batch: str) -> list[Path]:
 
 
 def _place(folder: Path, batch: str) -> Path:
-    if not re.fullmatch(r"[0-9a-f]{8,32}", batch):
+    if not re.fullmatch(BATCH, batch):
         raise ValueError(batch)
     return folder / fixes.ADDED / batch
