@@ -169,7 +169,7 @@ class OpenDataset:
         editor = self.opened()
         folder = editor.folder
         if not folder.is_dir():
-            raise UserError("dataset.folder_missing", folder=folder)
+            raise UserError("ui.folder_missing", folder=folder)
         with self._lock:
             before = editor.captions
             try:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi import Path as InPath
@@ -17,7 +17,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from lora_core import captioners
@@ -41,6 +40,21 @@ from lora_core.ui.state.app import App
 from lora_core.ui.state.captioning import CaptioningRequest
 from lora_core.ui.state.open_dataset import LARGE, OpenDataset
 from lora_core.ui.tabs.dataset import uploads
+from lora_core.ui.tabs.dataset.bodies import (
+    Cancel,
+    CaptionEdit,
+    Description,
+    Drop,
+    Fix,
+    Folder,
+    ManyEdit,
+    Name,
+    Names,
+    PathText,
+    Resolution,
+    Seen,
+    Turn,
+)  # fmt: skip
 
 MOST_SHOWN = 200  # changes in a preview
 Answer = dict[str, Any]
@@ -70,16 +84,14 @@ class _Route(APIRoute):
         async def answer(request: Request) -> Response:
             text = _text(request.query_params.get("language", ""))
             try:
-                if self.body_field:  # FastAPI takes a body that is cut off for one that is wrong
-                    await request.body()
+                if self.body_field and not _is_text(await request.body()):  # read here: one cut off is no wrong one
+                    raise HTTPException(422, "a body that is no UTF-8")
                 return await handle(request)
             except UserError as wrong:
                 return JSONResponse({"error": translated(wrong.message, text)})
-            except RequestValidationError as wrong:
-                what = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong.errors()[:3])
-                return JSONResponse({"error": text.say(Message("ui.bad_request", what=what))}, 422)
-            except HTTPException as wrong:
-                return JSONResponse({"error": text.say(Message("ui.bad_request", what=wrong.detail))}, wrong.status_code)
+            except (RequestValidationError, HTTPException) as wrong:
+                what = Message("ui.bad_request", what=_slip(wrong))
+                return JSONResponse({"error": text.say(what)}, getattr(wrong, "status_code", 422))
             except ClientDisconnect:
                 raise
             except Exception as error:  # noqa: BLE001  told on the page by the frame's error panel
@@ -89,34 +101,26 @@ class _Route(APIRoute):
         return answer
 
 
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _slip(wrong: RequestValidationError | HTTPException) -> str:
+    if isinstance(wrong, HTTPException):
+        return str(wrong.detail)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong.errors()[:3])
+
+
 router = APIRouter(prefix="/dataset", route_class=_Route)
 InApp = Annotated[App, Depends(_app)]
 InLanguage = Annotated[Texts, Depends(_text)]
-PathText = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # no file system takes a NUL
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
-
-
-class Seen(BaseModel):
-    """What a page has been told: version and edits of the dataset, job and rows of proposed captions."""
-
-    version: int
-    edits: int
-    job: int = -1
-    rows: int = 0
-
-
-class Folder(BaseModel):
-    folder: PathText
-
-
-class Name(BaseModel):
-    name: PathText  # of a picture, relative to the folder
-
-
-class Resolution(BaseModel):
-    resolution: int
 
 
 @router.post("/state")
@@ -168,27 +172,6 @@ def resolution(wanted: Resolution, app: InApp) -> Answer:
 
 
 # --- captions ---------------------------------------------------------------------------------------------------------
-
-
-class CaptionEdit(BaseModel):
-    """A caption as it was and as it shall be. join: part of the last edit of it; force: whatever it is by now."""
-
-    name: PathText
-    text: str
-    was: str
-    force: bool = False
-    join: bool = False
-
-
-class ManyEdit(BaseModel):
-    """An edit of many captions; of all without `names`. find: also the text, word or tag of the other edits."""
-
-    edit: Literal["replace", "prefix", "suffix", "trigger", "remove_tag"]
-    find: str = ""
-    replace: str = ""
-    regex: bool = False
-    case: bool = False  # ignored
-    names: list[PathText] | None = None
 
 
 @router.post("/caption")
@@ -256,29 +239,6 @@ def _named(wanted: ManyEdit) -> Message:
 # --- captions that are proposed ---------------------------------------------------------------------------------------
 
 
-def _known(captioner: str) -> str:
-    if captioner not in captioners.CAPTIONERS:
-        raise ValueError("there is no such captioner")
-    return captioner
-
-
-class Description(BaseModel):
-    """Pictures for a captioner to look at. threshold: how sure a tag must be; trigger: put in front, "" for nothing."""
-
-    captioner: Annotated[str, AfterValidator(_known)]
-    names: list[PathText]
-    threshold: Annotated[float, Field(ge=0, le=1)]
-    trigger: str
-
-
-class Cancel(BaseModel):
-    forget: bool = False  # also what was proposed
-
-
-class Names(BaseModel):
-    names: list[PathText]
-
-
 @router.post("/captioners")
 def known_captioners(app: InApp, text: InLanguage) -> Answer:
     """How large each captioner's download is, and whether it is here."""
@@ -318,19 +278,6 @@ def describe_take(wanted: Names, app: InApp, text: InLanguage) -> Answer:
 
 
 # --- undo and fixes ---------------------------------------------------------------------------------------------------
-
-
-class Turn(BaseModel):
-    name: PathText
-    quarters: int  # clockwise
-
-
-class Fix(BaseModel):
-    """kind: of the problem to mend, for all fixes but "leave_out"."""
-
-    fix: fixes.Fix
-    kind: str = ""
-    names: Annotated[list[PathText], Field(min_length=1)]
 
 
 @router.post("/undo")
@@ -394,11 +341,6 @@ def _mend(fix: fixes.Fix, problem: Problem, dataset: OpenDataset) -> None:
 
 
 # --- dropped pictures -------------------------------------------------------------------------------------------------
-
-
-class Drop(BaseModel):
-    batch: Annotated[str, Field(pattern=uploads.BATCH)]
-    place: PathText = ""  # the name of a new dataset; "": the open folder
 
 
 @router.post("/upload/{batch}/{name}", response_model=None)
