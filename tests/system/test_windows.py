@@ -31,7 +31,7 @@ from lora_core.models.device import choose
 from lora_core.models.load import check, open_hollow
 from lora_core.runs.run import Run
 from lora_core.system import files, paths, tensor_headers, windows
-from lora_core.training.estimate import fit as memory
+from lora_core.training.estimate import fit
 from lora_core.training.failures import explain
 from lora_core.training.job import Job
 from lora_core.ui.shared.texts import Texts
@@ -184,10 +184,10 @@ def test_a_training_on_a_small_page_file_says_so(system: Windows, pictures: Path
     system.left = GB
     config = config_for("starter", pictures, tmp_path / "out", resolution=64, bucket_step=64)
     model = open_hollow("starter", torch.float32, lambda event: None)
-    told = memory.page_file_notice(model, config, choose("cpu", "no"))
+    told = fit.page_file_notice(model, config, choose("cpu", "no"))
     assert "1.0 GB" in told and "1455" in told
     system.left = 20 * GB
-    assert memory.page_file_notice(model, config, choose("cpu", "no")) == ""
+    assert fit.page_file_notice(model, config, choose("cpu", "no")) == ""
 
 
 class PageFileError(OSError):

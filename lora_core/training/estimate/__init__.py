@@ -1,4 +1,4 @@
-"""What a training will cost, told before it starts: memory, disk and time, as counted or measured; nothing here runs a step.
+"""What a training will cost, told before it starts: memory, disk and time, as counted or measured.
 
 cost    the one answer that terminal and window show
 counts  what steps keep and compute, counted ahead and read from `counts.json`

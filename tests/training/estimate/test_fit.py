@@ -1,3 +1,5 @@
+"""lora_core.training.estimate.fit: what is said of a card that is too small, and which steps of the ladder are taken."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -11,11 +13,14 @@ from lora_core.models import device as precision
 from lora_core.models.architecture import of_family, of_model
 from lora_core.models.device import Compute, Device
 from lora_core.models.families import sdxl
-from lora_core.training.estimate import fit as memory
+from lora_core.training.estimate import fit
 from lora_core.training.estimate.fit import after_failure, fits
+from lora_core.training.estimate.ladder import ladder, together
+from lora_core.training.estimate.memory import RESERVE_BYTES, memory
 from lora_core.training.failures import explain
 
-GIB = 2**30
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+MIB, GIB = 2**20, 2**30
 
 
 def sdxl_model() -> Any:
@@ -36,12 +41,12 @@ def config(**values: object) -> TrainConfig:
 
 def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = [Device("cuda:0", "huge", 80 * GIB), Device("cuda:1", "fitting", 24 * GIB), Device("cuda:2", "small", 12 * GIB)]
-    monkeypatch.setattr(memory, "devices", lambda: [*cards, *precision.devices()])
+    monkeypatch.setattr(fit, "devices", lambda: [*cards, *precision.devices()])
     model = sdxl_model()
     assert of_model(model).unet_key() == of_family("sdxl").unet_key()
 
     def told(device: str, asked: TrainConfig) -> str:
-        found = memory.notice(model, asked, Compute(torch.device(device), torch.float16, True))
+        found = fit.notice(model, asked, Compute(torch.device(device), torch.float16, True))
         return str(found or "")
 
     found = fits(config(), of_model(model), cards[2])
@@ -63,19 +68,19 @@ def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypa
 
 
 def test_at_a_high_rank_the_optimizer_is_told_to_go_before_anything_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "devices", lambda: [Device("cuda:0", "small", 8 * GIB)])
+    monkeypatch.setattr(fit, "devices", lambda: [Device("cuda:0", "small", 8 * GIB)])
     asked = config(lora_rank=128, train_batch_size=1, gradient_checkpointing=True, cuda_graphs=False)
-    told = str(memory.notice(sdxl_model(), asked, Compute(torch.device("cuda:0"), torch.float16, True)))
+    told = str(fit.notice(sdxl_model(), asked, Compute(torch.device("cuda:0"), torch.float16, True)))
     assert "has. --optimizer_on_host makes it fit, with " in told
 
 
 def test_what_fits_nowhere_and_what_was_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Device("cuda:0", "old", 2 * GIB)
-    monkeypatch.setattr(memory, "devices", lambda: [card])
+    monkeypatch.setattr(fit, "devices", lambda: [card])
     compute = Compute(torch.device("cuda:0"), torch.float16, True)
-    told = str(memory.notice(sdxl_model(), config(), compute))
+    told = str(fit.notice(sdxl_model(), config(), compute))
     assert "comes nearest, with" in told and "--resolution 512" in told and "--lora_rank 4" in told
-    assert memory.notice(sdxl_model(), config(use_dora=True, target_modules=TARGETS), compute) is None
+    assert fit.notice(sdxl_model(), config(use_dora=True, target_modules=TARGETS), compute) is None
 
 
 # --- after the memory was not enough ----------------------------------------------------------------------------------
@@ -98,8 +103,8 @@ def test_each_failure_leads_to_settings_that_can_be_started_with_until_none_is_l
 def test_after_a_failure_on_a_card_the_ladder_goes_on_where_the_training_stood(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run itself took the first steps unasked, and the plan's advice is the same ladder's."""
     card = Device("cuda:0", "a card", 16 * GIB)
-    monkeypatch.setattr(memory, "devices", lambda: [card])
-    monkeypatch.setattr(memory, "choose", lambda *asked: Compute(torch.device("cuda:0"), torch.float16, True))
+    monkeypatch.setattr(fit, "devices", lambda: [card])
+    monkeypatch.setattr(fit, "choose", lambda *asked: Compute(torch.device("cuda:0"), torch.float16, True))
     asked = config(pretrained_model_name_or_path="stabilityai/stable-diffusion-xl-base-1.0", train_batch_size=4)
     planned = fits(asked, of_family("sdxl"), card)
     assert planned and planned.changes and not planned.remedies, "it was to fit, with some blocks computed again"
@@ -112,3 +117,65 @@ def test_after_a_failure_on_a_card_the_ladder_goes_on_where_the_training_stood(m
     order = [name for name in dict.fromkeys(seen) if name not in ("gradient_accumulation_steps", "sample_count")]
     assert order == ["gradient_checkpointing", "train_batch_size", "optimizer_on_host", "eight_bit_base", "resolution",
                      "lora_rank"]  # fmt: skip
+
+
+# --- which steps of the ladder are taken ------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
+    config, shapes = TrainConfig.of({"target_modules": ATTENTION, "train_batch_size": 4}), of_family("sd1")
+    card = Device("cuda:0", "small", 4 * GIB)
+    found = fits(config, shapes, card)
+    assert found and found.fits and found.has == 4 * GIB, "by recomputing, which is not asked"
+    config = config.replace(train_batch_size=16)
+    found = fits(config, shapes, card)
+    assert found and not found.fits and not found.changes
+    assert found.remedies[0].changes == {"gradient_checkpointing": True}
+    totals = [remedy.memory.total for remedy in found.remedies]
+    assert totals == sorted(totals, reverse=True) and totals[-1] + RESERVE_BYTES <= card.bytes
+    last = config.replace(**found.remedies[-1].changes)
+    assert last.train_batch_size * last.gradient_accumulation_steps >= 16
+    enough = fits(config, shapes, Device("cuda:0", "large", 80 * GIB))
+    assert enough and enough.fits and not enough.remedies and not enough.changes
+    hopeless = fits(config, shapes, Device("cuda:0", "tiny", GIB))
+    assert hopeless and not hopeless.fits and hopeless.remedies[-1].memory.total + RESERVE_BYTES > GIB
+
+
+def test_at_a_high_rank_the_optimizer_goes_to_the_computer_before_the_model_is_held_in_8_bits() -> None:
+    values = {"target_modules": ATTENTION, "resolution": 1024, "lora_rank": 128, "gradient_checkpointing": True}
+    config, shapes = TrainConfig.of({**values, "cuda_graphs": False}), of_family("sdxl")
+    found = fits(config, shapes, Device("cuda:0", "a card", 8 * GIB))
+    assert found and [remedy.changes for remedy in found.remedies] == [{"optimizer_on_host": True}]
+    now = memory(config, shapes)
+    assert now and now.total - found.remedies[0].memory.total == now.optimizer
+    cpu = Device("cpu", "the CPU")
+    computer = fits(config.replace(train_batch_size=512), shapes, cpu)
+    assert computer and computer.remedies and all("optimizer_on_host" not in r.changes for r in computer.remedies)
+    there, here = (fits(config.replace(optimizer_on_host=on), shapes, cpu) for on in (True, False))
+    assert there and here and there.needed - here.needed == 2 * now.adapters, "the copies of adapters and gradients"
+
+
+@pytest.mark.parametrize("values", [{}, {"lean_activations": False}, {"checkpointed_quarters": 2}], ids=str)
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_card_gets_the_quickest_level_that_fits_it(family: str, values: dict[str, object]) -> None:
+    """From card to card as it is, or so much of it recomputed that the next quarter less would not fit."""
+    shapes = of_family(family)
+    config = TrainConfig.of({"target_modules": ATTENTION, "resolution": 1024, "train_batch_size": 2, **values})
+    chosen, is_fat = [], not config.lean_activations
+    for mib in range(2 * 1024, 32 * 1024, 256):
+        found = fits(config, shapes, Device("cuda:0", "a card", mib * MIB))
+        assert found
+        if not found.fits:
+            continue
+        if found.changes not in chosen:
+            chosen.append(found.changes)
+        now = memory(config.replace(**found.changes), shapes)
+        assert now and found.needed == now.total + RESERVE_BYTES <= mib * MIB
+        assert bool(found.changes) == (found.whole > mib * MIB) and (found.longer > 0) == (len(found.changes) > is_fat)
+        levels = [{}, *together(config, (step for step in ladder(config) if step.same))]
+        for change in levels[: levels.index(dict(found.changes))]:
+            more = memory(config.replace(**change), shapes)
+            assert more and more.total + RESERVE_BYTES > mib * MIB
+    assert len(chosen) > 2 and chosen[-1] == {} and chosen[0].get("gradient_checkpointing")
+    computer = fits(config, shapes, Device("cpu", "the CPU"))
+    assert not (computer and computer.changes), "its memory is for other programs too, and a disk stands behind it"
