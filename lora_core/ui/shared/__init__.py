@@ -2,7 +2,6 @@
 
 texts          what the window says, in the languages it speaks
 translate      the core's sentences that are not values yet
-dataset_words  the checks of a dataset in the language of the page
 crash          an error nobody foresaw, whole and without what is private
 plot           lines over training steps as SVG
 signed_urls    addresses of files that a page may show
