@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
+from lora_core.messages import Message, plain
 from lora_core.runs.run import PARTS, Run
 from lora_core.runs.summary import Summary, summarise
 from lora_core.system.files import JsonMemo, stamp
@@ -31,7 +32,7 @@ class Row:
     config: TrainConfig | None
     at: float  # Unix seconds: when it began, or else when its folder last changed
     wrong: tuple[str, ...] = ()
-    why: str = ""  # what reading the settings said, where they are damaged
+    why: Message | None = None  # what reading the settings said, where they are damaged
 
     @property
     def name(self) -> str:
@@ -73,7 +74,7 @@ class Shelf:
     root: Path
     cache_file: Path
     _summaries: dict[str, tuple[_STAMP, Summary]] = field(default_factory=dict)
-    _configs: dict[str, tuple[_STAMP, TrainConfig | None, str]] = field(default_factory=dict)
+    _configs: dict[str, tuple[_STAMP, TrainConfig | None, Message | None]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _loaded: bool = False
 
@@ -124,7 +125,7 @@ class Shelf:
         try:
             summary = self._summary(run)
         except OSError as cause:
-            summary, why = Summary(), why or str(cause.strerror or cause)
+            summary, why = Summary(), why or plain(str(cause.strerror or cause))
             wrong.append("events")
         row = Row(self._key(folder), run, summary, config, summary.began_at or _changed(folder), why=why)
         wrong += [] if config else ["config"]
@@ -139,13 +140,13 @@ class Shelf:
             self._summaries[name] = (now, summarise(run.events_file))
         return self._summaries[name][1]
 
-    def _config(self, run: Run) -> tuple[TrainConfig | None, str]:
+    def _config(self, run: Run) -> tuple[TrainConfig | None, Message | None]:
         name, now = str(run.folder), stamp(run.config_file)
         if name not in self._configs or self._configs[name][0] != now:
             try:
-                self._configs[name] = (now, run.config(), "")
+                self._configs[name] = (now, run.config(), None)
             except UserError as cause:
-                self._configs[name] = (now, None, str(cause))
+                self._configs[name] = (now, None, cause.message)
         return self._configs[name][1:]
 
     def _load(self) -> None:

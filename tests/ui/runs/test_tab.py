@@ -136,7 +136,7 @@ def test_damaged_and_half_deleted_runs_are_rows_that_say_so(root: Path, shelf: S
         "config": ("config",), "no-config": ("config",), "newer": ("config",), "no-events": ("events",),
         "lines": ("lines",), "no-lora": ("lora",), "only-samples": ("config", "events"), "folder": ("config", "events"),
     }  # fmt: skip
-    assert "not valid TOML" in rows["config"].why
+    assert "not valid TOML" in str(rows["config"].why)
     assert rows["lines"].summary.damaged == 2
     assert rows["lines"].summary.step == 4
     assert rows["no-events"].picture is not None
