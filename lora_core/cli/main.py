@@ -199,7 +199,7 @@ def _follow(wanted: Request, group: ProcessGroup) -> int:
     if isinstance(job.error, UserError):
         raise job.error
     if job.error:
-        _complain(explain(job.error, wanted.config))
+        _complain(str(explain(job.error, wanted.config)))
         return FAILED
     return STOPPED if job.asked == "stop" else DONE
 

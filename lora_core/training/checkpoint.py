@@ -12,17 +12,27 @@ import io
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.runs.run import LORA_FILE
 from lora_core.system.files import fsync_folder, replace_with_retry, write_bytes_whole
 
 STATE = "state.pt"
 _UNFINISHED = ".treino.tmp"
+_IN_FILE = {"lr_scale": "calm", "ema": "averages"}  # what state.pt calls them, so that every version reads every file
+# Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
+_FIXED = (
+    "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
+    "use_rslora", "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae",
+    "prediction_type",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,33 @@ class State:
     scaler: dict[str, Any]
     best_step: int
     best_loss: float
-    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
-    averages: dict[str, torch.Tensor] = field(default_factory=dict)  # of the adapters; empty where none is kept
+    lr_scale: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
+    ema: dict[str, torch.Tensor] = field(default_factory=dict)  # of the adapters; empty where none is kept
+
+
+def identity(config: TrainConfig, dataset_digest: str) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    return {**{name: repr(getattr(config, name)) for name in _FIXED}, "dataset": dataset_digest}
+
+
+def compare(saved: dict[str, str], now: dict[str, str]) -> Message | None:
+    """What to say when the dataset changed since the checkpoint; None when it is the same.
+
+    Raises:
+        UserError: a setting changed that the checkpoint depends on; all of them are named.
+    """
+    then = {name: repr(settings()[name].default) for name in _FIXED} | saved  # settings that are younger than it
+    changed = [
+        Message("training.setting_changed", name=name, old=then[name], new=now[name])
+        for name in _FIXED
+        if then[name] != now[name]
+    ]
+    if changed:
+        all_of_them = reduce(lambda one, other: Message("training.and_another", one=one, other=other), changed)
+        raise UserError("training.other_settings", settings=all_of_them)
+    if saved.get("dataset") != now["dataset"]:
+        return Message("training.dataset_changed")
+    return None
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
@@ -58,7 +93,7 @@ def save(checkpoints: Path, state: State, write_lora: Callable[[Path], None], ke
     draft.mkdir(parents=True)
     try:
         buffer = io.BytesIO()
-        torch.save(vars(state), buffer)
+        torch.save({_IN_FILE.get(name, name): value for name, value in vars(state).items()}, buffer)
         write_bytes_whole(draft / STATE, buffer.getvalue())
         write_lora(draft / LORA_FILE)
         replace_with_retry(draft, final)
@@ -88,11 +123,12 @@ def load(folder: Path) -> State:
         UserError: there is none, or it is damaged.
     """
     try:
-        return State(**torch.load(folder / STATE, map_location="cpu", weights_only=True))
+        held = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        return State(**{name: held.pop(_IN_FILE[name]) for name in _IN_FILE if _IN_FILE[name] in held}, **held)
     except FileNotFoundError:
-        raise UserError(f"{folder} is no checkpoint to resume from: it has no {STATE}.") from None
+        raise UserError("training.not_a_checkpoint", folder=folder, file=STATE) from None
     except Exception as cause:  # torch.load raises whatever the damaged bytes lead it to
-        raise UserError(f"The checkpoint {folder} is damaged; resume from an older one beside it.") from cause
+        raise UserError("training.checkpoint_damaged", folder=folder) from cause
 
 
 def latest(checkpoints: Path) -> State:
@@ -106,4 +142,4 @@ def latest(checkpoints: Path) -> State:
             return load(folder)
         except UserError:
             continue
-    raise UserError(f"There is no checkpoint to resume from in {checkpoints}; start without --resume.")
+    raise UserError("training.no_checkpoint", folder=checkpoints)

@@ -36,7 +36,7 @@ from lora_core.training.session import Session
 from lora_core.training.train import train
 from lora_core.training.validate import validate
 
-ROLL_BACKS, CALMER = 3, 0.3  # how often numbers may go wrong, and what remains of the learning rate each time
+ROLL_BACKS, LR_FACTOR = 3, 0.3  # how often numbers may go wrong, and what remains of the learning rate each time
 
 
 class Stopped(Exception):
@@ -119,7 +119,7 @@ class Job:
             self.state = "finished"
         except Exception as error:  # noqa: BLE001 - the one place where a training's errors end: told, never lost
             self.error = error = _in_words(error)
-            self._emit(Failed(plain(redact(explain(error, self.config))), traceback_of(error)))
+            self._emit(Failed(explain(error, self.config).mapped(redact), traceback_of(error)))
             _let_go(error)
             self.state = "failed"
         finally:
@@ -134,7 +134,7 @@ class Job:
         base_models.check(self.config.pretrained_model_name_or_path, self.config.vae)
         dataset = read_dataset(config)
         plan = Plan.of(config, dataset)
-        identity = outputs.identity(config, digest(dataset))
+        identity = checkpoint.identity(config, digest(dataset))
         state = self._resumed(identity) if self.resume else None
         self._begin(state)
         self.announce(config, plan)
@@ -165,8 +165,8 @@ class Job:
     def _resumed(self, identity: dict[str, str]) -> checkpoint.State:
         newest = self.resume == "latest"
         state = checkpoint.latest(self.run.checkpoints) if newest else checkpoint.load(Path(self.resume))
-        if notice := outputs.compare(state.identity, identity):
-            self._emit(Warned(plain(notice)))
+        if notice := checkpoint.compare(state.identity, identity):
+            self._emit(Warned(notice))
         return state
 
     def _begin(self, state: checkpoint.State | None) -> None:
@@ -190,18 +190,18 @@ class Job:
         return train(session, self)
 
     def _roll_back(self, session: Session, start: checkpoint.State | None, wrong: Diverged, attempt: int) -> None:
-        calm = session.calm * CALMER
+        lr_scale = session.lr_scale * LR_FACTOR
         has_save = bool(checkpoint.whole(self.run.checkpoints)) or start is None
         state = checkpoint.latest(self.run.checkpoints) if has_save else start
         assert state is not None
         session.meter.waiting.clear()
         outputs.restore(session, state)
-        outputs.calm_down(session, calm / session.calm)
+        outputs.scale_learning_rates(session, lr_scale / session.lr_scale)
         self.run.go_on(self.config, state.step)
         self._emit(
             Warned(
                 plain(f"The numbers went wrong at step {wrong.args[0]}, so nothing of them is kept: going back to step "
-                f"{state.step} and on with {calm:.0%} of the learning rate (try {attempt} of {ROLL_BACKS}). If this "
+                f"{state.step} and on with {lr_scale:.0%} of the learning rate (try {attempt} of {ROLL_BACKS}). If this "
                 "comes again, start with a lower learning_rate.")
             )
         )
@@ -263,7 +263,7 @@ class Job:
         self._emit(event)
         self._cancel_if_stopped()
 
-    # --- what the training asks between steps (train.Desk) ----------------------------------------------------
+    # --- what the training asks between steps (train.Callbacks) ----------------------------------------------------
 
     def wants_stop(self, session: Session) -> bool:
         if self._paused and not self._stop:
@@ -277,7 +277,7 @@ class Job:
 
     def _hold(self, session: Session) -> None:
         session.meter.flush()
-        session.lanes.rest()
+        session.stepper.release()
         self._tell_state("paused")
         while self._paused and not self._stop:
             with self._wake:
@@ -301,18 +301,18 @@ class Job:
     def validate(self, session: Session) -> None:
         if self._stop and self.group.size > 1:  # the launcher's patience is 30 seconds, and saving comes first
             return
-        if session.step == 0 and session.calm < 1:  # told before it was gone back to
+        if session.step == 0 and session.lr_scale < 1:  # told before it was gone back to
             return
-        with self._pause(session), session.averages.applied():
+        with self._pause(session), session.ema.applied():
             score = validate(session.model, session.prompts, session.held_out, session.training)
             if best := score.loss < session.best_loss:
                 session.best_step, session.best_loss = session.step, score.loss
             self._emit(Validation(session.step, score.loss, score.train_loss, best))
 
     def sample(self, session: Session) -> None:
-        if session.step == 0 and session.calm < 1:
+        if session.step == 0 and session.lr_scale < 1:
             return
-        with self._pause(session, counts=session.step > 0), session.averages.applied():
+        with self._pause(session, counts=session.step > 0), session.ema.applied():
             try:
                 for path, wish in outputs.draw_samples(session, self.run, self._emit, self._cancel_if_stopped):
                     name = path.relative_to(self.run.folder).as_posix()
@@ -335,11 +335,11 @@ class Job:
     def _pause(self, session: Session, counts: bool = True) -> Iterator[None]:
         """Time outside training steps: read what waits, and keep it out of the speed."""
         session.meter.flush()
-        session.lanes.rest()
+        session.stepper.release()
         began = time.monotonic()
         try:
             yield
-        except Stopped:  # sampling was cut short; the training itself ends at the next look at the desk
+        except Stopped:  # sampling was cut short; the training itself ends at the next call of `wants_stop`
             pass
         finally:
             session.meter.resume_after(time.monotonic() - began, counts)

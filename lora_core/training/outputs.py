@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lora_core.config import TrainConfig, settings
+from lora_core.config import TrainConfig
 from lora_core.dataset import Item
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
@@ -38,13 +38,6 @@ from lora_core.training.session import Session
 
 _CELL, _PROMPT_WIDTH = 192, 230  # of the before/after sheet, in pixels
 FEWEST_STEPS = 10  # of a run whose speed is kept
-# Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
-_FIXED = (
-    "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
-    "use_rslora",
-    "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae", "prediction_type",
-)  # fmt: skip
-
 # Settings whose name in the file is their name here.
 _AS_THEY_ARE = (
     "output_name", "resolution", "max_train_steps", "gradient_accumulation_steps", "seed", "optimizer", "lr_scheduler",
@@ -52,26 +45,6 @@ _AS_THEY_ARE = (
     "lora_dropout", "caption_dropout", "prior_loss_weight", "validation_split", "random_flip", "shuffle_tags",
     "keep_tags", "enable_bucket", "prior_pictures",
 )  # fmt: skip
-
-
-def identity(config: TrainConfig, dataset_digest: str) -> dict[str, str]:
-    """What a checkpoint belongs to."""
-    return {**{name: repr(getattr(config, name)) for name in _FIXED}, "dataset": dataset_digest}
-
-
-def compare(saved: dict[str, str], now: dict[str, str]) -> str:
-    """A notice when the dataset changed since the checkpoint, or an empty string.
-
-    Raises:
-        UserError: a setting changed that the checkpoint depends on; all of them are named.
-    """
-    then = {name: repr(settings()[name].default) for name in _FIXED} | saved  # settings that are younger than it
-    changed = [f"{name} was {then[name]}, now {now[name]}" for name in _FIXED if then[name] != now[name]]
-    if changed:
-        raise UserError(f"This checkpoint cannot be continued with other settings: {'; '.join(changed)}.")
-    if saved.get("dataset") != now["dataset"]:
-        return "The pictures or captions changed since this checkpoint; going on with them as they are now."
-    return ""
 
 
 def restore(session: Session, state: checkpoint.State) -> None:
@@ -82,25 +55,25 @@ def restore(session: Session, state: checkpoint.State) -> None:
     """
     parameters = session.parameters
     if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state.adapters.items()}:
-        raise UserError("The checkpoint belongs to another base model: its adapters do not fit this one.")
+        raise UserError("training.other_base")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state.adapters[name])
-    session.averages.restore(state.averages)
-    rates = [group["base_lr"] / session.calm for group in session.optimizer.param_groups]
+    session.ema.restore(state.ema)
+    rates = [group["base_lr"] / session.lr_scale for group in session.optimizer.param_groups]
     session.optimizer.load_state_dict(state.optimizer)
     for group, rate in zip(session.optimizer.param_groups, rates, strict=True):
         group["base_lr"] = rate  # as the settings have it now: they may have been lowered since the checkpoint
-    session.calm = 1.0
-    calm_down(session, state.calm)
+    session.lr_scale = 1.0
+    scale_learning_rates(session, state.lr_scale)
     session.scaler.load_state_dict(state.scaler)
     session.step = session.saved_step = state.step
     session.best_step, session.best_loss = state.best_step, state.best_loss
 
 
-def calm_down(session: Session, factor: float) -> None:
+def scale_learning_rates(session: Session, factor: float) -> None:
     """Multiply the learning rates by `factor`."""
-    session.calm *= factor
+    session.lr_scale *= factor
     for group in session.optimizer.param_groups:
         group["base_lr"] *= factor
 
@@ -109,10 +82,7 @@ def check_space(session: Session, run: Run) -> None:
     """Raises UserError when the disk cannot hold the checkpoints and samples this run will leave."""
     needed = run_bytes(session.config, sum(p.numel() for p in session.parameters.values()))
     if (free := free_bytes(run.folder)) < needed:
-        raise UserError(
-            f"This run needs up to {needed / 1e6:,.0f} MB in {run.folder}, where {free / 1e6:,.0f} MB are free; "
-            "make room, choose another --output_dir, or save less often with --save_steps."
-        )
+        raise UserError("training.no_space", needed=needed / 1e6, folder=run.folder, free=free / 1e6)
 
 
 def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> Path:
@@ -122,7 +92,7 @@ def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> P
         Diverged: a weight, its average, or what the optimizer remembers, is not finite.
     """
     remembered = [value for held in session.optimizer.state.values() for value in held.values()]
-    for tensor in (*session.parameters.values(), *session.averages.tensors().values(), *remembered):
+    for tensor in (*session.parameters.values(), *session.ema.tensors().values(), *remembered):
         if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
             raise Diverged(session.step)
     return checkpoint.save(
@@ -137,8 +107,8 @@ def state_of(session: Session, belongs_to: dict[str, str]) -> checkpoint.State:
         step=session.step, identity=belongs_to,
         adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
-        best_step=session.best_step, best_loss=session.best_loss, calm=session.calm,
-        averages={name: tensor.clone() for name, tensor in session.averages.tensors().items()},
+        best_step=session.best_step, best_loss=session.best_loss, lr_scale=session.lr_scale,
+        ema={name: tensor.clone() for name, tensor in session.ema.tensors().items()},
     )  # fmt: skip
 
 
@@ -152,7 +122,7 @@ def write_final(session: Session, run: Run) -> Path:
 
 
 def _write_lora(session: Session, path: Path) -> None:
-    with session.averages.applied():
+    with session.ema.applied():
         trained = adapters.extract(session.model)
     for component, module in session.model.adapted().items():
         part = {name: adapter for name, adapter in trained.items() if name.startswith(f"{component}.")}

@@ -22,7 +22,7 @@ from lora_core.sampling.sample import draw_latents
 from lora_core.training import diffusion
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.engine import adapters
-from lora_core.training.engine.parallel import Lesson
+from lora_core.training.engine.stepper import MicroBatch
 from lora_core.training.session import Prior, Session
 
 
@@ -58,7 +58,7 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
     return [Prior(params.prompt, latents, frame) for params, latents in zip(wanted, latents_NCHW, strict=True)]
 
 
-def prior_lesson(session: Session, count: int, rng: torch.Generator) -> Lesson:
+def prior_batch(session: Session, count: int, rng: torch.Generator) -> MicroBatch:
     """`count` of the prior's pictures, to be answered with the adapters on as with them off.
 
     As it comes every `prior_every` steps only, it weighs that much more.
@@ -71,17 +71,17 @@ def prior_lesson(session: Session, count: int, rng: torch.Generator) -> Lesson:
     noisy_latents = diffusion.add_noise(latents_BCHW, diffusion.sample_noise(latents_BCHW, rng), abar_B)
     captions, frames = [p.prompt for p in chosen], [p.frame for p in chosen]
     weight_B = torch.full((count,), config.prior_every * config.prior_loss_weight / count)
-    asked = Lesson(
+    batch = MicroBatch(
         noisy_latents, timesteps_B, prompts.base(captions, frames), torch.empty_like(noisy_latents), weight_B
     ).to(session.compute.device)
 
     @torch.no_grad()
-    def answer(part: Lesson) -> Tensor:
-        return session.predict(part.noisy_latents_BCHW, part.timesteps_B, part.words)
+    def answer(part: MicroBatch) -> Tensor:
+        return session.predict(part.noisy_latents_BCHW, part.timesteps_B, part.text_inputs)
 
     with adapters.disabled(model):
-        target = torch.cat(session.lanes.answers(answer, session.lanes.parts([asked])))
+        target = session.stepper.forward(answer, batch)
     if not prompts.live:
-        return replace(asked, target_BCHW=target)
-    words = {name: rows.to(session.compute.device) for name, rows in prompts.words(captions, frames).items()}
-    return replace(asked, target_BCHW=target, words=words)
+        return replace(batch, target_BCHW=target)
+    inputs = {name: rows.to(session.compute.device) for name, rows in prompts.text_inputs(captions, frames).items()}
+    return replace(batch, target_BCHW=target, text_inputs=inputs)

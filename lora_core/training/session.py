@@ -15,8 +15,8 @@ from lora_core.models.families.base import BaseModel, Frame, Predict
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.data.plan import Plan
-from lora_core.training.engine.parallel import Lanes
-from lora_core.training.optim.ema import Averages
+from lora_core.training.engine.stepper import PlainStepper, Stepper
+from lora_core.training.optim.ema import EMA
 from lora_core.training.progress import ProgressMeter
 
 
@@ -47,11 +47,11 @@ class Session:
     meter: ProgressMeter
     predict: Predict
     group: ProcessGroup = field(default_factory=ProcessGroup)
-    lanes: Lanes = field(default_factory=Lanes)
-    averages: Averages = field(default_factory=Averages)
+    stepper: Stepper = field(default_factory=PlainStepper)
+    ema: EMA = field(default_factory=EMA)
     started_at: float = field(default_factory=time.time)  # Unix seconds
     step: int = 0
     saved_step: int = -1
     best_step: int = 0
     best_loss: float = field(default=float("inf"))
-    calm: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
+    lr_scale: float = 1.0  # what the learning rates are multiplied by since numbers went wrong

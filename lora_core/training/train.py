@@ -1,6 +1,6 @@
 """THE PAGE: how a LoRA is trained.
 
-`train` is the loop, `optimizer_step` a step, `denoising_lesson` and `loss_of` the maths.
+`train` is the loop, `optimizer_step` a step, `denoising_batch` and `loss_of` the maths.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from lora_core.training import diffusion
 from lora_core.training.data.caption_augment import caption_for_step
 from lora_core.training.data.latent_cache import Example
-from lora_core.training.engine.parallel import Lesson
-from lora_core.training.optim import build as optim
-from lora_core.training.prior import prior_lesson
+from lora_core.training.engine.stepper import MicroBatch
+from lora_core.training.optim.build import set_learning_rates
+from lora_core.training.prior import prior_batch
 from lora_core.training.session import Session
 
 
-class Desk(Protocol):
-    """Who a training answers to between steps; `job.Job` is the one there is."""
+class Callbacks(Protocol):
+    """What a training calls between its steps; `callbacks.RunCallbacks` are those of a run."""
 
     def wants_stop(self, session: Session) -> bool:
         """Whether to end now; blocks while paused."""
@@ -40,38 +40,38 @@ class Desk(Protocol):
     def save(self, session: Session) -> None: ...
 
 
-def train(session: Session, desk: Desk) -> None:
+def train(session: Session, callbacks: Callbacks) -> None:
     """Train to the last step or until told to stop. Everything there is at the end has been validated and saved."""
     config = session.config
     if session.step == 0:
-        desk.validate(session)
-        desk.sample(session)
+        callbacks.validate(session)
+        callbacks.sample(session)
     while session.step < config.max_train_steps:
-        if desk.wants_stop(session):
+        if callbacks.wants_stop(session):
             break
         # --- one step -------------------------------------------------------------------------------------------
-        learning_rate = optim.set_rates(session.optimizer, config, session.step)
+        learning_rate = set_learning_rates(session.optimizer, config, session.step)
         loss = optimizer_step(session)
         session.step += 1
-        session.averages.update(session.step)
+        session.ema.update(session.step)
         session.meter.add(session.step, loss, learning_rate)
         # --- once in a while ------------------------------------------------------------------------------------
         due = session.step % config.save_steps == 0 or session.step == config.max_train_steps
-        save, sample = desk.wants_save() or due, desk.wants_sample() or due
+        save, sample = callbacks.wants_save() or due, callbacks.wants_sample() or due
         if save:
-            desk.validate(session)
-            desk.save(session)
+            callbacks.validate(session)
+            callbacks.save(session)
         if sample:
-            desk.sample(session)
+            callbacks.sample(session)
     if session.step and session.saved_step != session.step:  # stopped between two saves
-        desk.validate(session)
-        desk.save(session)
+        callbacks.validate(session)
+        callbacks.save(session)
 
 
 def optimizer_step(session: Session) -> Tensor:
     """One optimizer step over `gradient_accumulation_steps` batches; returns their mean loss, still on the device.
 
-    Of a group's batches, this process computes its share.
+    Of the batches of a process group, this process computes its share.
     """
     config, scaler = session.config, session.scaler
     total = torch.zeros((), device=session.compute.device)
@@ -81,10 +81,10 @@ def optimizer_step(session: Session) -> Tensor:
         if config.lora_dropout:  # dropout draws from the global generator: make that a function of the step too
             torch.manual_seed(rng.initial_seed())
         chosen = session.plan.batch(config, session.step * config.gradient_accumulation_steps + micro)
-        lessons = [denoising_lesson(session, [session.training[i] for i in chosen], rng)]
+        batches = [denoising_batch(session, [session.training[i] for i in chosen], rng)]
         if session.prior and session.step % config.prior_every == 0:
-            lessons.append(prior_lesson(session, len(chosen), rng))
-        losses_B = session.lanes.learn(partial(loss_of, session), lessons, trained, scaler)
+            batches.append(prior_batch(session, len(chosen), rng))
+        losses_B = session.stepper.backward(partial(loss_of, session), batches, trained, scaler)
         total += losses_B[: len(chosen)].sum()
     total = session.group.add_up(session.parameters.values(), total)
     if config.max_grad_norm:
@@ -96,34 +96,34 @@ def optimizer_step(session: Session) -> Tensor:
     return total
 
 
-def denoising_lesson(session: Session, batch: Sequence[Example], rng: torch.Generator) -> Lesson:
-    """Noise a batch of one size, to be told apart again by the model (Ho et al. 2020, alg. 1)."""
+def denoising_batch(session: Session, examples: Sequence[Example], rng: torch.Generator) -> MicroBatch:
+    """Noise pictures of one size, to be told apart again by the model (Ho et al. 2020, alg. 1)."""
     config, model = session.config, session.model
-    latents = draw_latents(batch, rng) * model.vae.config.scaling_factor
-    captions = [caption_for_step(example.caption, config, rng) for example in batch]
+    latents = draw_latents(examples, rng) * model.vae.config.scaling_factor
+    captions = [caption_for_step(example.caption, config, rng) for example in examples]
     noise = diffusion.sample_noise(latents, rng, config.noise_offset)
     schedule = model.scheduler.alphas_cumprod
     weights = diffusion.min_snr_weight(model.prediction_type, diffusion.snr(schedule), config.snr_gamma)
-    timesteps, weight = diffusion.sample_timesteps(len(batch), weights, config.timestep_sampling == "weighted", rng)
+    timesteps, weight = diffusion.sample_timesteps(len(examples), weights, config.timestep_sampling == "weighted", rng)
     alphas_cumprod = schedule[timesteps]
     noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
     target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
-    words = session.prompts.words(captions, [example.frame for example in batch])
-    return Lesson(noisy_latents, timesteps, words, target, weight / len(batch)).to(session.compute.device)
+    text = session.prompts.text_inputs(captions, [example.frame for example in examples])
+    return MicroBatch(noisy_latents, timesteps, text, target, weight / len(examples)).to(session.compute.device)
 
 
-def loss_of(session: Session, lesson: Lesson) -> Tensor:
+def loss_of(session: Session, batch: MicroBatch) -> Tensor:
     """The diffusion loss (Ho et al. 2020, eq. 14) of each picture, weighted; they sum up to that of the step."""
-    conditioning = session.prompts.conditioning(lesson.words)
-    prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
-    loss_B = F.mse_loss(prediction, lesson.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
-    return lesson.weight_B / session.config.gradient_accumulation_steps * loss_B
+    conditioning = session.prompts.conditioning(batch.text_inputs)
+    prediction = session.predict(batch.noisy_latents_BCHW, batch.timesteps_B, conditioning)
+    loss_B = F.mse_loss(prediction, batch.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
+    return batch.weight_B / session.config.gradient_accumulation_steps * loss_B
 
 
-def draw_latents(batch: Sequence[Example], rng: torch.Generator) -> Tensor:
+def draw_latents(examples: Sequence[Example], rng: torch.Generator) -> Tensor:
     """A draw from each picture's posterior, mirrored half of the time where both views are cached; BCHW, unscaled."""
     draws = []
-    for example in batch:
+    for example in examples:
         view = int(torch.randint(len(example.views), (1,), generator=rng))
         mean_CHW, std_CHW = example.views[view]
         draws.append(mean_CHW + std_CHW * torch.randn(mean_CHW.shape, generator=rng))

@@ -33,6 +33,7 @@ from lora_core.models.architecture import Shapes, of_family, shapes_of
 from lora_core.models.catalog import STARTER
 from lora_core.training import prepare, train
 from lora_core.training.diffusion import add_noise
+from lora_core.training.engine import compile
 from tests.benchmarks.counting.meta_session import POOLED, latent_shape, meta_model, session_of
 from tests.benchmarks.counting.op_counter import META, OpCounter, counting, tensors_of
 
@@ -53,7 +54,7 @@ LEVELS: dict[str, dict[str, object]] = {
     "both": {"gradient_checkpointing": True, "eight_bit_base": True},
 }
 MIB = 2**20
-Stepper = Callable[[], object]
+StepOnce = Callable[[], object]
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Case:
         })  # fmt: skip
 
 
-Made = tuple[Stepper, torch.nn.Module]  # the step, and the UNet that it trains
+Made = tuple[StepOnce, torch.nn.Module]  # the step, and the UNet that it trains
 Side = tuple[Callable[[Case], Made], Case]
 
 
@@ -86,8 +87,8 @@ def ours(case: Case) -> Made:
     session = session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
     precision.use_cores(model.unet)
     if case.device != META:
-        how = (model, session.prompts, case.config, session.compute, session.group, print)
-        session.lanes, session.predict = prepare.quickest(*how)
+        session.stepper = prepare.fastest_stepper(model, case.config, case.device, print, session.group)
+        session.predict = compile.predict(model, case.config, print) if case.config.is_compiled else model.predict
 
     def step() -> object:
         precision.use_cores(model.unet)
@@ -152,7 +153,7 @@ def _conditioning(unet: Any, case: Case) -> dict[str, Any]:
     return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": frames}}
 
 
-def seconds(step: Stepper, steps: int, device: torch.device) -> float:
+def seconds(step: StepOnce, steps: int, device: torch.device) -> float:
     """Of one step, over some."""
     _wait(device)
     began = time.perf_counter()

@@ -88,10 +88,10 @@ def test_two_processes_stop_together_go_on_and_end_where_one_with_twice_the_batc
     )
     run(alone)
     one, two = (checkpoint.load(checkpoint.folder_of(tmp_path / n / "checkpoints", steps)) for n in ("one", "two"))
-    assert one.adapters.keys() == two.adapters.keys() == one.averages.keys() == two.averages.keys()
+    assert one.adapters.keys() == two.adapters.keys() == one.ema.keys() == two.ema.keys()
     for name, tensor in one.adapters.items():
         torch.testing.assert_close(two.adapters[name], tensor, atol=1e-5, rtol=0)
-        torch.testing.assert_close(two.averages[name], one.averages[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(two.ema[name], one.ema[name], atol=1e-5, rtol=0)
 
 
 @LAUNCHED
@@ -145,4 +145,4 @@ def test_the_batches_of_a_step_are_dealt_out_whole() -> None:
 
 
 def test_a_broken_team_is_a_sentence() -> None:
-    assert "Another process" in failures.explain(ProcessLost("gloo: closed by peer"), TrainConfig())
+    assert "Another process" in str(failures.explain(ProcessLost("gloo: closed by peer"), TrainConfig()))

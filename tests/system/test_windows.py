@@ -220,7 +220,7 @@ def behind(error: Exception) -> Exception:
 def test_the_page_file_is_told_after_it_happened(error: Exception) -> None:
     told = windows.page_file_failure(error)
     assert "1455" in told and "Virtual memory" in told
-    assert explain(error, config_for(Path("m"), Path("d"), Path("o"))) == told
+    assert str(explain(error, config_for(Path("m"), Path("d"), Path("o")))) == told
 
 
 def test_other_errors_are_not_the_page_file(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
+"""lora_core.training.checkpoint: a save is whole or absent, and every version reads the states of the others."""
+
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,19 @@ def test_a_checkpoint_reads_back_and_old_states_are_trimmed(tmp_path: Path) -> N
     assert torch.equal(checkpoint.load(tmp_path / "step_0000010").adapters["w"], torch.full((3,), 10.0))
     assert [path.name for path in checkpoint.whole(tmp_path)] == ["step_0000010", "step_0000015"]
     assert (tmp_path / "step_0000005" / LORA_FILE).read_bytes() == b"lora"
+
+
+def test_the_file_has_the_names_it_had_in_every_version(tmp_path: Path) -> None:
+    """An older Treino reads a newer checkpoint, and this one reads those of before lr_scale and ema had these names."""
+    kept = dataclasses.replace(state(5), lr_scale=0.3, ema={"w": torch.ones(3)})
+    folder = checkpoint.save(tmp_path, kept, write_lora, keep_states=2)
+    held = torch.load(folder / checkpoint.STATE, weights_only=True)
+    names = {"step", "identity", "adapters", "optimizer", "scaler", "best_step", "best_loss", "calm", "averages"}
+    assert set(held) == names and held["calm"] == 0.3
+    again = checkpoint.load(folder)
+    assert again.lr_scale == 0.3 and torch.equal(again.ema["w"], torch.ones(3))
+    torch.save({name: held[name] for name in names - {"calm", "averages"}}, folder / checkpoint.STATE)
+    assert checkpoint.load(folder).lr_scale == 1.0 and checkpoint.load(folder).ema == {}
 
 
 def test_a_save_that_fails_leaves_nothing_of_itself_and_the_older_ones_whole(tmp_path: Path) -> None:

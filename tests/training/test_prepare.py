@@ -8,7 +8,7 @@ from PIL import Image
 from lora_core.dataset import scan
 from lora_core.events import Saved, Warned
 from lora_core.models import load as base_models
-from lora_core.training.prepare import TOLD_OF_EACH, quality_sentences, size_notice
+from lora_core.training.prepare import TOLD_OF_EACH, quality_warnings, size_notice
 from tests.support.tiny import tiny_dataset
 from tests.support.training import config_for, run
 
@@ -19,8 +19,8 @@ def test_the_report_is_told_with_token_counts_and_long_lists_are_cut(tiny_sd1: P
     for number in range(1, 9):
         (folder / f"{number:03}.txt").unlink()
     model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
-    told = quality_sentences(model, scan(folder, "zebu"), config_for(tiny_sd1, folder, tmp_path))
-    sentences = [str(message) for message in told]
+    config = config_for(tiny_sd1, folder, tmp_path)
+    sentences = [str(message) for message in quality_warnings(model, scan(folder, "zebu"), config)]
     assert any(s.startswith("000.txt has ") and "tokens" in s for s in sentences)
     missing = [s for s in sentences if "no caption file" in s]
     assert len(missing) == TOLD_OF_EACH + 1 and missing[-1].startswith("... and 3 more: ")
@@ -39,5 +39,5 @@ def test_a_few_bad_pictures_are_told_and_left_out_and_the_rest_is_trained_on(tin
 
 def test_a_training_size_far_from_the_models_own_is_told(tiny_sd1: Path) -> None:
     model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)  # of 64 pixels
-    assert size_notice(model, 64) == size_notice(model, 48) == size_notice(model, 96) == ""
-    assert all("--resolution 64" in size_notice(model, far) for far in (32, 512))
+    assert all(size_notice(model, near) is None for near in (64, 48, 96))
+    assert all("--resolution 64" in str(size_notice(model, far)) for far in (32, 512))

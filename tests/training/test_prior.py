@@ -12,7 +12,7 @@ from lora_core.models.architecture import of_model
 from lora_core.models.families.base import BaseModel
 from lora_core.training import diffusion
 from lora_core.training.engine import adapters
-from lora_core.training.prior import draw_prior, prior_lesson
+from lora_core.training.prior import draw_prior, prior_batch
 from lora_core.training.session import Prior, Session
 from tests.benchmarks.counting.meta_session import session_of
 
@@ -29,10 +29,10 @@ def model(tiny_sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
 
 def loss_of(session: Session, prior: list[Prior]) -> torch.Tensor:
     session.prior = prior
-    lesson = prior_lesson(session, 2, diffusion.generator(0))
-    conditioning = session.prompts.conditioning(lesson.words)
-    prediction = session.predict(lesson.noisy_latents_BCHW, lesson.timesteps_B, conditioning)
-    return torch.nn.functional.mse_loss(prediction, lesson.target_BCHW)
+    batch = prior_batch(session, 2, diffusion.generator(0))
+    conditioning = session.prompts.conditioning(batch.text_inputs)
+    prediction = session.predict(batch.noisy_latents_BCHW, batch.timesteps_B, conditioning)
+    return torch.nn.functional.mse_loss(prediction, batch.target_BCHW)
 
 
 def test_the_base_model_draws_the_prompts_in_turn_once(model: BaseModel) -> None:

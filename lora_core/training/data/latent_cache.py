@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from lora_core.dataset.buckets import crop_box
 from lora_core.dataset.quality import workers
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message
 from lora_core.models.device import free_bytes
 from lora_core.models.families.base import BaseModel, Conditioning, Frame, Tensors
 from lora_core.models.load import fingerprint
@@ -136,7 +135,7 @@ class _Encoder:
     def __init__(self, model: BaseModel, device: torch.device, pool: ThreadPoolExecutor, emit: Emit):
         self.model, self.device, self.pool, self.emit = model, device, pool, emit
         self._waiting: dict[Size, list[tuple[_Picture, int]]] = {}
-        self._written: deque[Future[str]] = deque()
+        self._written: deque[Future[Message | None]] = deque()
         self._has_written = False
 
     def add(self, picture: _Picture) -> None:
@@ -169,7 +168,7 @@ class _Encoder:
             notice = self._written.popleft().result()
             self._has_written = self._has_written or not notice
             if notice:
-                self.emit(Warned(plain(notice)))
+                self.emit(Warned(notice))
 
 
 def pictures_at_once(device: torch.device, size: Size) -> int:
@@ -189,7 +188,7 @@ def _bytes_of(item: Item) -> bytes:
         return item.path.read_bytes()
     except OSError as cause:
         why = cause.strerror or cause
-        raise UserError(f"{item.path} went away since the pictures were counted ({why}). Start again.") from cause
+        raise UserError("training.picture_gone", path=item.path, why=why) from cause
 
 
 def frame_of(item: Item, size: Size) -> Frame:
@@ -220,8 +219,8 @@ def _posteriors(model: BaseModel, pictures: Sequence[np.ndarray], emit: Emit) ->
     if torch.isfinite(mean_BCHW).all() and torch.isfinite(std_BCHW).all():
         return [{"mean": mean.clone(), "std": std.clone()} for mean, std in zip(mean_BCHW, std_BCHW, strict=True)]
     if vae.dtype == torch.float32:
-        raise UserError(f"The VAE of {model.name} gives no numbers; it is damaged. Take another one with --vae.")
-    emit(Warned(plain(f"The VAE of {model.name} overflows in 16 bit, so it computes in fp32 from here on.")))
+        raise UserError("training.vae_damaged", name=model.name)
+    emit(Warned(Message("training.vae_in_fp32", name=model.name)))
     in_fp32(vae)
     return _posteriors(model, pictures, emit)
 
@@ -241,7 +240,6 @@ class Prompts:
 
     def __init__(self, model: BaseModel, device: torch.device, live: bool):
         self.model, self.device, self.live = model, device, live
-        self.encode_text: Callable[[Tensors], Conditioning] = partial(model.family.encode_text, model)
         self.known: dict[str, Conditioning] = {}
 
     def prepare(self, captions: Iterable[str], emit: Emit) -> None:
@@ -265,30 +263,30 @@ class Prompts:
         for (caption, path), made in zip(missing.items(), self._encoded(list(missing)), strict=True):
             self.known[caption] = made
             if notice := tensor_store.write(path, made):
-                emit(Warned(plain(notice)))
+                emit(Warned(notice))
         missing.clear()
 
     def __call__(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """Conditioning for a batch, on the device; gradients flow into trained text encoders."""
-        words = self.words(captions, frames)
-        return self.conditioning({name: rows.to(self.device) for name, rows in words.items()})
+        inputs = self.text_inputs(captions, frames)
+        return self.conditioning({name: rows.to(self.device) for name, rows in inputs.items()})
 
-    def words(self, captions: Sequence[str], frames: Sequence[Frame]) -> Tensors:
+    def text_inputs(self, captions: Sequence[str], frames: Sequence[Frame]) -> Tensors:
         """What there is of a batch before trained text encoders are asked: their token ids; where they are fixed, all."""
         if not self.live:
             return self.base(captions, frames)
         return self._framed(self.model.family.tokenize(self.model, captions), frames)
 
-    def conditioning(self, words: Tensors) -> Conditioning:
-        """What `words` on the device is to the UNet."""
+    def conditioning(self, inputs: Tensors) -> Conditioning:
+        """What `text_inputs` on the device are to the UNet."""
         if not self.live:
-            return words
-        tokens = {name: rows for name, rows in words.items() if name != "frames"}
-        return {**self.encode_text(tokens), "frames": words["frames"]}
+            return inputs
+        tokens = {name: rows for name, rows in inputs.items() if name != "frames"}
+        return {**self.model.family.encode_text(self.model, tokens), "frames": inputs["frames"]}
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         """Conditioning from the text encoders as they stand."""
-        return self.encode_text(self.model.family.tokenize(self.model, captions))
+        return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions))
 
     def base(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """As the base model's own text encoders have it, not on the device; unknown captions are encoded and remembered."""
@@ -299,8 +297,8 @@ class Prompts:
         rows = [self.known[caption] for caption in captions]
         return self._framed({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, frames)
 
-    def _framed(self, words: Tensors, frames: Sequence[Frame]) -> Tensors:
-        return {**words, "frames": torch.tensor(list(frames))}
+    def _framed(self, inputs: Tensors, frames: Sequence[Frame]) -> Tensors:
+        return {**inputs, "frames": torch.tensor(list(frames))}
 
     @torch.no_grad()
     def _encoded(self, captions: Sequence[str]) -> list[Conditioning]:

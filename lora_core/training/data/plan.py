@@ -13,6 +13,7 @@ import numpy as np
 
 from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, Item, batches, bucket_size
+from lora_core.messages import Message
 
 Size = tuple[int, int]  # width, height in pixels
 FEWEST_FOR_HOLD_OUT = 8  # with fewer pictures every one is needed for training
@@ -29,7 +30,7 @@ class Plan:
     batches_per_epoch: int
     steps: int
     epochs: float
-    notices: tuple[str, ...]
+    notices: tuple[Message, ...]
 
     @classmethod
     def of(cls, config: TrainConfig, dataset: Dataset) -> Plan:
@@ -82,23 +83,20 @@ def digest(dataset: Dataset) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def _notices(config: TrainConfig, dataset: Dataset, validation: Sequence[Item]) -> list[str]:
+def _notices(config: TrainConfig, dataset: Dataset, validation: Sequence[Item]) -> list[Message]:
     notices = []
     count = len(dataset.items)
     if config.validation_split and not validation:
-        notices.append(f"With {count} pictures none is held out; the validation loss is measured on training pictures.")
+        notices.append(Message("training.none_held_out", count=count))
     if config.save_steps > config.max_train_steps:
-        notices.append("save_steps is more than max_train_steps: the only save is the one at the end.")
+        notices.append(Message("training.one_save"))
     lacking = sum(config.trigger_word.lower() not in item.caption.lower() for item in dataset.items)
     if lacking == count:
-        notices.append(f"No caption holds the trigger word {config.trigger_word!r}; the LoRA will not answer to it.")
+        notices.append(Message("training.no_trigger", word=config.trigger_word))
     elif lacking:
-        notices.append(f"{lacking} of {count} captions lack the trigger word {config.trigger_word!r}.")
+        notices.append(Message("training.some_lack_trigger", lacking=lacking, count=count, word=config.trigger_word))
     if not config.trigger_word and not _shared_words(dataset.items):
-        notices.append(
-            "There is no trigger word, and no word stands in every caption: no prompt will call what is learned. Set "
-            "trigger_word, unless it is a style that should always show."
-        )
+        notices.append(Message("training.no_word_for_it"))
     return notices
 
 

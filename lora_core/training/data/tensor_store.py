@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from lora_core.events import Emit, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message
 from lora_core.system.files import TEMPORARY_SUFFIX, WriteError, write_bytes_whole
 from lora_core.system.paths import cache_folder
 
@@ -47,14 +47,14 @@ def read(path: Path) -> dict[str, Tensor] | None:
     return tensors
 
 
-def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+def write(path: Path, tensors: Mapping[str, Tensor]) -> Message | None:
     """Put tensors into the store; returns what to tell when the disk is full or read-only, which costs time and no more."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_whole(path, save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}))
     except (OSError, WriteError) as cause:
-        return f"The cache cannot be written, so the next start prepares everything again: {cause}"
-    return ""
+        return Message("training.no_cache", cause=cause)
+    return None
 
 
 def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def stored(description: str, make: Callable[[], dict[str, Tensor]], emit: Emit) 
         return found
     made = make()
     if notice := write(path, made):
-        emit(Warned(plain(notice)))
+        emit(Warned(notice))
     return made
 
 
@@ -110,5 +110,5 @@ def _limit(emit: Emit) -> float:
     try:
         return float(given or LIMIT_GB) * 1e9
     except ValueError:
-        emit(Warned(plain(f"{LIMIT_VARIABLE} is {given!r} and no number, so {LIMIT_GB:g} GB is taken; write it like 20.")))
+        emit(Warned(Message("training.cache_limit", name=LIMIT_VARIABLE, given=given, limit=LIMIT_GB)))
         return LIMIT_GB * 1e9

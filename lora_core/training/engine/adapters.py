@@ -68,7 +68,7 @@ def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], le
     """`left_out`: a pattern of whole names."""
     names = [name for name, _ in module.named_modules() if not (left_out and re.fullmatch(left_out, name))]
     if not any(name.endswith(f".{target}") for name in names for target in targets):
-        raise UserError(f"The base model has none of the layers {', '.join(targets)}; name others in target_modules.")
+        raise UserError("training.no_such_layers", layers=list(targets))
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,

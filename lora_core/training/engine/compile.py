@@ -3,7 +3,7 @@
 Operations that only read what another has written are joined into one kernel. It takes minutes at the first step of each
 picture size, and a compiler beside torch: Triton for a card, C++ for a processor. Where that is missing or fails, the
 model answers as it is. What is kept for the gradients is up to the compiler, which sees through no function of our own:
-layers that keep less (lean_unet.py) are left as they are, and 8-bit layers (frozen.py) cannot be compiled.
+layers that keep less (lean_activations) are left as they are, and int8 layers (models/int8) cannot be compiled.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lora_core.config import TrainConfig
+from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message
 from lora_core.models.families.base import BaseModel, Conditioning, Predict
 from lora_core.training.engine import adapters, lean_activations
 
@@ -63,14 +64,15 @@ class _Compiled:
                 found = self._answers(self._compiled, *asked)
             wanted = self._answers(self._model.predict, *asked)
             if any(not _alike(one, other) for one, other in zip(found, wanted, strict=True)):
-                raise RuntimeError("the answers differ")
+                raise UserError("training.answers_differ")
         except Exception as error:  # noqa: BLE001  whatever it is, there is another way
             self._is_off = True
             if self._is_lean:
                 lean_activations.keep_less(self._model.unet)
             error = getattr(error, "inner_exception", error)
-            why = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
-            self._emit(Warned(plain(f"Steps take longer than asked for, for compiling them failed: {why}.")))
+            why: object = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
+            why = error.message if isinstance(error, UserError) else why
+            self._emit(Warned(Message("training.not_compiled", why=why)))
 
     def _answers(self, predict: Predict, *asked: Tensor | Conditioning) -> tuple[Tensor, Tensor]:
         """A prediction, and the gradient of its square by all adapters of the UNet, end to end."""

@@ -3,7 +3,7 @@
 A step of Stable Diffusion 1.5 starts some 3,800 kernels, one after the other from Python; on a fast card, at one picture
 at a time, that takes longer than the arithmetic. Captured once for each size of its inputs, forward and backward pass
 are replayed by a single call, on the same memory. What is not the same as without is not used: the first graph of a size
-answers the very lesson that was just computed in the plain way, and is compared; where anything fails, the plain way
+answers the very micro-batch that was just computed in the plain way, and is compared; where anything fails, the plain way
 goes on.
 
 All graphs share a pool of memory, which is as large as the largest of them needs; what they answer is copied out of it.
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message, plain
 from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import free_device_memory
-from lora_core.training.engine.parallel import Answers, Lanes, Lesson, add_to, gradients_of
+from lora_core.training.engine.stepper import Answers, LossOf, MicroBatch, gradients_of
 
 CLOSE = 0.02  # of the length of the answer: two runs of the same kernels in 16 bit may add up in another order
 MOST = 32  # graphs at once, for each holds its list of kernels in the card's memory
 TRIES, WORTH = 64, 4  # captures, each as slow as a plain step; after so many, each must have been replayed so often
-MANY = "the pictures have too many sizes for the memory, and a larger bucket_step makes them fewer"
-Function = Callable[[Lesson, Tensor], Answers]  # of a lesson, and of what its loss is scaled by in fp16
-Question = tuple[Function, Lesson, Tensor, Sequence[Tensor]]  # the last: what all answers but the first are added to
+TOO_MANY_SIZES = Message("training.too_many_sizes")
+Function = Callable[[MicroBatch, Tensor], Answers]  # of a micro-batch, and of what its loss is scaled by in fp16
+Question = tuple[Function, MicroBatch, Tensor, Sequence[Tensor]]  # the last: what all answers but the first are added to
 Found = tuple[Tensor, list[bool]]  # the first answer, and which of the others there are
 
 
@@ -39,11 +39,10 @@ def can_capture(config: TrainConfig, device: torch.device) -> bool:
     return config.cuda_graphs and device.type == "cuda" and not config.lora_dropout
 
 
-class GraphLanes(Lanes):
-    """Lessons one after the other, each replayed from a graph as soon as one of its size has been computed plainly."""
+class CudaGraphStepper:
+    """Micro-batches one after the other, each replayed from a graph once one of its size has been computed plainly."""
 
     def __init__(self, model: BaseModel, emit: Emit):
-        super().__init__()
         self._emit = emit
         self._owners = [
             (table, name)
@@ -62,34 +61,34 @@ class GraphLanes(Lanes):
         self._captures = self._replays = 0
         self._is_off = False
 
-    def answers(self, function: Callable[[Lesson], Tensor], parts: Sequence[Lesson]) -> list[Tensor]:
-        def answer(part: Lesson, scale: Tensor) -> Answers:
-            return [function(part)]
+    def forward(self, function: Callable[[MicroBatch], Tensor], batch: MicroBatch) -> Tensor:
+        def answer(asked: MicroBatch, scale: Tensor) -> Answers:
+            return [function(asked)]
 
-        return [self._ask("answer", (answer, part, torch.ones_like(part.weight_B[0]), []))[0] for part in parts]
+        return self._ask("forward", (answer, batch, torch.ones_like(batch.weight_B[0]), []))[0]
 
-    def learn(
-        self, loss_of: Callable[[Lesson], Tensor], lessons: Sequence[Lesson], trained: Sequence[torch.nn.Parameter],
+    def backward(
+        self, loss_of: LossOf, batches: Sequence[MicroBatch], trained: Sequence[torch.nn.Parameter],
         scaler: torch.amp.GradScaler,
     ) -> Tensor:  # fmt: skip
-        def gradients(part: Lesson, scale: Tensor) -> Answers:
-            return gradients_of(loss_of(part), trained, scale)
+        def gradients(asked: MicroBatch, scale: Tensor) -> Answers:
+            return gradients_of(loss_of(asked), trained, scale)
 
         self._sums = self._sums or [torch.zeros_like(parameter) for parameter in trained]
         pairs = list(zip(trained, self._sums, strict=True))
         if stale := [total for parameter, total in pairs if parameter.grad is None]:
             torch._foreach_zero_(stale)
         losses = []
-        for lesson in lessons:
+        for batch in batches:
             # The scale is an input: the scaler may put another tensor in the place of its own.
-            scale = scaler.scale(torch.ones_like(lesson.weight_B[0]))
-            loss_B, is_there = self._ask("learn", (gradients, lesson, scale, self._sums))
+            scale = scaler.scale(torch.ones_like(batch.weight_B[0]))
+            loss_B, is_there = self._ask("backward", (gradients, batch, scale, self._sums))
             losses.append(loss_B)
             for (parameter, total), there in zip(pairs, is_there, strict=True):
                 parameter.grad = total if there else parameter.grad
         return torch.cat(losses)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Give back all memory that is kept from step to step: what comes now wants it for itself."""
         self._sums = []
         self._drop_graphs()
@@ -99,27 +98,27 @@ class GraphLanes(Lanes):
         self._pool, self._held = None, 0
 
     def _ask(self, kind: str, question: Question) -> Found:
-        lesson = question[1]
+        batch = question[1]
         if self._is_off:
             return _plainly(*question)
         if (where := [_address(table[name]) for table, name in self._owners]) != self._where:
             self._drop_graphs()  # the weights were moved, and the graphs would read what now stands in their old place
             self._where = where
-        key = (kind, *((name, rows.shape, rows.dtype) for name, rows in lesson.tensors().items()))
+        key = (kind, *((name, rows.shape, rows.dtype) for name, rows in batch.tensors().items()))
         if key in self._graphs:
             self._replays += 1
             graph = self._graphs[key] = self._graphs.pop(key)
             return graph(*question)
-        self._make_room(lesson, is_new=key not in self._proven)
+        self._make_room(batch, is_new=key not in self._proven)
         if key in self._proven:
             return self._capture(key, question) or _plainly(*question)
         return self._prove(key, question)
 
-    def _make_room(self, lesson: Lesson, is_new: bool) -> None:
+    def _make_room(self, batch: MicroBatch, is_new: bool) -> None:
         """For a plain computation if it is new, of which nobody knows yet what it needs; and for another graph."""
         while len(self._graphs) >= MOST:
             del self._graphs[next(iter(self._graphs))]
-        if _free_bytes(lesson) < (2 * self._held if is_new else self._held // 2):
+        if _free_bytes(batch) < (2 * self._held if is_new else self._held // 2):
             self._drop_graphs()
 
     def _prove(self, key: Hashable, question: Question) -> Found:
@@ -128,23 +127,23 @@ class GraphLanes(Lanes):
         The two never are on the card at once: what is compared waits in the computer's own memory.
         """
         sums = question[3]
-        before = _on_host(sums)
-        plain = _plainly(*question)
-        wanted = [plain[0].cpu(), *_on_host(sums)]
+        before = _on_cpu(sums)
+        expected = _plainly(*question)
+        wanted = [expected[0].cpu(), *_on_cpu(sums)]
         _put(before, sums)
         if found := self._capture(key, question):
-            if found[1] == plain[1] and _alike([found[0].cpu(), *_on_host(sums)], wanted, before):
+            if found[1] == expected[1] and _alike([found[0].cpu(), *_on_cpu(sums)], wanted, before):
                 self._proven.add(key)
                 return found
-            self._give_up("the answers differ")
+            self._give_up(Message("training.answers_differ"))
         _put(wanted[1:], sums)
-        return plain
+        return expected
 
     def _capture(self, key: Hashable, question: Question) -> Found | None:
         """Answer by a new graph; None where that fails, and then there are none from here on."""
         self._captures += 1
         if self._captures > max(TRIES, self._replays // WORTH):
-            self._give_up(MANY)
+            self._give_up(TOO_MANY_SIZES)
             return None
         try:
             free = _free_bytes(question[1])
@@ -153,41 +152,42 @@ class GraphLanes(Lanes):
             found = graph(*question)
             self._held += max(0, free - _free_bytes(question[1]))
         except Exception as error:  # noqa: BLE001  whatever it is, there is another way
-            self._give_up(str(error).partition("\n")[0].rstrip("."))
+            self._give_up(plain(str(error).partition("\n")[0].rstrip(".")))
             return None
         self._graphs[key] = graph
         return found
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: Message) -> None:
         self._is_off = True
         self._drop_graphs()
-        self._emit(Warned(plain(f"Steps take longer than they could, for capturing one as a graph failed: {why}.")))
+        self._emit(Warned(Message("training.no_graphs", why=why)))
 
 
 class _Graph:
-    """A question, captured: its lesson has a place in memory for good."""
+    """A question, captured: its micro-batch has a place in memory for good."""
 
     def __init__(self, question: Question, pool: Any, stream: Any):
-        function, lesson, scale, sums = question
-        self._lesson, self._scale = lesson.each(torch.clone), scale.clone()
+        function, batch, scale, sums = question
+        self._batch, self._scale = batch.each(torch.clone), scale.clone()
         self._graph = torch.cuda.CUDAGraph()
         # Only this thread's calls may spoil the capture: the window's others ask the card for its memory meanwhile.
         with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
-            self._answer, self._is_there = _plainly(function, self._lesson, self._scale, sums)
+            self._answer, self._is_there = _plainly(function, self._batch, self._scale, sums)
 
-    def __call__(self, function: Function, lesson: Lesson, scale: Tensor, sums: Sequence[Tensor]) -> Found:
-        given = lesson.tensors()
-        for name, rows in self._lesson.tensors().items():
+    def __call__(self, function: Function, batch: MicroBatch, scale: Tensor, sums: Sequence[Tensor]) -> Found:
+        given = batch.tensors()
+        for name, rows in self._batch.tensors().items():
             rows.copy_(given[name])
         self._scale.copy_(scale)
         self._graph.replay()
         return self._answer.clone(), self._is_there  # the next replay of any graph may write over it
 
 
-def _plainly(function: Function, lesson: Lesson, scale: Tensor, sums: Sequence[Tensor]) -> Found:
-    answer, *others = function(lesson, scale)
+def _plainly(function: Function, batch: MicroBatch, scale: Tensor, sums: Sequence[Tensor]) -> Found:
+    answer, *others = function(batch, scale)
     assert answer is not None
-    add_to(sums, others)
+    if pairs := [(total, each) for total, each in zip(sums, others, strict=True) if each is not None]:
+        torch._foreach_add_(*map(list, zip(*pairs, strict=True)))  # in few launches
     return answer, [other is not None for other in others]
 
 
@@ -195,13 +195,13 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _free_bytes(lesson: Lesson) -> int:
+def _free_bytes(batch: MicroBatch) -> int:
     """Of the card's memory, with what torch keeps for later use."""
     free_device_memory()
-    return int(torch.cuda.mem_get_info(lesson.weight_B.device)[0])
+    return int(torch.cuda.mem_get_info(batch.weight_B.device)[0])
 
 
-def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [each.to("cpu", copy=True) for each in tensors]
 
 

@@ -1,8 +1,8 @@
 """A frozen UNet that keeps less for its backward pass. Same arithmetic, same gradients, a third less memory or more.
 
-PyTorch keeps the input of every convolution, though a frozen weight needs no gradient (frozen.py); and an activation's
-input beside its output, though one is soon computed from the other. PEFT copies each adapter's input to fp32 and keeps
-the copies.
+PyTorch keeps the input of every convolution, though a frozen weight needs no gradient (models/frozen_layers); and an
+activation's input beside its output, though one is soon computed from the other. PEFT copies each adapter's input to
+fp32 and keeps the copies.
 None of that is needed: here an adapter is cast to its input's format instead (Micikevicius et al. 2018: master weights
 in fp32, products in 16 bit), and what is cheap is computed again on the way back (Chen et al. 2016).
 """

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lora_core.config import TrainConfig
-from lora_core.training.optim.cpu_offload import HostOptimizer
+from lora_core.training.optim.cpu_offload import CPUOffloadOptimizer
 from lora_core.training.optim.prodigy import Prodigy
 
 ParameterGroups = list[dict[str, Any]]  # each with "params" and "lr"
@@ -50,16 +50,16 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def build(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer that is asked for, where its state is asked to be."""
 
     def chosen(groups: ParameterGroups) -> torch.optim.Optimizer:
         return OPTIMIZERS[config.optimizer](groups, config)
 
-    return HostOptimizer(groups, chosen) if config.optimizer_on_host else chosen(groups)
+    return CPUOffloadOptimizer(groups, chosen) if config.optimizer_on_host else chosen(groups)
 
 
-def rate_factor(config: TrainConfig, step: int) -> float:
+def lr_factor(config: TrainConfig, step: int) -> float:
     """The share of the learning rate at optimizer step `step` (from 0): warm-up, then the schedule; pure."""
     warmup = config.lr_warmup_steps
     if step < warmup:
@@ -68,8 +68,8 @@ def rate_factor(config: TrainConfig, step: int) -> float:
     return SCHEDULES[config.lr_scheduler](min(1.0, progress))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
+def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:
     """Set each group's rate for this step; returns the first group's (the UNet's, where it is trained)."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * rate_factor(config, step)
+        group["lr"] = group["base_lr"] * lr_factor(config, step)
     return float(optimizer.param_groups[0]["lr"])

@@ -15,7 +15,7 @@ from torch import Tensor
 Groups = list[dict[str, Any]]
 
 
-def room_for(tensors: Sequence[Tensor]) -> list[Tensor]:
+def cpu_buffers(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Places in the computer's memory, which a CUDA card writes to by itself (pinned)."""
     return [torch.empty_like(t, device="cpu", pin_memory=t.device.type == "cuda") for t in tensors]
 
@@ -34,21 +34,21 @@ def fetch(tensors: Sequence[Tensor], into: Sequence[Tensor]) -> Callable[[], Non
 
 @torch.no_grad()
 def put(values: Sequence[Tensor], into: Sequence[Tensor], wait: bool = True) -> None:
-    """Copy contents, never places: graphs and records know tensors by where they are."""
+    """Copy contents, never places: CUDA graphs know tensors by where they are."""
     if values:
         torch._foreach_copy_(list(into), list(values), non_blocking=not wait)
 
 
-class HostOptimizer(torch.optim.Optimizer):
-    """`build`'s optimizer on copies of the parameters. Groups, state and checkpoints look as if it were that one.
+class CPUOffloadOptimizer(torch.optim.Optimizer):
+    """Another optimizer on copies of the parameters. Groups, state and checkpoints look as if it were that one.
 
     Values that others give the parameters (a checkpoint, the first process of a group) are seen by their version and taken.
     """
 
     def __init__(self, groups: Groups, build: Callable[[Groups], torch.optim.Optimizer]):
         self._parameters: list[Tensor] = [parameter for group in groups for parameter in group["params"]]
-        self._copies = [torch.nn.Parameter(place) for place in room_for(self._parameters)]
-        self._gradients = room_for(self._parameters)
+        self._copies = [torch.nn.Parameter(place) for place in cpu_buffers(self._parameters)]
+        self._gradients = cpu_buffers(self._parameters)
         copies = iter(self._copies)
         self._inner = build([{**group, "params": [next(copies) for _ in group["params"]]} for group in groups])
         self._seen: list[int] = []  # versions of the parameters that the copies are of

@@ -12,17 +12,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lora_core.training.optim.cpu_offload import fetch, put, room_for
+from lora_core.training.optim.cpu_offload import cpu_buffers, fetch, put
 
 
-class Averages:
+class EMA:
     """The average of named parameters, begun where they begin; with a decay of 0, none."""
 
     def __init__(self, parameters: Mapping[str, Tensor] | None = None, decay: float = 0.0):
         found = dict(parameters or {}) if decay else {}
         self._decay, self._names, self._parameters = decay, list(found), list(found.values())
         is_on_card = bool(found) and self._parameters[0].device.type != "cpu"
-        self._arriving = room_for(self._parameters) if is_on_card else []
+        self._arriving = cpu_buffers(self._parameters) if is_on_card else []
         self._due: tuple[float, Callable[[], None]] | None = None
         self._averages = [torch.empty_like(p, device="cpu", requires_grad=False) for p in self._parameters]
         self.restore({})

@@ -20,8 +20,8 @@ from lora_core.models.families.registry import family_of
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.engine import adapters, cuda_graphs
-from lora_core.training.engine.parallel import Lanes
-from lora_core.training.optim import build as optim
+from lora_core.training.engine.stepper import PlainStepper
+from lora_core.training.optim.build import build_optimizer
 from lora_core.training.progress import ProgressMeter
 from lora_core.training.session import Prior, Session
 from tests.benchmarks.counting.op_counter import META
@@ -95,14 +95,14 @@ def session_of(
         optimizer=_optimizer(model, config, device),
         scaler=torch.amp.GradScaler("cpu", enabled=False), meter=ProgressMeter(_nobody, 1, 1, torch.device("cpu")),
         predict=model.predict, group=ProcessGroup(),
-        lanes=cuda_graphs.GraphLanes(model, _nobody) if cuda_graphs.can_capture(config, device) else Lanes(),
+        stepper=cuda_graphs.CudaGraphStepper(model, _nobody) if cuda_graphs.can_capture(config, device) else PlainStepper(),
     )  # fmt: skip
 
 
 def _optimizer(model: BaseModel, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     """The training's own; on the meta device one that takes a single step per tensor, as a fused one does."""
     groups = adapters.parameter_groups(model, config)
-    return torch.optim.SGD(groups, lr=0.0) if device == META else optim.build(groups, config)
+    return torch.optim.SGD(groups, lr=0.0) if device == META else build_optimizer(groups, config)
 
 
 def latent_shape(shapes: Shapes, batch: int, side: int) -> tuple[int, int, int, int]:

@@ -46,14 +46,14 @@ def test_epochs_count_accumulated_batches() -> None:
 
 def test_what_will_not_work_as_expected_is_told_before_the_start() -> None:
     plan = Plan.of(CONFIG.replace(trigger_word="gnu", save_steps=99), Dataset(Path("data"), ITEMS[:5], ()))
-    told = " ".join(plan.notices)
+    told = " ".join(map(str, plan.notices))
     assert "'gnu'" in told and "save_steps" in told and "none is held out" in told
 
 
 def told_of(trigger: str, *captions: str) -> str:
     items = tuple(Item(Path(f"{n:03}.png"), caption, 64, 64) for n, caption in enumerate(captions))
     config = CONFIG.replace(trigger_word=trigger, validation_split=0, save_steps=10)
-    return " ".join(Plan.of(config, Dataset(Path("data"), items, ())).notices)
+    return " ".join(map(str, Plan.of(config, Dataset(Path("data"), items, ())).notices))
 
 
 def test_what_no_prompt_will_call_is_told() -> None:

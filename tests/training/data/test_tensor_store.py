@@ -22,7 +22,7 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keep(name: str, value: float = 0.0, used_s_ago: float = 0.0) -> Path:
     path = tensor_store.place_of(name)
-    assert tensor_store.write(path, {"x": torch.full((SIZE // 4,), value)}) == ""
+    assert tensor_store.write(path, {"x": torch.full((SIZE // 4,), value)}) is None
     os.utime(path, (time.time() - used_s_ago,) * 2)
     return path
 
@@ -66,7 +66,8 @@ def test_readers_writers_and_one_who_makes_room_meet_only_whole_files(monkeypatc
     monkeypatch.setenv(tensor_store.LIMIT_VARIABLE, str(2.5 * SIZE / 1e9))
 
     def write(n: int) -> object:
-        return tensor_store.write(tensor_store.place_of(str(n % 4)), {"x": torch.full((SIZE // 4,), float(n % 4))}) == ""
+        made = {"x": torch.full((SIZE // 4,), float(n % 4))}
+        return tensor_store.write(tensor_store.place_of(str(n % 4)), made) is None
 
     def read(n: int) -> object:
         found = tensor_store.read(tensor_store.place_of(str(n % 4)))

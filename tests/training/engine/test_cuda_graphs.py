@@ -1,4 +1,4 @@
-"""Steps that are replayed from a graph teach what plain ones teach, and where that fails the plain way goes on."""
+"""lora_core.training.engine.cuda_graphs: replayed steps teach what plain ones teach; where that fails, those go on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Validation, Warned
 from lora_core.training.engine import cuda_graphs as graphs
-from lora_core.training.engine import parallel, torchscript
-from lora_core.training.engine.parallel import Lanes, Lesson
+from lora_core.training.engine.stepper import MicroBatch, PlainStepper, Stepper
 from tests.support.played_graphs import Played, play
 from tests.support.training import adapters_after, config_for, run
 from tests.support.twins import save_twin
@@ -27,7 +26,6 @@ VALUES: dict[str, object] = {
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     """Graphs for every training without dropout, also on a processor."""
     monkeypatch.setattr(graphs, "can_capture", lambda config, device: config.cuda_graphs and not config.lora_dropout)
-    monkeypatch.setattr(torchscript, "can_record", lambda *a: False)
     return play(monkeypatch)
 
 
@@ -69,13 +67,13 @@ def test_memory_is_given_back_for_other_work_and_graphs_are_captured_anew(
     tiny_sd1: Path, pictures: Path, tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: list[int] = []
-    rest = graphs.GraphLanes.rest
+    release = graphs.CudaGraphStepper.release
 
-    def counted(self: graphs.GraphLanes) -> None:
-        rest(self)
+    def counted(self: graphs.CudaGraphStepper) -> None:
+        release(self)
         alive.append(len(played.alive))
 
-    monkeypatch.setattr(graphs.GraphLanes, "rest", counted)
+    monkeypatch.setattr(graphs.CudaGraphStepper, "release", counted)
     values = {
         **VALUES,
         "enable_bucket": False,
@@ -86,7 +84,7 @@ def test_memory_is_given_back_for_other_work_and_graphs_are_captured_anew(
     }
     job, _ = run(config_for(tiny_sd1, pictures, tmp_path / "run", **values))
     assert job.error is None
-    assert played.replays == [2 * 3] * 3, "one after each save, which answers all lessons of its steps"
+    assert played.replays == [2 * 3] * 3, "one after each save, which answers all micro-batches of its steps"
     assert set(alive) == {0}
 
 
@@ -100,43 +98,45 @@ class Small(torch.nn.Module):
     def adapted(self) -> dict[str, Any]:
         return {"unet": self}
 
-    def loss_of(self, lesson: Lesson) -> torch.Tensor:
-        missed = self.layer(lesson.noisy_latents_BCHW) - lesson.target_BCHW
-        return lesson.weight_B * missed.square().mean(dim=(1, 2, 3))
+    def loss_of(self, batch: MicroBatch) -> torch.Tensor:
+        missed = self.layer(batch.noisy_latents_BCHW) - batch.target_BCHW
+        return batch.weight_B * missed.square().mean(dim=(1, 2, 3))
 
 
-def lesson(seed: int, count: int = 2, side: int = 8) -> Lesson:
+def micro_batch(seed: int, count: int = 2, side: int = 8) -> MicroBatch:
     rng = torch.Generator().manual_seed(seed)
     latents, target = torch.randn(2, count, 4, side, side, generator=rng)
-    return Lesson(latents, torch.arange(count), {"frames": torch.zeros(count, 6)}, target, torch.full((count,), 1 / count))
+    weight_B = torch.full((count,), 1 / count)
+    return MicroBatch(latents, torch.arange(count), {"frames": torch.zeros(count, 6)}, target, weight_B)
 
 
-def learned(model: Small, lane: Lanes, lessons: list[Lesson], scaler: torch.amp.GradScaler) -> list[torch.Tensor]:
+def learned(model: Small, stepper: Stepper, batches: list[MicroBatch], scaler: torch.amp.GradScaler) -> list[torch.Tensor]:
     trained = list(model.parameters())
     for parameter in trained:
         parameter.grad = None
-    losses_B = lane.learn(model.loss_of, lessons, trained, scaler)
+    losses_B = stepper.backward(model.loss_of, batches, trained, scaler)
     return [losses_B, *(p.grad for p in trained if p.grad is not None)]
 
 
-def test_gradients_add_up_over_lessons_of_one_size_and_follow_the_scale(played: Played) -> None:
+def test_gradients_add_up_over_micro_batches_of_one_size_and_follow_the_scale(played: Played) -> None:
     model: Any = Small()
-    lane = graphs.GraphLanes(model, [].append)
+    stepper = graphs.CudaGraphStepper(model, [].append)
     for turn, scale in enumerate((1.0, 1024.0, 512.0)):
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)  # a new one, whose scale stands elsewhere
-        given = [lesson(turn), lesson(turn + 10), lesson(turn, side=16), lesson(turn + 20)]
-        for mine, plain in zip(learned(model, lane, given, scaler), learned(model, Lanes(), given, scaler), strict=True):
+        given = [micro_batch(turn), micro_batch(turn + 10), micro_batch(turn, side=16), micro_batch(turn + 20)]
+        answers = (learned(model, each, given, scaler) for each in (stepper, PlainStepper()))
+        for mine, plain in zip(*answers, strict=True):
             torch.testing.assert_close(mine, plain)
     assert played.replays == [3 * 3, 3]
 
 
 def test_weights_that_were_moved_are_captured_anew(played: Played) -> None:
     model: Any = Small()
-    lane, scaler = graphs.GraphLanes(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
+    stepper, scaler = graphs.CudaGraphStepper(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
     for turn in range(4):
         if turn == 2:
             model.layer.weight.data = model.layer.weight.data * 2
-        mine, plain = (learned(model, each, [lesson(turn)], scaler) for each in (lane, Lanes()))
+        mine, plain = (learned(model, each, [micro_batch(turn)], scaler) for each in (stepper, PlainStepper()))
         assert all(map(torch.equal, mine, plain))
     assert played.replays == [2, 2]
 
@@ -149,7 +149,7 @@ def test_where_it_fails_the_plain_way_goes_on_and_it_is_told_once(
     plain = Small.loss_of
     asked = [0]
 
-    def loss_of(self: Small, given: Lesson) -> torch.Tensor:
+    def loss_of(self: Small, given: MicroBatch) -> torch.Tensor:
         asked[0] += 1
         loss_B = plain(self, given)
         if how == "reads a number":
@@ -160,21 +160,21 @@ def test_where_it_fails_the_plain_way_goes_on_and_it_is_told_once(
     if how == "refused":
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 1 // 0)
     warned: list[Event] = []
-    lane, scaler = graphs.GraphLanes(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
+    stepper, scaler = graphs.CudaGraphStepper(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
     for turn in range(3):
-        found = learned(model, lane, [lesson(turn)], scaler)
+        found = learned(model, stepper, [micro_batch(turn)], scaler)
         assert len(found) == 3 and all(torch.isfinite(each).all() for each in found)
     assert [type(event) for event in warned] == [Warned] and len(played.replays) == (how != "refused")
     if how != "another answer":
-        assert all(map(torch.equal, found, learned(model, Lanes(), [lesson(2)], scaler)))
+        assert all(map(torch.equal, found, learned(model, PlainStepper(), [micro_batch(2)], scaler)))
 
 
 def test_numbers_that_overflow_are_no_reason_to_leave_graphs(played: Played) -> None:
     model: Any = Small()
     model.layer.weight.data[:] = torch.inf
     warned: list[Event] = []
-    lane, scaler = graphs.GraphLanes(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
-    learned(model, lane, [lesson(0)], scaler)
+    stepper, scaler = graphs.CudaGraphStepper(model, warned.append), torch.amp.GradScaler("cpu", enabled=False)
+    learned(model, stepper, [micro_batch(0)], scaler)
     assert warned == [] and played.replays == [1]
 
 
@@ -182,9 +182,9 @@ def learn_sides(sides: list[int]) -> list[str]:
     """Learn squares of these sides, one after the other, as the plain way does; returns what was told."""
     model: Any = Small()
     told: list[Any] = []
-    lane, scaler = graphs.GraphLanes(model, told.append), torch.amp.GradScaler("cpu", enabled=False)
+    stepper, scaler = graphs.CudaGraphStepper(model, told.append), torch.amp.GradScaler("cpu", enabled=False)
     for turn, side in enumerate(sides):
-        mine, plain = (learned(model, each, [lesson(turn, side=side)], scaler) for each in (lane, Lanes()))
+        mine, plain = (learned(model, each, [micro_batch(turn, side=side)], scaler) for each in (stepper, PlainStepper()))
         assert all(map(torch.equal, mine, plain))
     return [str(event.message) for event in told]
 
@@ -202,13 +202,13 @@ def test_a_new_size_is_computed_where_the_card_has_room_for_it(
     """The plain way wants as much as the graphs hold, or more, and those may have taken all there is."""
     played.free = free * played.taken
     beside: list[int] = []
-    prove = graphs.GraphLanes._prove
+    prove = graphs.CudaGraphStepper._prove
 
-    def counted(self: graphs.GraphLanes, *asked: Any) -> graphs.Found:
+    def counted(self: graphs.CudaGraphStepper, *asked: Any) -> graphs.Found:
         beside.append(len(played.alive))
         return prove(self, *asked)
 
-    monkeypatch.setattr(graphs.GraphLanes, "_prove", counted)
+    monkeypatch.setattr(graphs.CudaGraphStepper, "_prove", counted)
     assert learn_sides([8, 16, 24, 8, 16, 24]) == []
     assert len(beside) == 3 and all(free - count >= 2 * count for count in beside)
     assert played.most == most
@@ -233,7 +233,7 @@ def test_who_gets_graphs(values: dict[str, object], device: str, expected: bool)
     assert graphs.can_capture(TrainConfig.of(values), torch.device(device)) is expected
 
 
-def test_a_lesson_travels_to_a_card_without_being_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_micro_batch_travels_to_a_card_without_being_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each copy from pageable memory would wait for all that the card has still to compute."""
     seen: list[tuple[str, bool]] = []
 
@@ -244,5 +244,5 @@ def test_a_lesson_travels_to_a_card_without_being_waited_for(monkeypatch: pytest
     pinned: list[int] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda rows: pinned.append(rows.dim()) or rows)
     monkeypatch.setattr(torch.Tensor, "to", to)
-    moved = lesson(0).to(torch.device("cuda"))
-    assert len(pinned) == 5 and seen == [("cuda", True)] * 5 and isinstance(moved, parallel.Lesson)
+    moved = micro_batch(0).to(torch.device("cuda"))
+    assert len(pinned) == 5 and seen == [("cuda", True)] * 5 and isinstance(moved, MicroBatch)

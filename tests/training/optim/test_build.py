@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lora_core.config import TrainConfig
-from lora_core.training.optim import build as optim
+from lora_core.training.optim.build import OPTIMIZERS, lr_factor, set_learning_rates
 
 
 def config(**values: object) -> TrainConfig:
@@ -15,7 +15,7 @@ def config(**values: object) -> TrainConfig:
 
 def test_rates_warm_up_then_follow_the_schedule() -> None:
     linear = config(lr_scheduler="linear", lr_warmup_steps=10)
-    assert [round(optim.rate_factor(linear, step), 3) for step in (0, 4, 9, 10, 55, 99)] == [
+    assert [round(lr_factor(linear, step), 3) for step in (0, 4, 9, 10, 55, 99)] == [
         0.1,
         0.5,
         1.0,
@@ -24,19 +24,19 @@ def test_rates_warm_up_then_follow_the_schedule() -> None:
         0.011,
     ]
     cosine = config(lr_scheduler="cosine")
-    assert optim.rate_factor(cosine, 0) == 1 and optim.rate_factor(cosine, 50) == pytest.approx(0.5)
-    assert optim.rate_factor(config(), 99) == 1
+    assert lr_factor(cosine, 0) == 1 and lr_factor(cosine, 50) == pytest.approx(0.5)
+    assert lr_factor(config(), 99) == 1
 
 
 def test_each_group_keeps_its_own_rate() -> None:
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": r, "base_lr": r} for r in (1e-3, 1e-4)]
     settings = config(lr_warmup_steps=2)
-    optimizer = optim.OPTIMIZERS["adamw"](groups, settings)
-    assert optim.set_rates(optimizer, settings, 0) == pytest.approx(5e-4)
+    optimizer = OPTIMIZERS["adamw"](groups, settings)
+    assert set_learning_rates(optimizer, settings, 0) == pytest.approx(5e-4)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-4, 5e-5])
 
 
-@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_optimizer_goes_downhill_and_restores_exactly(name: str) -> None:
     def steps(count: int, weights: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
         for _ in range(count):
@@ -46,7 +46,7 @@ def test_every_optimizer_goes_downhill_and_restores_exactly(name: str) -> None:
 
     def fresh() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
         weights, rate = torch.nn.Parameter(torch.zeros(4, 4)), 1.0 if name == "prodigy" else 0.1
-        return weights, optim.OPTIMIZERS[name]([{"params": [weights], "lr": rate, "base_lr": rate}], config())
+        return weights, OPTIMIZERS[name]([{"params": [weights], "lr": rate, "base_lr": rate}], config())
 
     weights, optimizer = fresh()
     steps(100 if name == "prodigy" else 10, weights, optimizer)

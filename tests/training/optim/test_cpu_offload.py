@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step
 from lora_core.training import checkpoint
-from lora_core.training.optim import build as optim
-from lora_core.training.optim.cpu_offload import HostOptimizer, fetch, room_for
+from lora_core.training.optim.build import OPTIMIZERS, build_optimizer, set_learning_rates
+from lora_core.training.optim.cpu_offload import CPUOffloadOptimizer, cpu_buffers, fetch
 from tests.reliability.test_gone_wrong import Poisoned
 from tests.support.training import adapters_after, config_for, equal, run
 
@@ -29,13 +29,13 @@ def fresh(name: str, on_host: bool) -> tuple[list[torch.nn.Parameter], torch.opt
     rng = torch.Generator().manual_seed(7)
     weights = [torch.nn.Parameter(torch.randn(*shape, generator=rng)) for shape in ((4, 6), (5,), (3, 2))]
     groups = [{"params": part, "lr": RATES[name], "base_lr": RATES[name]} for part in (weights[:2], weights[2:])]
-    return weights, optim.build(groups, config(optimizer=name, optimizer_on_host=on_host))
+    return weights, build_optimizer(groups, config(optimizer=name, optimizer_on_host=on_host))
 
 
 def steps(numbers: range, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, asked: TrainConfig) -> None:
     scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=8.0, growth_interval=3)
     for number in numbers:
-        optim.set_rates(optimizer, asked, number)
+        set_learning_rates(optimizer, asked, number)
         rng = torch.Generator().manual_seed(number)
         used = weights if number % 3 else weights[:2]  # a parameter without a gradient now and then
         loss = sum((w * torch.randn(w.shape, generator=rng) - 3).square().sum() for w in used)
@@ -58,11 +58,11 @@ def same(one: Any, other: Any) -> bool:
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_steps_states_and_rates_are_those_of_the_plain_one_and_each_goes_on_from_the_others(name: str) -> None:
     asked = config(optimizer=name, learning_rate=RATES[name], lr_warmup_steps=3, lr_scheduler="cosine")
     found = {on_host: fresh(name, on_host) for on_host in (False, True)}
-    assert isinstance(found[True][1], HostOptimizer)
+    assert isinstance(found[True][1], CPUOffloadOptimizer)
     for weights, optimizer in found.values():
         steps(range(6), weights, optimizer, asked)
     assert all(map(torch.equal, found[False][0], found[True][0]))
@@ -102,7 +102,7 @@ def test_a_step_without_gradients_changes_nothing() -> None:
 
 def test_what_is_fetched_is_there_after_the_wait() -> None:
     tensors = [torch.randn(3), torch.randn(2, 2)]
-    places = room_for(tensors)
+    places = cpu_buffers(tensors)
     fetch(tensors, places)()
     assert all(map(torch.equal, tensors, places)) and fetch([], [])() is None
 

@@ -16,7 +16,7 @@ from PIL import Image
 from lora_core.config import TrainConfig, presets, read_preset
 from lora_core.errors import UserError
 from lora_core.events import Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned, to_line
-from lora_core.messages import plain
+from lora_core.messages import Message, plain
 from lora_core.runs.curve import MOST_POINTS
 from lora_core.runs.run import Run
 from lora_core.runs.verdict import verdict
@@ -359,18 +359,15 @@ def test_nothing_can_be_sampled_before_a_step_nor_resumed_without_a_checkpoint(t
 def test_out_of_memory_offers_the_next_settings(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     training, run = Training(), Run(tmp_path)
     run.begin(config_for(tiny_sd1, pictures, tmp_path, gradient_checkpointing=True, train_batch_size=4))
-    write(
-        tmp_path,
-        Failed(plain("The graphics card ran out of memory."), "Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory"),
-    )
+    advice = Message("training.start_with", flags="--train_batch_size 2")
+    write(tmp_path, Failed(Message("training.full_card", advice=advice), "torch.OutOfMemoryError: CUDA out of memory"))
     training.show(run)
     assert ran_out_of_memory(training)
     assert actions(training, run, "failed", training.history(run))["retry"].visible
     assert retry_label(run, EN) == "Start again with less memory: Batch size 2, Batches per step 2"
     write(tmp_path, State("running"), Failed(plain("Other"), "ValueError: MemoryError"))
     assert not ran_out_of_memory(training)
-    failed = Failed(plain("The computer"), "RuntimeError: [...] DefaultCPUAllocator: not enough memory")
-    write(tmp_path, State("running"), failed)
+    write(tmp_path, State("running"), Failed(Message("training.full_computer", advice=advice)))
     assert ran_out_of_memory(training)
 
 
@@ -388,11 +385,10 @@ def test_sentences_of_the_core_are_said_in_portuguese(pictures: Path) -> None:
     notices = Plan.of(config, few).notices
     assert len(notices) == 3
     for notice in notices:
-        said = translated(notice, PT)
-        assert said != notice and translated(notice, EN) == notice
-    assert "absent" in translated(notices[-1], PT)
+        assert PT.say(notice) != EN.say(notice) == str(notice)
+    assert "absent" in PT.say(notices[-1])
     out_of_memory = explain(MemoryError(), config)
-    assert translated(out_of_memory, PT).endswith("Recomece com --gradient_checkpointing.")
+    assert PT.say(out_of_memory).endswith("Recomece com --gradient_checkpointing.")
     assert translated("Something nobody translated.", PT) == "Something nobody translated."
 
 

@@ -45,8 +45,7 @@ def actions(training: Training, run: Run, state: str, history: History) -> dict[
 def ran_out_of_memory(training: Training) -> bool:
     """Whether the shown run failed for want of memory, of the device or of the computer."""
     failure = training.failure()
-    last = failure.traceback.strip().splitlines()[-1:] if failure else []
-    return any(line.partition(":")[0].endswith("MemoryError") or "DefaultCPUAllocator" in line for line in last)
+    return failure is not None and failure.message.key in ("training.full_card", "training.full_computer")
 
 
 def retry_changes(run: Run) -> dict[str, object]:
