@@ -95,9 +95,9 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
     _check_size(model, plan)
-    for message in (size_notice(model, config.resolution), fit.notice(model, config, compute, plan.buckets)):
-        if message:
-            emit(Warned(message))
+    for found in (size_notice(model, config.resolution), fit.notice(model, config, compute, plan.buckets)):
+        if found:
+            emit(Warned(found))
     if sentence := fit.page_file_notice(model, config, compute, plan.buckets):
         emit(Warned(plain(sentence)))
     return Loaded(model, compute, fit.fitted(config, of_model(model), compute, plan.buckets))

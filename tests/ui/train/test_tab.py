@@ -359,7 +359,7 @@ def test_nothing_can_be_sampled_before_a_step_nor_resumed_without_a_checkpoint(t
 def test_out_of_memory_offers_the_next_settings(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     training, run = Training(), Run(tmp_path)
     run.begin(config_for(tiny_sd1, pictures, tmp_path, gradient_checkpointing=True, train_batch_size=4))
-    advice = Message("training.start_with", flags="--train_batch_size 2")
+    advice = Message("training.memory_start_with", flags="--train_batch_size 2")
     write(tmp_path, Failed(Message("training.full_card", advice=advice), "torch.OutOfMemoryError: CUDA out of memory"))
     training.show(run)
     assert ran_out_of_memory(training)
