@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
+
 from lora_core.config import TrainConfig
 from lora_core.training.estimate.ladder import changes_to, ladder, together
+from tests import ROOT
 
 
 def test_what_costs_time_alone_comes_before_what_costs_the_lora_anything() -> None:
@@ -25,3 +30,11 @@ def test_no_step_is_left_at_the_end_and_each_leads_to_settings_that_can_be_start
         assert changes_to(config, changes) == changes
     assert last.train_batch_size == 1 and last.gradient_accumulation_steps >= 5 and not last.torch_compile
     assert list(ladder(last)) == []
+
+
+@pytest.mark.parametrize("page", ["docs/base-models-and-memory.md", "docs/pt-BR/base-models-and-memory.md"])
+def test_the_page_for_people_names_the_steps_in_the_same_order(page: str) -> None:
+    told = re.findall(r"^\d\. [^`]*`--(\w+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    steps = [step for step in ladder(TrainConfig.of({"train_batch_size": 2, "sample_count": 1})) if not step.fine]
+    first = dict.fromkeys(next(name for name in step.changes if name != "checkpointed_quarters") for step in steps)
+    assert told == list(first)
