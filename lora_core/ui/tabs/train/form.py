@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from lora_core.config import TrainConfig, settings
 from lora_core.messages import Message
 from lora_core.settings import ConfigError, Setting, Value, check
-from lora_core.ui.shared.translate import translated
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
@@ -76,7 +75,7 @@ def problems(boxed: Mapping[str, object]) -> dict[str, Message]:
 
 def told(problem: Message, text: Texts) -> str:
     """What is wrong at a field in the language of the page, as a sentence of its own."""
-    said = translated(problem, text)
+    said = text.say(problem)
     return f"{said[:1].upper()}{said[1:]}"
 
 

@@ -15,7 +15,6 @@ from lora_core.errors import UserError
 from lora_core.runs.run import Run
 from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.cost import card_line, estimates_of, levels_html, memory_line, time_line
 from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
@@ -205,7 +204,7 @@ class Setup:
             f'<dt>{escape(text(f"train.plan_{name}"))}</dt><dd id="train-plan-{name}">{escape(line)}</dd>'
             for name, line in lines
         )
-        notices = [translated(notice, text) for notice in plan.notices]
+        notices = [text.say(notice) for notice in plan.notices]
         if found.left_out:
             notices.insert(0, text("train.plan_left_out", n=found.left_out))
         notes = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
