@@ -193,17 +193,27 @@ def read_values(path: Path) -> dict[str, object]:
     return _read(path)[1]
 
 
+def values_of(text: str, path: Path) -> dict[str, object]:
+    """The settings in a text of TOML that was read from a file. Raises UserError like `read_values`."""
+    return _parsed(text, path)[1]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, object]]:
     try:
         text = _metadata_toml(path) if path.suffix == ".safetensors" else path.read_text(encoding="utf-8-sig")
-        table = tomllib.loads(text)
+        return _parsed(text, path)
     except FileNotFoundError:
         raise UserError("settings.file_missing", file=path) from None
     except OSError as cause:
         raise UserError("settings.file_unreadable", file=path, why=cause.strerror or cause) from None
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as cause:  # of the syntax, the encoding or a number of thousands of digits
+    except UnicodeDecodeError as cause:
+        raise UserError("settings.file_not_toml", file=path, why=cause) from None
+
+
+def _parsed(text: str, path: Path) -> tuple[dict[str, Any], dict[str, object]]:
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as cause:  # of the syntax, or a number of thousands of digits
         why = str(cause) or Message("settings.nested_too_deep")
         raise UserError("settings.file_not_toml", file=path, why=why) from None
     schema = table.get("schema", SCHEMA)

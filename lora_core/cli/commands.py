@@ -22,7 +22,7 @@ from lora_core.system import files, paths
 from lora_core.system.signals import stop_signals
 from lora_core.webuis import detect as webuis
 from lora_core.webuis import search as webui_places
-from lora_core.webuis.card import propose
+from lora_core.webuis.card import card_for
 from lora_core.webuis.detect import WebUI
 from lora_core.webuis.export import KEEP_BOTH, ON_EXISTING, export_lora
 
@@ -79,22 +79,22 @@ def convert(argv: list[str]) -> int:
 def export(argv: list[str]) -> int:
     """`export RUN [--to WEBUI]`: a run's LoRA into a webui, with picture and card."""
     asked = _export_parser().parse_args(argv)
-    proposal = propose(asked.run)
+    card = card_for(asked.run)
     webui = _chosen(asked.to)
     changes = {name: value for name, value in vars(asked).items() if name in _SIDECAR and value is not None}
-    picture = proposal.picture if asked.picture is None else Path(asked.picture) if asked.picture != "none" else None
-    for remark in proposal.remarks:
+    picture = card.picture if asked.picture is None else Path(asked.picture) if asked.picture != "none" else None
+    for remark in card.remarks:
         print(remark)
     done = export_lora(
-        proposal.lora, webui.folder, asked.name or proposal.name, asked.on_existing,
-        dataclasses.replace(proposal.sidecar, **changes), picture,
+        card.lora, webui.folder, asked.name or card.name, asked.on_existing,
+        dataclasses.replace(card.sidecar, **changes), picture,
     )  # fmt: skip
     webui_places.remember(paths.config_folder(), webui.folder.absolute())
     for warning in done.warnings:
         print(f"Warning: {warning}")
     print(f"{done.webui}: {done.lora}")
     print(f"Prompt: {done.prompt}")
-    print(f"{done.refreshed} has read its list again." if done.refreshed else done.hint)
+    print(done.next_step)
     return DONE
 
 

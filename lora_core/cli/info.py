@@ -59,24 +59,24 @@ def _prediction(found: Identity) -> str:
 
 
 def _lora(path: Path, found: Identity) -> list[str]:
-    from lora_core.lora.summary import facts_of  # brings torch
+    from lora_core.lora.summary import LoraSummary  # brings torch
 
     told = [f"{path}: {found.title}"]
     try:
-        facts = facts_of(path)
+        summary = LoraSummary.read(path)
     except UserError as problem:
         return [*told, f"Note: {problem}", f"Cannot be trained on. {found.problem}"]
-    if facts.family:
-        told.append(f"For: {FAMILIES[facts.family].title}")
-    if facts.title:
-        told.append(f"Title: {facts.title}")
-    if facts.base_model:
-        told.append(f"Trained on: {facts.base_model}")
-    where = "UNet and text encoder" if facts.has_text_encoder else "UNet"
-    rank = ", ".join(map(str, facts.ranks))
-    told.append(f"Holds: {facts.modules} layers of the {where}, rank {rank}{', DoRA' if facts.is_dora else ''}")
-    if facts.left_out:
-        told.append(f"Note: not every webui loads {len(facts.left_out)} of its layers; `treino.py convert` tells which.")
+    if summary.family:
+        told.append(f"For: {FAMILIES[summary.family].title}")
+    if summary.title:
+        told.append(f"Title: {summary.title}")
+    if summary.base_model:
+        told.append(f"Trained on: {summary.base_model}")
+    where = "UNet and text encoder" if summary.has_text_encoder else "UNet"
+    rank = ", ".join(map(str, summary.ranks))
+    told.append(f"Holds: {summary.modules} layers of the {where}, rank {rank}{', DoRA' if summary.is_dora else ''}")
+    if summary.left_out:
+        told.append(f"Note: not every webui loads {len(summary.left_out)} of its layers; `treino.py convert` tells which.")
     told.append(f"Put it into a webui: python treino.py export {quoted(path)}")
     return [*told, f"Cannot be trained on. {found.problem}"]
 

@@ -38,21 +38,18 @@ def convert_lora(
     source = _file_in(source)
     target = target / f"{source.stem}.safetensors" if target.is_dir() else target
     if target.suffix != ".safetensors":
-        raise UserError(f"The converted LoRA must be a .safetensors file, not {target.name}; name it so.")
+        raise UserError("lora.no_safetensors", name=target.name)
     check_name(target.stem, target.parent)
     if target.exists() and not replace:
-        raise UserError(f"{target} exists and was left as it is; choose another name, or add --replace.")
+        raise UserError("lora.target_exists", file=target)
     lora, metadata = read(source)
     family = family or family_of(lora, metadata)
     left_out = tuple(module for module in lora if not loads_everywhere(module))
     if left_out and not drop:
-        raise LoraError(
-            f"{source}: {left_out[0]} is a layer that not every webui loads; "
-            f"add --drop to leave out {len(left_out)} such layers, which changes its pictures a little."
-        )
+        raise LoraError("lora.odd_layers", file=source, layer=left_out[0], count=len(left_out))
     kept = {module: adapter for module, adapter in lora.items() if module not in left_out}
     if not kept:
-        raise LoraError(f"{source}: no layer of it loads in every webui, so nothing would be left.")
+        raise LoraError("lora.nothing_left", file=source)
     about = recognisable(metadata, family, target.stem, [(a.rank, a.alpha) for a in kept.values()])
     dtype = dtype or width_of(kept)
     write(target, kept, family, about, dtype)
@@ -67,5 +64,7 @@ def _file_in(source: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found and any(source.glob("*.bin")):
-        raise UserError(f"{source} holds a pickle (.bin), which can run programs; save the LoRA as .safetensors first.")
-    raise UserError(f"{source} holds {len(found) or 'no'} .safetensors files; name one LoRA file.")
+        raise UserError("lora.folder_pickle", folder=source)
+    if not found:
+        raise UserError("lora.folder_empty", folder=source)
+    raise UserError("lora.folder_many", folder=source, count=len(found))

@@ -50,10 +50,7 @@ def write(path: Path, lora: Lora, family: str, metadata: Mapping[str, str], dtyp
     tensors = to_tensors(lora, family, dtype)
     data = pack(tensors, metadata)
     if (free := free_bytes(path.parent)) < len(data) + _HEADER_ALLOWANCE:
-        raise WriteError(
-            f"The disk is full: {path} needs {len(data) / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
-            "Free some space and try again."
-        )
+        raise WriteError("lora.disk_full", file=path, needed=len(data) / 1e6, free=free / 1e6)
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
         _verify(temporary, tensors, metadata)
@@ -75,16 +72,13 @@ def decoded(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     try:
         return decode(tensors, metadata)
     except LoraError as cause:
-        raise LoraError(f"{path}: {cause}") from None
+        raise LoraError("lora.in_file", file=path, what=cause) from None
 
 
 def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
     """The tensors of the file by their names in it; checked for all that `write` promises."""
     if odd := [module for module in lora if not loads_everywhere(module)]:
-        raise LoraError(
-            f"{odd[0].partition('.')[2]} cannot have an adapter in the file: not every webui loads it. "
-            "Train and export without it."
-        )
+        raise LoraError("lora.odd_layer", layer=odd[0].partition(".")[2])
     _check_widths(lora, family)
     tensors: dict[str, Tensor] = {}
     for module, adapter in sorted(fit(lora, family).items()):
@@ -142,10 +136,10 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 def _check_widths(lora: Lora, family: str) -> None:
     """The cross-attention must be as wide as the family's; where there is none, the caller knows best."""
     if not lora:
-        raise NoEffectError("The LoRA has no adapters, so it would change nothing.")
+        raise NoEffectError("lora.no_adapters")
     cross = {m: a for m, a in lora.items() if ".attn2." in m and leaf(m) in ("to_k", "to_v")}
     if cross and (real := family_of(cross)) != family:
-        raise LoraError(f"The LoRA fits {real}, not {family}.")
+        raise LoraError("lora.other_family", found=real, family=family)
 
 
 def _check_effect(tensors: Mapping[str, Tensor]) -> None:
@@ -154,15 +148,15 @@ def _check_effect(tensors: Mapping[str, Tensor]) -> None:
             stem = name.removesuffix(".lora_up.weight")
             if tensors[f"{stem}.lora_down.weight"].any() and tensors[f"{stem}.alpha"].any():
                 return
-    raise NoEffectError("The LoRA has no effect: every adapter is still zero. Train longer or with a higher learning rate.")
+    raise NoEffectError("lora.no_effect")
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
     stored = tensor.detach().to("cpu", dtype).contiguous()
     if not torch.isfinite(stored).all():
         if torch.isfinite(tensor).all():
-            raise LoraError(f"Numbers of {module} are too large for {dtype}; save as bf16 or fp32 (--save_precision).")
-        raise LoraError(f"The adapter of {module} holds numbers that are not finite, so it was not written.")
+            raise LoraError("lora.too_large", module=module, dtype=dtype)
+        raise LoraError("lora.not_finite", module=module)
     return stored.clone()  # of its own memory: safetensors refuses tensors that share any
 
 
@@ -173,7 +167,7 @@ def _verify(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     meant = {key: value for key, value in metadata.items() if not key.startswith("sshs_")}
     same = found.keys() == tensors.keys() and said == meant
     if not same or any(not _equal(found[name], tensor) for name, tensor in tensors.items()):
-        raise WriteError("The disk gave back other bytes than were written to it; check the disk and save elsewhere.")
+        raise WriteError("lora.other_bytes")
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -185,15 +179,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         data = path.read_bytes()  # not mapped: Windows replaces no file that is mapped
     except FileNotFoundError:
-        raise LoraError(f"There is no file {path}.") from None
+        raise LoraError("lora.no_file", file=path) from None
     except OSError as cause:
-        raise LoraError(f"{path} cannot be read: {cause.strerror or cause}.") from None
+        raise LoraError("lora.unreadable", file=path, why=cause.strerror or cause) from None
     if data[:2] in _PICKLES:
-        raise LoraError(
-            f"{path} is a pickle (.pt, .bin, .ckpt), which can run programs when it is opened. "
-            "Treino reads .safetensors only; ask for the LoRA in that format."
-        )
+        raise LoraError("lora.pickle", file=path)
     try:
         return load(data), dict(tensor_headers.safetensors(io.BytesIO(data), path).metadata)
     except (SafetensorError, ValueError):
-        raise LoraError(f"{path} is cut short or no .safetensors file; copy or download it again.") from None
+        raise LoraError("lora.cut_short", file=path) from None

@@ -37,11 +37,12 @@ def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = 
     layers = {f"{component}.{_file_path(path, component)}": layer for path, layer in adapted_layers(model, adapter).items()}
     mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
     if odd := sorted(layers.keys() ^ mine.keys()):
-        raise LoraError(f"The LoRA and the model have adapters on different layers: {', '.join(odd[:3])}.")
+        raise LoraError("lora.other_layers", layers=odd[:3])
     for module, layer in layers.items():
         have = _read(layer, adapter)
         if _shapes(have) != _shapes(mine[module]):
-            raise LoraError(f"The adapter on {module} is {_shapes(mine[module])} in the LoRA, {_shapes(have)} here.")
+            theirs = str(_shapes(mine[module]))
+            raise LoraError("lora.other_adapter", module=module, theirs=theirs, mine=str(_shapes(have)))
     with torch.no_grad():
         for module, layer in layers.items():
             _write(layer, adapter, mine[module])
@@ -62,7 +63,7 @@ def inject(model: nn.Module, component: str, lora: Lora, adapter: str = "default
     check_fits(mine, base_shapes(model, component))
     magnitudes = [value.dora_scale is not None for value in mine.values()]
     if any(magnitudes) and not all(magnitudes):
-        raise LoraError("Only some layers of the LoRA have DoRA magnitudes; it cannot be loaded into a model.")
+        raise LoraError("lora.some_dora")
     paths = {module: module.partition(".")[2] for module in mine}
     if not has_text_model:
         paths = {module: path.removeprefix("text_model.") for module, path in paths.items()}

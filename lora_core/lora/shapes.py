@@ -29,13 +29,13 @@ def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
     widths = {int(a.down.shape[1]) for m, a in lora.items() if re.search(r"\.attn2\.to_[kv]$", m)}
     found = [by_width(width) for width in widths]
     if len(found) > 1 or None in found:
-        raise LoraError(f"The LoRA is for no Stable Diffusion 1, 2 or XL model: its cross-attention is {widths} wide.")
+        raise LoraError("lora.no_family", widths=str(widths))
     possible = [spec for spec in found if spec] or _by_layers(lora)
     claimed = [spec for spec in possible if spec.is_claimed_by(metadata or {})]
     for left in (possible, claimed, _with_lone_text_encoder(possible, lora)):
         if len(left) == 1:
             return left[0].name
-    raise UnknownFamilyError("Nothing in the LoRA tells its base model; say it with --family sd1, sd2 or sdxl.")
+    raise UnknownFamilyError("lora.family_unknown")
 
 
 def _by_layers(lora: Lora) -> list[FamilySpec]:
@@ -93,14 +93,14 @@ def _fit(module: str, adapter: Adapter, family: str) -> Adapter:
     wanted = 4 if is_convolution(module, family) else 2
     down, up, scale = adapter.down, adapter.up, adapter.dora_scale
     if down.shape[0] != up.shape[1] or not down.shape[0]:
-        raise LoraError(f"The matrices for {module} do not fit each other: {list(down.shape)} and {list(up.shape)}.")
+        raise LoraError("lora.no_pair", module=module, down=str(list(down.shape)), up=str(list(up.shape)))
     if any(side != 1 for side in (*down.shape[2:], *up.shape[2:])) and wanted == 2:
-        raise LoraError(f"{module} is a linear layer in {family}, but the LoRA holds a convolution for it.")
+        raise LoraError("lora.is_linear", module=module, family=family)
     if leaf(module) in CONV_3X3 and down.dim() != 4:
-        raise LoraError(f"{module} is a 3x3 convolution, but the LoRA holds a linear layer for it.")
+        raise LoraError("lora.is_convolution", module=module)
     if scale is not None:
         if scale.numel() not in (up.shape[0], down.shape[1]):
-            raise LoraError(f"The dora_scale of {module} fits neither its inputs nor its outputs.")
+            raise LoraError("lora.dora_scale", module=module)
         scale = _as(scale, wanted)
     return replace(adapter, down=_as(down, wanted), up=_as(up, wanted), dora_scale=scale)
 
@@ -119,8 +119,8 @@ def check_fits(lora: Lora, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """
     for module, adapter in lora.items():
         if module not in shapes:
-            raise LoraError(f"The base model has no {module}; the LoRA was made for another one.")
+            raise LoraError("lora.no_module", module=module)
         shape = shapes[module]
         mine = (adapter.up.shape[0], *adapter.down.shape[1:])
         if mine != tuple(shape):
-            raise LoraError(f"{module} is {list(shape)} in the base model, but {list(mine)} in the LoRA.")
+            raise LoraError("lora.other_size", module=module, shape=str(list(shape)), mine=str(list(mine)))

@@ -1,30 +1,26 @@
-"""What a LoRA file is, for a person who has one and wants to use it."""
+"""What is known of a LoRA file, read once: for a person who has one and wants to use it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lora_core.config import values_of
+from lora_core.errors import UserError
 from lora_core.lora.adapter import Lora
 from lora_core.lora.dialects import dialects_of
 from lora_core.lora.dialects.modules import loads_everywhere
-from lora_core.lora.file import read, width_of
+from lora_core.lora.file import decoded, load_tensors, width_of
+from lora_core.lora.metadata import CONFIG
 from lora_core.lora.shapes import UnknownFamilyError, family_of, is_toy
-from lora_core.models.families.specs import FAMILIES
-
-# What may make an export useless, by kind.
-WARNINGS = {
-    "toy": "This LoRA was made for the starter model, a toy that no webui has, so it will do nothing there. "
-    "Train on SD 1.5, SD 2.1 or SDXL for your webui.",
-    "dora": "This DoRA is normalised over outputs, which webuis compute differently; pictures may differ.",
-    "fooocus": "Fooocus has SDXL models only; this LoRA will do nothing there.",
-}
+from lora_core.messages import Message
 
 
 @dataclass(frozen=True)
-class LoraFacts:
-    """A LoRA in plain values. `family` is "" where nothing in it tells; `warned` holds keys of WARNINGS."""
+class LoraSummary:
+    """A LoRA in plain values. `family` is "" where nothing in it tells; see `known_family`."""
 
     path: Path
     size: int  # bytes
@@ -34,46 +30,64 @@ class LoraFacts:
     ranks: tuple[int, ...]
     dtype: str
     is_dora: bool
+    is_toy: bool  # made for the starter or another toy
     has_text_encoder: bool
     left_out: tuple[str, ...]  # modules that not every webui loads
-    warned: tuple[str, ...]
-    title: str
-    base_model: str
+    warnings: tuple[Message, ...]
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> LoraSummary:
+        """The summary of a LoRA of any dialect.
+
+        Raises:
+            LoraError: no such file, cut short, a pickle, or no LoRA for Stable Diffusion 1, 2 or XL.
+        """
+        tensors, metadata = load_tensors(path)
+        lora = decoded(path, tensors, metadata)
+        try:
+            family = family_of(lora, metadata)
+        except UnknownFamilyError:
+            family = ""
+        return cls(
+            path=path, size=path.stat().st_size, family=family, dialects=dialects_of(tensors), modules=len(lora),
+            ranks=tuple(sorted({adapter.rank for adapter in lora.values()})), dtype=width_of(lora),
+            is_dora=any(adapter.dora_scale is not None for adapter in lora.values()), is_toy=is_toy(lora),
+            has_text_encoder=any(module.startswith("text_encoder") for module in lora),
+            left_out=tuple(module for module in lora if not loads_everywhere(module)),
+            warnings=warnings_for(lora), metadata=metadata,
+        )  # fmt: skip
+
+    @property
+    def title(self) -> str:
+        return self.metadata.get("modelspec.title") or self.metadata.get("ss_output_name", "")
+
+    @property
+    def base_model(self) -> str:
+        """The name of the base model, without the folders in front of it."""
+        return self.metadata.get("ss_sd_model_name", "")
+
+    @property
+    def hash(self) -> str:
+        """The sshs_model_hash by which webuis know it again."""
+        return self.metadata.get("sshs_model_hash", "")
+
+    def known_family(self) -> str:
+        """The family. Raises UnknownFamilyError where nothing tells it."""
+        if not self.family:
+            raise UnknownFamilyError("lora.family_unknown")
+        return self.family
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the training that Treino wrote into it; {} where there are none that this version knows."""
+        try:
+            return values_of(self.metadata.get(CONFIG, ""), self.path)
+        except UserError:
+            return {}
 
 
-def facts_of(path: Path) -> LoraFacts:
-    """Read a LoRA of any dialect.
-
-    Raises:
-        LoraError: no such file, cut short, a pickle, or no LoRA for Stable Diffusion 1, 2 or XL.
-    """
-    lora, metadata = read(path)
-    try:
-        family = family_of(lora, metadata)
-    except UnknownFamilyError:
-        family = ""
-    return LoraFacts(
-        path=path, size=path.stat().st_size, family=family, dialects=dialects_of(_names(path)),
-        modules=len(lora), ranks=tuple(sorted({adapter.rank for adapter in lora.values()})), dtype=width_of(lora),
-        is_dora=any(adapter.dora_scale is not None for adapter in lora.values()),
-        has_text_encoder=any(module.startswith("text_encoder") for module in lora),
-        left_out=tuple(module for module in lora if not loads_everywhere(module)),
-        warned=warnings_for(lora, family),
-        title=metadata.get("modelspec.title") or metadata.get("ss_output_name", ""),
-        base_model=metadata.get("ss_sd_model_name", ""),
-    )  # fmt: skip
-
-
-def warnings_for(lora: Lora, family: str, webui_kind: str = "") -> tuple[str, ...]:
-    """The keys of WARNINGS that hold for a LoRA in a webui."""
+def warnings_for(lora: Lora) -> tuple[Message, ...]:
+    """What may make a LoRA useless in any webui."""
     is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
-    is_lacking = bool(family) and webui_kind in FAMILIES[family].lacking_webuis
-    holds = {"toy": is_toy(lora), "dora": is_odd, "fooocus": is_lacking}
-    return tuple(kind for kind, is_so in holds.items() if is_so)
-
-
-def _names(path: Path) -> list[str]:
-    """The names of the tensors, from the header of a .safetensors (8 bytes of length, then JSON)."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return [name for name in header if name != "__metadata__"]
+    found = ((is_toy(lora), Message("lora.warned_toy")), (is_odd, Message("lora.warned_dora")))
+    return tuple(message for is_so, message in found if is_so)

@@ -68,9 +68,9 @@ class Grid:
 def check(grid: Grid) -> Grid:
     """Raises UserError when a grid has no picture or too many."""
     if not len(grid):
-        raise UserError("The grid is empty: give at least one value for its columns and one for its rows.")
+        raise UserError("sampling.grid_empty")
     if len(grid) > MOST_CELLS:
-        raise UserError(f"The grid has {len(grid)} pictures; {MOST_CELLS} are the most. Take some values away.")
+        raise UserError("sampling.grid_large", count=len(grid), most=MOST_CELLS)
     return grid
 
 
@@ -83,9 +83,9 @@ def weights(text: str) -> Axis:
         try:
             number = float(word)
         except ValueError:
-            raise UserError(f"{word!r} is no weight; write numbers with a point, e.g. 0, 0.5, 1.") from None
+            raise UserError("sampling.no_weight", word=word) from None
         if not -5 <= number <= 5:
-            raise UserError(f"The weight {word} is out of reach; take numbers from -5 to 5.")
+            raise UserError("sampling.weight_reach", word=word)
         numbers[number] = None
     return Axis(WEIGHT, tuple(f"{n:g}" for n in numbers), tuple({"weight": n} for n in numbers))
 

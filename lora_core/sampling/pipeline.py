@@ -183,17 +183,15 @@ def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
     """Raises LoraError with the reason why a LoRA does nothing good on this base model."""
     if family != model.family.name:
         title = FAMILIES[family].title
-        raise LoraError(
-            f"{path.name} is a LoRA for {title}, but {model.name} is a {model.family.spec.title} model; "
-            f"choose a {title} base model."
-        )
+        other = model.family.spec.title
+        raise LoraError("sampling.other_family", lora=path.name, family=title, base=model.name, other=other)
     shapes: dict[str, tuple[int, ...]] = {}
     for component, module in model.adapted().items():
         shapes |= base_shapes(module, component)
     try:
         check_fits(lora, shapes)
     except LoraError as cause:
-        raise LoraError(f"{path.name} does not fit {model.name}: {cause}") from None
+        raise LoraError("sampling.does_not_fit", lora=path.name, base=model.name, why=cause) from None
 
 
 def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:

@@ -1,10 +1,9 @@
-"""What an export would say of a LoRA: name, card and picture taken from its run and its metadata, all editable."""
+"""The model card that an export writes beside a LoRA: name, words and picture from its run and its metadata."""
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 
 from lora_core.errors import UserError
 from lora_core.events import Validation
-from lora_core.lora.file import read
-from lora_core.lora.metadata import CONFIG
-from lora_core.lora.shapes import family_of
+from lora_core.lora.summary import LoraSummary
+from lora_core.messages import Message
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import Run, run_of
 from lora_core.system.file_names import plain
-from lora_core.webuis.export import Sidecar
 
 # A validation loss this much above the best one shows in pictures as copies of the training set (our judgement).
 OVERFIT = 1.02
@@ -26,6 +23,26 @@ OVERFIT_WEIGHT = 0.8
 _COMMON_NAMES = ("pytorch_lora_weights", "lora", "adapter_model")  # every run's, so they tell nothing
 _COMMON_FOLDERS = ("lora_out", "loras", "output", "outputs")
 _STEP = re.compile(r"step_(\d+)(?:_\d+)?")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What A1111's and Forge's editor of a LoRA shows. sd_version "": taken from the LoRA. A weight of 0: unset."""
+
+    description: str = ""
+    sd_version: str = ""
+    activation_text: str = ""
+    preferred_weight: float = 0.0
+    negative_text: str = ""
+    notes: str = ""
+
+    def to_json(self, older: dict[str, Any]) -> bytes:
+        """In the editor's form; keys that others put into the older file stay."""
+        values = {
+            "description": self.description, "sd version": self.sd_version, "activation text": self.activation_text,
+            "preferred weight": self.preferred_weight, "negative text": self.negative_text, "notes": self.notes,
+        }  # fmt: skip
+        return json.dumps({**older, **values}, indent=4, ensure_ascii=False).encode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -39,50 +56,61 @@ class Overfit:
     better: Path | None
 
     @property
-    def sentence(self) -> str:
-        instead = f" The LoRA of step {self.best_step} is {self.better}." if self.better else ""
-        return (
-            f"The validation loss was lowest at step {self.best_step} ({self.best_loss:.4f}) and is {self.loss:.4f} at "
-            f"step {self.step}: it overfits, so a weight of {OVERFIT_WEIGHT:g} is proposed.{instead}"
-        )
+    def message(self) -> Message:
+        return Message(
+            "webuis.overfit", best=self.best_step, best_loss=self.best_loss, loss=self.loss, step=self.step,
+            weight=OVERFIT_WEIGHT,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """`picture` is None when the run drew none; `overfit` is set when another step looks better."""
+class ModelCard:
+    """What an export would write beside a LoRA, all of it editable.
 
-    lora: Path
+    `picture` is None when the run drew none; `overfit` is set when another step looks better.
+    """
+
+    summary: LoraSummary
     name: str
     sidecar: Sidecar
     picture: Path | None
     overfit: Overfit | None = None
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def lora(self) -> Path:
+        return self.summary.path
+
+    @property
+    def remarks(self) -> tuple[Message, ...]:
         """What is worth a look before exporting."""
-        return (self.overfit.sentence,) if self.overfit else ()
+        if self.overfit is None:
+            return ()
+        better = self.overfit.better
+        instead = [Message("webuis.overfit_better", step=self.overfit.best_step, file=better)] if better else []
+        return (self.overfit.message, *instead)
 
 
-def propose(source: Path) -> Proposal:
-    """The proposal for a run folder, for a checkpoint's LoRA in it, or for any LoRA file.
+def card_for(source: Path) -> ModelCard:
+    """The card of a run folder, of a checkpoint's LoRA in it, or of any LoRA file.
 
     Raises:
         UserError: there is no LoRA there, or several and nothing says which.
     """
-    path = lora_of(source)
-    lora, metadata = read(path)
-    run, step = run_of(path), _step_of(path)
-    config = _config(metadata)
-    trigger = metadata.get("modelspec.trigger_phrase") or str(config.get("trigger_word", "")) or _common_tag(metadata)
+    summary = LoraSummary.read(lora_of(source))
+    metadata, run, step = summary.metadata, run_of(summary.path), _step_of(summary.path)
+    trigger = (
+        metadata.get("modelspec.trigger_phrase") or str(summary.settings().get("trigger_word", "")) or _common_tag(metadata)
+    )
     overfit = _overfit(run, step) if run else None
     sidecar = Sidecar(
         description=metadata.get("modelspec.description", ""),
-        sd_version=FAMILIES[family_of(lora, metadata)].webui_version,
+        sd_version=FAMILIES[summary.known_family()].webui_version,
         activation_text=trigger,
         preferred_weight=OVERFIT_WEIGHT if overfit else 1.0,
         notes=_notes(metadata),
     )
-    return Proposal(path, _name(path, metadata, run, trigger), sidecar, sample_of(run, step) if run else None, overfit)
+    name = _name(summary.path, metadata, run, trigger)
+    return ModelCard(summary, name, sidecar, sample_of(run, step) if run else None, overfit)
 
 
 def lora_of(source: Path) -> Path:
@@ -99,8 +127,8 @@ def lora_of(source: Path) -> Path:
     if Run(source).config_file.is_file() and (named := Run(source).lora_file(Run(source).config())).is_file():
         return named
     if found:
-        raise UserError(f"{source} holds {len(found)} LoRAs ({found[0].name}, ...); name one of them.")
-    raise UserError(f"{source} holds no finished LoRA (.safetensors); name a run that was trained, or a LoRA file.")
+        raise UserError("webuis.many_loras", folder=source, count=len(found), first=found[0].name)
+    raise UserError("webuis.no_lora", folder=source)
 
 
 def sample_of(run: Run, step: int | None) -> Path | None:
@@ -132,13 +160,6 @@ def _overfit(run: Run, step: int | None) -> Overfit | None:
     return Overfit(mine, trained[mine], best, trained[best], better if better.is_file() else None)
 
 
-def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(metadata.get(CONFIG, ""))
-    except tomllib.TOMLDecodeError:  # written by another program under our name: nothing to take from it
-        return {}
-
-
 def _common_tag(metadata: Mapping[str, str]) -> str:
     """The most frequent tag, where every picture has it: it then is what calls the concept."""
     try:
@@ -163,9 +184,9 @@ def _name(path: Path, metadata: Mapping[str, str], run: Run | None, trigger: str
 
 
 def _notes(metadata: Mapping[str, str]) -> str:
-    facts = {
+    told = {
         "Base model": metadata.get("ss_sd_model_name"), "Steps": metadata.get("ss_steps"),
         "Pictures": metadata.get("ss_num_train_images"), "Rank": metadata.get("ss_network_dim"),
         "Resolution": metadata.get("modelspec.resolution"),
     }  # fmt: skip
-    return "\n".join(f"{name}: {value}" for name, value in facts.items() if value and value != "None")
+    return "\n".join(f"{name}: {value}" for name, value in told.items() if value and value != "None")

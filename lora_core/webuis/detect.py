@@ -1,6 +1,6 @@
 """Webuis on this computer: what their folders look like, and where each keeps its LoRAs.
 
-Pure functions over the folders they are given; `webui_places.py` knows which folders this computer has.
+Pure functions over the folders they are given; `search.py` knows which folders this computer has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PLAIN = "Folder"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of webui. `api`: whether it can be asked to refresh its list; `hint`: what to click when it can't."""
+    """A kind of webui. `api`: whether it can be asked to refresh its list; `hint`: the key of what to do next there."""
 
     name: str
     matches: Callable[[Path], bool]
@@ -31,7 +31,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class WebUI:
-    """A webui found on disk. The LoRA folder need not exist yet."""
+    """A webui found on disk. The LoRA folder need not exist yet; `hint` takes `name` of a LoRA and `folder`."""
 
     kind: str
     folder: Path
@@ -65,8 +65,7 @@ def recognise(folder: Path) -> WebUI | None:
     for kind in KINDS:
         if kind.matches(folder):
             loras = kind.lora_folder(folder)
-            hint = kind.hint.replace("{folder}", str(loras))
-            return WebUI(kind.name, folder, loras, hint, kind.api, _port(folder))
+            return WebUI(kind.name, folder, loras, kind.hint, kind.api, _port(folder))
     return None
 
 
@@ -77,21 +76,18 @@ def at(folder: Path) -> WebUI:
         UserError: it is neither; what would be is named.
     """
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give the webui's folder, or its LoRA folder.")
+        raise UserError("webuis.no_folder", folder=folder)
     for candidate in (folder, *(folder / name for name in _INNER)):
         if (webui := recognise(candidate)) is not None:
             return webui
     if re.fullmatch(r"loras?|lycoris", folder.name, re.IGNORECASE):
-        return WebUI("LoRA folder", folder, folder, "Refresh the list of LoRAs in your webui.", api=True)
-    raise UserError(
-        f"{folder} is no webui Treino knows ({', '.join(kind.name for kind in KINDS)}). "
-        "Give the folder that holds the webui's start script, or its LoRA folder (models/Lora or models/loras)."
-    )
+        return WebUI("LoRA folder", folder, folder, "webuis.hint_lorafolder", api=True)
+    raise UserError("webuis.no_webui", folder=folder, kinds=[kind.name for kind in KINDS])
 
 
 def folder_of_loras(folder: Path) -> WebUI:
     """Any folder as a place for LoRAs, for people whose webui Treino does not know."""
-    return WebUI(PLAIN, folder, folder, "Copy the files into the LoRA folder of your webui.")
+    return WebUI(PLAIN, folder, folder, "webuis.hint_folder")
 
 
 _INNER = ("webui", "ComfyUI", "Fooocus", "app", "Data")
@@ -291,28 +287,29 @@ def _is_comfy(folder: Path) -> bool:
     return _has(folder, "main.py", "nodes.py", "comfy") or _has(folder, "models/loras", "custom_nodes", "user", "input")
 
 
-_LORA_TAB = "Open the Lora tab of the webui and press its refresh button."
 KINDS = (
     Kind(
         "SwarmUI", lambda f: _has(f, "SwarmUI.sln") or _has(f, "src/SwarmUI.csproj"), _swarm_loras,
-        "Open the LoRAs tab of SwarmUI and press its refresh button.",
+        "webuis.hint_swarmui",
     ),
-    Kind("Forge", lambda f: _has(f, "webui.py", "modules_forge"), _a1111_loras, _LORA_TAB, api=True),
-    Kind("SD.Next", lambda f: _has(f, "webui.py", "installer.py", "modules"), _sdnext_loras, _LORA_TAB, api=True),
-    Kind("AUTOMATIC1111", _is_a1111, _a1111_loras, _LORA_TAB, api=True),
+    Kind("Forge", lambda f: _has(f, "webui.py", "modules_forge"), _a1111_loras, "webuis.hint_forge", api=True),
+    Kind(
+        "SD.Next", lambda f: _has(f, "webui.py", "installer.py", "modules"), _sdnext_loras, "webuis.hint_sdnext", api=True,
+    ),
+    Kind("AUTOMATIC1111", _is_a1111, _a1111_loras, "webuis.hint_automatic1111", api=True),
     Kind(
         "Fooocus", lambda f: _has(f, "fooocus_version.py"), _fooocus_loras,
-        "Open the Models tab of Fooocus and press Refresh All Files.",
+        "webuis.hint_fooocus",
     ),
-    Kind("ComfyUI", _is_comfy, _comfy_loras, "Press R in ComfyUI, which reads the list of LoRAs again."),
+    Kind("ComfyUI", _is_comfy, _comfy_loras, "webuis.hint_comfyui"),
     Kind(
         # Its models folder is managed: what is put there by hand is not seen. `autoimport` was read at start until 3.7.
         "InvokeAI", lambda f: _has(f, "invokeai.yaml") or _has(f, "databases/invokeai.db"),
         lambda f: f / "autoimport" / "lora",
-        "Open Models in InvokeAI, then Add Model, Scan Folder, and give it {folder}.",
+        "webuis.hint_invokeai",
     ),
     Kind(
         "Stability Matrix", lambda f: _has(f, "Packages", "Models", "settings.json"), lambda f: f / "Models" / "Lora",
-        "Refresh the list of LoRAs in the webui that Stability Matrix started.", api=True,
+        "webuis.hint_stabilitymatrix", api=True,
     ),
 )  # fmt: skip

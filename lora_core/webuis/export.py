@@ -6,7 +6,6 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -15,11 +14,13 @@ from lora_core.lora.adapter import Lora
 from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
 from lora_core.lora.shapes import family_of
-from lora_core.lora.summary import WARNINGS, warnings_for
+from lora_core.lora.summary import warnings_for
+from lora_core.messages import Message
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system.file_names import check_name, next_free
 from lora_core.system.files import JsonMemo, writable_folder, write_together
 from lora_core.webuis import detect as webuis
+from lora_core.webuis.card import Sidecar
 from lora_core.webuis.refresh import refresh
 
 KEEP_BOTH, REPLACE, CANCEL = "keep-both", "replace", "cancel"
@@ -33,26 +34,6 @@ class ExistsError(UserError):
 
 
 @dataclass(frozen=True)
-class Sidecar:
-    """What A1111's and Forge's editor of a LoRA shows. sd_version "": taken from the LoRA. A weight of 0: unset."""
-
-    description: str = ""
-    sd_version: str = ""
-    activation_text: str = ""
-    preferred_weight: float = 0.0
-    negative_text: str = ""
-    notes: str = ""
-
-    def to_json(self, older: dict[str, Any]) -> bytes:
-        """In the editor's form; keys that others put into the older file stay."""
-        values = {
-            "description": self.description, "sd version": self.sd_version, "activation text": self.activation_text,
-            "preferred weight": self.preferred_weight, "negative text": self.negative_text, "notes": self.notes,
-        }  # fmt: skip
-        return json.dumps({**older, **values}, indent=4, ensure_ascii=False).encode("utf-8")
-
-
-@dataclass(frozen=True)
 class Exported:
     """What an export left. `refreshed`: the address of the webui that took notice, "" when `hint` is needed."""
 
@@ -63,12 +44,13 @@ class Exported:
     webui: str
     prompt: str  # to paste into the webui
     refreshed: str
-    hint: str
-    warned: tuple[str, ...]  # keys of WARNINGS
+    hint: Message
+    warnings: tuple[Message, ...]
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        return tuple(WARNINGS[kind] for kind in self.warned)
+    def next_step(self) -> Message:
+        """What a person does now in the webui, if there is anything left to do."""
+        return Message("webuis.refreshed", address=self.refreshed) if self.refreshed else self.hint
 
 
 def export_lora(
@@ -101,11 +83,13 @@ def export_lora(
     sidecar = sidecar if sidecar.sd_version else _with_version(sidecar, family)
     files[card] = sidecar.to_json(JsonMemo(card).read(dict))
     write_together(files, _verify)
+    is_lacking = webui.kind in FAMILIES[family].lacking_webuis
     return Exported(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
         picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,
-        prompt=prompt_text(name, sidecar), refreshed=refresh(webui), hint=webui.hint,
-        warned=warnings_for(lora, family, webui.kind),
+        prompt=prompt_text(name, sidecar), refreshed=refresh(webui),
+        hint=Message(webui.hint, name=name, folder=webui.lora_folder),
+        warnings=(*warnings_for(lora), *([Message("webuis.warned_fooocus")] if is_lacking else [])),
     )  # fmt: skip
 
 
@@ -125,8 +109,8 @@ def webui_picture(path: Path) -> bytes:
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as cause:
-        reason = getattr(cause, "strerror", None) or "it is damaged or no picture"
-        raise UserError(f"The picture {path} cannot be used: {reason}; give another or none.") from None
+        why = getattr(cause, "strerror", None) or Message("webuis.no_picture")
+        raise UserError("webuis.picture", file=path, why=why) from None
     picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE), Image.Resampling.LANCZOS)
     if max(picture.size) < _TINY_SIDE:
         picture = ImageOps.scale(picture, _PICTURE_SIDE // max(picture.size), Image.Resampling.NEAREST)
@@ -161,10 +145,7 @@ def _free_name(folder: Path, name: str, on_existing: str) -> str:
     if not is_taken(folder, name) or on_existing == REPLACE:
         return name
     if on_existing == CANCEL:
-        raise ExistsError(
-            f"{folder / name}.safetensors exists and was left as it is; "
-            "choose another --name, or --on-existing keep-both or replace."
-        )
+        raise ExistsError("webuis.exists", file=folder / f"{name}.safetensors")
     return next_name(folder, name)
 
 

@@ -7,24 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_core.config import TrainConfig, read_values
-from lora_core.errors import UserError
+from lora_core.config import TrainConfig
 from lora_core.events import Sample
-from lora_core.lora.file import read
-from lora_core.lora.shapes import family_of, is_toy
 from lora_core.models.catalog import BASES, STARTER
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
-from lora_core.webuis.card import propose
+from lora_core.webuis.card import card_for
 from lora_core.webuis.loras import outcome
 
 _STEPS, _GUIDANCE = 25, 7.0
 
 
 @dataclass(frozen=True)
-class About:
-    """`trained_on`: whether `base` is what it was trained on; else it is the usual one of its family. vae, prediction_type:
-    as the settings of these names had them, and plain where another base stands in.
+class TrialDefaults:
+    """What a form for drawing begins with.
+
+    trained_on: whether `base` is what the LoRA was trained on; else it is the usual one of its family. vae,
+    prediction_type: as the settings of these names had them, and plain where another base stands in.
     """
 
     path: Path
@@ -42,44 +41,34 @@ class About:
     guidance: float
     side: int  # pixels
     hash: str
-    picture: Path | None
-    remarks: tuple[str, ...]
     vae: str = ""
     prediction_type: str = "auto"
 
 
-def about(path: Path) -> About:
-    """What is known of a LoRA file, or of the finished LoRA in a run folder.
+def defaults_for(source: Path) -> TrialDefaults:
+    """The defaults for a LoRA file, or for the finished LoRA in a run folder.
 
     Raises:
         UserError: there is no LoRA there.
     """
-    proposal = propose(path)
-    lora, metadata = read(proposal.lora)
-    family, toy = family_of(lora, metadata), is_toy(lora)
-    settings = _settings(proposal.lora)
+    card = card_for(source)
+    summary, settings = card.summary, card.summary.settings()
     base = str(settings.get("pretrained_model_name_or_path", ""))
     trained_on = bool(base) and _is_there(base)
-    trigger = proposal.sidecar.activation_text
-    return About(
-        path=proposal.lora, name=proposal.name, family=family, is_toy=toy, trained_on=trained_on,
-        base=base if trained_on else STARTER if toy else BASES[family],
-        trigger=trigger, weight=proposal.sidecar.preferred_weight or 1.0,
-        prompt=_prompt(proposal.lora, settings) or trigger, negative=str(settings.get("sample_negative_prompt", "")),
+    trigger = card.sidecar.activation_text
+    return TrialDefaults(
+        path=summary.path, name=card.name, family=summary.family, is_toy=summary.is_toy, trained_on=trained_on,
+        base=base if trained_on else STARTER if summary.is_toy else BASES[summary.family],
+        trigger=trigger, weight=card.sidecar.preferred_weight or 1.0,
+        prompt=_prompt(summary.path, settings) or trigger, negative=str(settings.get("sample_negative_prompt", "")),
         seed=int(settings.get("seed", TrainConfig().seed)), steps=int(settings.get("sample_inference_steps", _STEPS)),
         guidance=float(settings.get("sample_guidance", _GUIDANCE)),
-        side=int(settings.get("resolution", 0)) or _side(metadata.get("modelspec.resolution", ""), family),
-        hash=metadata.get("sshs_model_hash", ""), picture=proposal.picture, remarks=proposal.remarks,
+        side=int(settings.get("resolution", 0))
+        or _side(summary.metadata.get("modelspec.resolution", ""), summary.family),
+        hash=summary.hash,
         vae=str(settings.get("vae", "")) if trained_on else "",
         prediction_type=str(settings.get("prediction_type", "auto")) if trained_on else "auto",
     )  # fmt: skip
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(read_values(path))
-    except UserError:  # trained by another program, or by a newer Treino: then the usual
-        return {}
 
 
 def _is_there(base: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from lora_core.lora.summary import facts_of
+from lora_core.lora.summary import LoraSummary
 from tests.e2e.conftest import Window, settled
 from tests.support import webui_trees as trees
 from tests.support.prepared_runs import TOY, prepare_run
@@ -136,5 +136,5 @@ def test_any_lora_is_converted(page_en: Page, scene: Scene, tmp_path: Path, shot
     page.locator("#convert-name input").fill("turned")
     page.locator("#convert-go").click()
     expect(page.locator("#convert-result")).to_contain_text("turned.safetensors")
-    assert facts_of(tmp_path / "turned.safetensors").family == "sd1"
+    assert LoraSummary.read(tmp_path / "turned.safetensors").family == "sd1"
     shot(page, "convert_en")

@@ -110,7 +110,7 @@ def run_folder(path: Path) -> None:
         told(found.finished)
         History(found).update()
         told(lambda found=found: checkpoint.latest(found.checkpoints))  # type: ignore[misc]
-        told(lambda found=found: trial_defaults.about(found.folder))  # type: ignore[misc]
+        told(lambda found=found: trial_defaults.defaults_for(found.folder))  # type: ignore[misc]
     for row in Shelf(root, path.parent / "shelf.json").rows():
         assert row.name and (row.lora is None or row.lora.exists()) and (row.picture is None or os.fspath(row.picture))
 

@@ -1,4 +1,4 @@
-"""The proposal: what a run and its metadata say about name, words, weight and picture."""
+"""lora_core.webuis.card: what a run and its metadata say about name, words, weight and picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_core.events import Finished, Validation
 from lora_core.lora.file import write
 from lora_core.lora.metadata import TrainingFacts, build
 from lora_core.runs.run import Run
-from lora_core.webuis.card import OVERFIT_WEIGHT, lora_of, propose, sample_of
+from lora_core.webuis.card import OVERFIT_WEIGHT, card_for, lora_of, sample_of
 from tests.support.lora_values import random_lora
 
 _LAYER = {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": (1280, 768)}
@@ -50,7 +50,7 @@ def _run(folder: Path, losses: dict[int, float], **facts: object) -> Run:
 
 def test_a_run_that_went_well(tmp_path: Path) -> None:
     run = _run(tmp_path / "run", {0: 1.0, 100: 0.5, 200: 0.4}, trigger_phrase="zebu", base_model="org/sd", steps=200)
-    found = propose(run.folder)
+    found = card_for(run.folder)
     assert (found.lora, found.name) == (run.folder / "zebu.safetensors", "zebu")
     assert found.picture == run.samples / "step_0000200_0.png"
     assert found.remarks == ()
@@ -61,28 +61,28 @@ def test_a_run_that_went_well(tmp_path: Path) -> None:
 
 def test_an_overfitted_run_gets_less_weight_and_a_hint(tmp_path: Path) -> None:
     run = _run(tmp_path / "run", {0: 1.0, 100: 0.4, 200: 0.5})
-    found = propose(run.folder)
+    found = card_for(run.folder)
     assert found.sidecar.preferred_weight == OVERFIT_WEIGHT
-    (remark,) = found.remarks
+    remark = "\n".join(map(str, found.remarks))
     better = run.checkpoints / "step_0000100" / "lora.safetensors"
     assert "lowest at step 100 (0.4000) and is 0.5000 at step 200" in remark
     assert str(better) in remark
-    from_checkpoint = propose(better)
+    from_checkpoint = card_for(better)
     assert (from_checkpoint.sidecar.preferred_weight, from_checkpoint.remarks) == (1.0, ())
     assert from_checkpoint.picture == run.samples / "step_0000100_0.png"
 
 
 def test_a_hair_above_the_best_is_no_overfit(tmp_path: Path) -> None:
-    assert propose(_run(tmp_path / "run", {0: 1.0, 100: 0.4, 200: 0.4001}).folder).sidecar.preferred_weight == 1.0
+    assert card_for(_run(tmp_path / "run", {0: 1.0, 100: 0.4, 200: 0.4001}).folder).sidecar.preferred_weight == 1.0
 
 
 def test_without_validation_the_weight_is_one(tmp_path: Path) -> None:
-    assert propose(_run(tmp_path / "run", {}).folder).sidecar.preferred_weight == 1.0
+    assert card_for(_run(tmp_path / "run", {}).folder).sidecar.preferred_weight == 1.0
 
 
 def test_a_lora_of_no_run(tmp_path: Path) -> None:
     path = _write(tmp_path / "theirs.safetensors", {"format": "pt"})
-    found = propose(path)
+    found = card_for(path)
     assert (found.name, found.picture, found.remarks) == ("theirs", None, ())
     assert found.sidecar.notes == ""
 
@@ -93,7 +93,7 @@ def test_a_lora_of_no_run(tmp_path: Path) -> None:
 def test_trigger_words_from_the_settings(tmp_path: Path) -> None:
     toml = TrainConfig.of({"trigger_word": "zebu"}).to_toml()
     path = _write(tmp_path / "x.safetensors", _facts(config_toml=toml))
-    assert propose(path).sidecar.activation_text == "zebu"
+    assert card_for(path).sidecar.activation_text == "zebu"
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_trigger_words_from_the_settings(tmp_path: Path) -> None:
 )
 def test_the_tag_that_every_picture_has(tags: dict[str, int], words: str, tmp_path: Path) -> None:
     metadata = _facts(tag_frequency={"a": tags}, dataset_dirs={"a": (1, 4)})
-    assert propose(_write(tmp_path / "x.safetensors", metadata)).sidecar.activation_text == words
+    assert card_for(_write(tmp_path / "x.safetensors", metadata)).sidecar.activation_text == words
 
 
 @pytest.mark.parametrize("damaged", ["{", "[]", '{"a": 3}', '{"a": {"b": "c"}}'])
 def test_damaged_tags_give_no_words(damaged: str, tmp_path: Path) -> None:
     metadata = {**_facts(dataset_dirs={"a": (1, 4)}), "ss_tag_frequency": damaged, "treino.config": "= ="}
-    assert propose(_write(tmp_path / "x.safetensors", metadata)).sidecar.activation_text == ""
+    assert card_for(_write(tmp_path / "x.safetensors", metadata)).sidecar.activation_text == ""
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_a_name_that_every_run_has_makes_way(
     run.begin(TrainConfig.of({}))
     run.append(Finished(1, "x", 1))
     path = _write(run.folder / "x.safetensors", _facts(output_name=output_name, trigger_phrase=trigger))
-    assert propose(path).name == name
+    assert card_for(path).name == name
 
 
 # --- which file, which picture ---------------------------------------------------------------------------------------
@@ -166,5 +166,5 @@ def test_no_picture_without_the_lora_is_shown_as_its_own(tmp_path: Path) -> None
 
 
 def test_a_card_is_json_of_plain_words(tmp_path: Path) -> None:
-    card = propose(_run(tmp_path / "run", {0: 1.0, 100: 0.5}, trigger_phrase="zebu").folder).sidecar
+    card = card_for(_run(tmp_path / "run", {0: 1.0, 100: 0.5}, trigger_phrase="zebu").folder).sidecar
     assert json.loads(card.to_json({}))["activation text"] == "zebu"

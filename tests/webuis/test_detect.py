@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.webuis.detect import KINDS, Places, at, find, recognise
 from tests.support import webui_trees as trees
 from tests.support.webui_trees import BUILDERS
@@ -150,7 +151,8 @@ def test_a_base_path_beside_the_file(tmp_path: Path) -> None:
 def test_invokeai_is_told_where_to_scan(tmp_path: Path) -> None:
     webui = recognise(trees.invoke(tmp_path))
     assert webui is not None
-    assert str(webui.lora_folder) in webui.hint
+    told = str(Message(webui.hint, name="zebu", folder=webui.lora_folder))
+    assert str(webui.lora_folder) in told and "zebu" in told
 
 
 # --- the folder a person names ---------------------------------------------------------------------------------------

@@ -14,13 +14,14 @@ from torch import Tensor
 from lora_core.lora.adapter import Adapter, Lora, LoraError
 from lora_core.lora.dialects import attn_procs, onetrainer, peft, webui
 from lora_core.lora.dialects.modules import exists
+from lora_core.messages import Message
 
 _DIALECTS = {"webui": webui.split, "attn_procs": attn_procs.split, "onetrainer": onetrainer.split, "peft": peft.split}
 # Endings of other kinds of adapters, which no pair of matrices can stand for.
 _OTHER_KINDS = {
-    r"\.hada_": "LoHa", r"\.lokr_": "LoKr", r"\.lora_mid\.": "a LoCon with Tucker decomposition", r"\.oft_": "OFT",
-    r"\.on_input$": "IA3", r"\.diff(_b)?$": "a full difference", r"\.[ab][12]\.weight$": "GLoRA",
-    r"\.[wb]_norm$": "trained norms", r"^bundle_emb\.": "a bundled embedding",
+    r"\.hada_": "LoHa", r"\.lokr_": "LoKr", r"\.lora_mid\.": Message("lora.kind_tucker"), r"\.oft_": "OFT",
+    r"\.on_input$": "IA3", r"\.diff(_b)?$": Message("lora.kind_diff"), r"\.[ab][12]\.weight$": "GLoRA",
+    r"\.[wb]_norm$": Message("lora.kind_norms"), r"^bundle_emb\.": Message("lora.kind_embedding"),
 }  # fmt: skip
 
 
@@ -37,11 +38,11 @@ def decode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
         if hit is None or not exists(hit[0]):
             unknown.append(key)
         elif parts.setdefault(hit[0], {}).setdefault(hit[1], tensor) is not tensor:
-            raise LoraError(f"The file names {hit[0]} twice; it was put together from two LoRAs.")
+            raise LoraError("lora.twice", module=hit[0])
     if unknown:
         raise LoraError(_about(unknown, len(tensors)))
     if not parts:
-        raise LoraError("The file holds no tensors, so it is no LoRA.")
+        raise LoraError("lora.no_tensors")
     return {module: _adapter(module, found, metadata) for module, found in sorted(parts.items())}
 
 
@@ -51,26 +52,26 @@ def dialects_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dialect for dialect in _DIALECTS if dialect in found)
 
 
-def _about(unknown: list[str], total: int) -> str:
+def _about(unknown: list[str], total: int) -> Message:
     for mark, kind in _OTHER_KINDS.items():
         if any(re.search(mark, key) for key in unknown):
-            return f"The file holds {kind} ({unknown[0]}), which is no plain LoRA and cannot be converted to one."
+            return Message("lora.other_kind", kind=kind, example=unknown[0])
     if len(unknown) == total:
-        return f"The file is no LoRA for Stable Diffusion 1, 2 or XL: it holds {unknown[0]} and the like."
-    return f"The file holds {len(unknown)} tensors that no Stable Diffusion LoRA has, for example {unknown[0]}."
+        return Message("lora.not_for_sd", example=unknown[0])
+    return Message("lora.odd_tensors", count=len(unknown), example=unknown[0])
 
 
 def _adapter(module: str, parts: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Adapter:
     if "down" not in parts or "up" not in parts:
-        raise LoraError(f"The LoRA lacks half of the pair for {module}; the file is damaged.")
+        raise LoraError("lora.half_a_pair", module=module)
     down, up, scale = parts["down"], parts["up"], parts.get("dora_scale")
     if down.dim() not in (2, 4) or up.dim() not in (2, 4) or down.shape[0] != up.shape[1]:
-        raise LoraError(f"The matrices for {module} do not fit each other: {list(down.shape)} and {list(up.shape)}.")
+        raise LoraError("lora.no_pair", module=module, down=str(list(down.shape)), up=str(list(up.shape)))
     if (magnitude := parts.get("magnitude")) is not None:
         scale = output_axis(magnitude, down.dim())
     alpha = parts.get("alpha")
     if alpha is not None and alpha.numel() != 1:
-        raise LoraError(f"The alpha of {module} is no single number.")
+        raise LoraError("lora.alpha", module=module)
     strength = float(alpha.item()) if alpha is not None else peft.alpha_of(module, down.shape[0], metadata)
     return Adapter(down, up, strength, scale)
 

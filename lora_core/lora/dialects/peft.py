@@ -58,7 +58,7 @@ def settings_beside(path: Path) -> dict[str, str]:
         settings = json.loads(file.read_text(encoding="utf-8"))
         return {SETTINGS: json.dumps({f"{c}.{k}": v for c in ("unet", *TEXT_ENCODERS) for k, v in settings.items()})}
     except (OSError, ValueError, AttributeError):
-        raise LoraError(f"{file} is damaged, so the strength of the LoRA beside it is unknown; copy it again.") from None
+        raise LoraError("lora.settings_damaged", file=file) from None
 
 
 def alpha_of(module: str, rank: int, metadata: Mapping[str, str]) -> float:
@@ -81,7 +81,7 @@ def _settings(metadata: Mapping[str, str], component: str) -> dict[str, Any]:
         table = json.loads(metadata[SETTINGS])
         return {k.removeprefix(f"{component}."): v for k, v in table.items() if k.startswith(f"{component}.")}
     except (ValueError, AttributeError):
-        raise LoraError(f"The LoRA's {SETTINGS} is not JSON, so its strength is unknown; save it again.") from None
+        raise LoraError("lora.settings_not_json", name=SETTINGS) from None
 
 
 def _matching(pattern: object, names: list[str], default: float) -> float:

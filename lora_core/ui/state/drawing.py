@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase
+from lora_core.messages import Message, plain
 from lora_core.sampling.gallery import Drawn, Gallery
 from lora_core.sampling.grid import Grid, check
 from lora_core.sampling.params import GenerationParams
@@ -63,7 +64,7 @@ class View:
     seconds_left: float = -1.0
     holds_training: bool = False
     loaded: str = ""
-    error: str = ""
+    error: Message | None = None
     pictures: int = 0
 
     @property
@@ -125,7 +126,7 @@ class PreviewWorker:
         """Let the loaded model go. Raises UserError while it draws."""
         with self._lock:
             if self.view.is_busy:
-                raise UserError("A picture is being drawn; cancel it first, or wait for its end.")
+                raise UserError("sampling.drawing")
             if self._pipeline is not None:
                 self._pipeline.free()
             self._change(loaded="")
@@ -154,11 +155,11 @@ class PreviewWorker:
     def _start(self, cells: Sequence[GenerationParams], grid: Grid | None, lora: str, pause_training: bool) -> None:
         with self._lock:
             if self.view.is_busy:
-                raise UserError("A picture is being drawn already; cancel it first, or wait for its end.")
+                raise UserError("sampling.busy")
             self._cancel.clear()
             self._change(
                 phase=LOADING, cells=tuple(map(Cell, cells)), grid=grid, sheet=None, step=0, steps=0, seconds_left=-1.0,
-                error="", done_bytes=0, total_bytes=0,
+                error=None, done_bytes=0, total_bytes=0,
             )  # fmt: skip
             beside = Path(lora) if lora else None
             self._working = in_background(partial(self._work, beside, pause_training), "test pictures")
@@ -175,7 +176,7 @@ class PreviewWorker:
             end = {"phase": CANCELLED}
         except Exception as error:  # noqa: BLE001 - the one place where a drawing's errors end: told, never lost
             end = {"phase": FAILED, "error": _explain(error)}
-            if not isinstance(error, (UserError, OSError)) and not _is_full_card(error) and not _is_full_computer(error):
+            if end["error"].key == "sampling.unforeseen":
                 self.note_crash("drawing test pictures", error)
         loaded = self._pipeline.base if self._pipeline else ""
         self._change(**end, loaded=loaded, step=0, steps=0, seconds_left=-1.0, holds_training=False)
@@ -265,27 +266,21 @@ class PreviewWorker:
             self.view = dataclasses.replace(self.view, serial=self.view.serial + 1, **values)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception) -> Message:
+    """What to say of an error; errors nobody foresaw are "sampling.unforeseen"."""
+    from lora_core.models.device import is_full_card, is_full_computer  # brings torch
+
     if isinstance(error, UserError):
-        return str(error)
-    if _is_full_card(error):
-        return "The graphics card ran out of memory. Draw a smaller picture, or end what else uses the card."
+        return error.message
+    if is_full_card(error):
+        return Message("sampling.card_full")
     if failure := windows.page_file_failure(error):
-        return failure
-    if _is_full_computer(error):
-        return "The computer ran out of memory. Close other programs, or draw a smaller picture."
+        return failure if isinstance(failure, Message) else plain(failure)
+    if is_full_computer(error):
+        return Message("sampling.computer_full")
     if isinstance(error, OSError):
-        return f"A file could not be used ({error.strerror or error}): {error.filename or ''}".rstrip(": ")
-    return f"Something unforeseen went wrong: {type(error).__name__}: {error}"
-
-
-def _is_full_card(error: Exception) -> bool:
-    from lora_core.models.device import is_full_card  # brings torch
-
-    return is_full_card(error)
-
-
-def _is_full_computer(error: Exception) -> bool:
-    from lora_core.models.device import is_full_computer  # brings torch
-
-    return is_full_computer(error)
+        why = error.strerror or error
+        if not error.filename:
+            return Message("sampling.no_file_unusable", why=why)
+        return Message("sampling.file_unusable", why=why, file=error.filename)
+    return Message("sampling.unforeseen", error=f"{type(error).__name__}: {error}")

@@ -15,15 +15,13 @@ from lora_core.models.identify import of_path
 from lora_core.runs.run import run_of
 from lora_core.sampling.gallery import FOLDER, Gallery
 from lora_core.ui.state.drawing import PreviewWorker
-from lora_core.webuis import detect as webuis
-from lora_core.webuis import loras
-from lora_core.webuis import search as webui_places
+from lora_core.webuis import detect, loras, search
 from lora_core.webuis.loras import CHECKPOINT, FINISHED, Found
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
     from lora_core.ui.state.app import App
-    from lora_core.webuis.trial_defaults import About
+    from lora_core.webuis.trial_defaults import TrialDefaults
 
 _MOST_KNOWN = 200
 
@@ -34,7 +32,7 @@ class LoraLibrary:
     def __init__(self, app: App) -> None:
         self.worker = PreviewWorker(Gallery(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_crash)
         self._app = weakref.proxy(app)
-        self._abouts: dict[tuple[Path, int], About] = {}
+        self._defaults: dict[tuple[Path, int], TrialDefaults] = {}
         self._others: dict[Path, Found] = {}  # chosen by their path
         self._in_webuis: list[Found] = []
         self._looking = threading.Lock()
@@ -43,7 +41,7 @@ class LoraLibrary:
         """Find the LoRAs of the webuis here; takes a while on slow disks. A second call while one looks does nothing."""
         if self._looking.acquire(blocking=False):
             try:
-                self._in_webuis = loras.of_webuis(webuis.find(webui_places.here()))
+                self._in_webuis = loras.of_webuis(detect.find(search.here()))
             finally:
                 self._looking.release()
 
@@ -52,24 +50,24 @@ class LoraLibrary:
         every = [*loras.of_runs(self._app.runs_folder), *self._in_webuis, *self._others.values()]
         return list({found.path: found for found in reversed(every)}.values())[::-1]
 
-    def about(self, path: Path) -> About:
+    def defaults(self, path: Path) -> TrialDefaults:
         """What a LoRA's file tells, read once until it changes. Raises UserError."""
-        from lora_core.webuis.trial_defaults import about  # brings torch
+        from lora_core.webuis.trial_defaults import defaults_for  # brings torch
 
         known_as = path, path.stat().st_mtime_ns if path.exists() else 0
-        if known_as not in self._abouts:
-            if len(self._abouts) > _MOST_KNOWN:
-                self._abouts.clear()
-            self._abouts[known_as] = about(path)
-        return self._abouts[known_as]
+        if known_as not in self._defaults:
+            if len(self._defaults) > _MOST_KNOWN:
+                self._defaults.clear()
+            self._defaults[known_as] = defaults_for(path)
+        return self._defaults[known_as]
 
-    def take(self, path: Path) -> About:
+    def take(self, path: Path) -> TrialDefaults:
         """A LoRA given by path, or the finished one of a run folder; from now on it is one of the found.
 
         Raises:
             UserError: there is none.
         """
-        taken = self.about(path)
+        taken = self.defaults(path)
         if all(found.path != taken.path for found in self.found()):
             self._others[taken.path] = Found(taken.path, "file", taken.path.parent.name, taken.path.stem)
         return taken
@@ -113,18 +111,20 @@ def of_same_run(every: list[Found], path: Path) -> list[Found]:
     return sorted(mine, key=lambda found: found.step or 0) or [found for found in every if found.path == path]
 
 
-def misfit(text: Texts, about: About, base: str) -> str:
+def misfit(text: Texts, defaults: TrialDefaults, base: str) -> str:
     """Why a LoRA does not go with a base model, as far as shows without loading it; "" when nothing speaks against it."""
-    if about.trained_on and base == about.base:
+    if defaults.trained_on and base == defaults.base:
         return ""
-    if about.family and base == STARTER and not about.is_toy:
-        return text("test.fit_not_toy", family=FAMILIES[about.family].label)
+    if defaults.family and base == STARTER and not defaults.is_toy:
+        return text("test.fit_not_toy", family=FAMILIES[defaults.family].label)
     other = _family_of(base)
-    if about.is_toy and base != about.base and base in BASES.values():
+    if defaults.is_toy and base != defaults.base and base in BASES.values():
         return text("test.fit_toy")
-    if not other or other == about.family:
+    if not other or other == defaults.family:
         return ""
-    return text("test.fit_family", family=FAMILIES[about.family].label, base=Path(base).name, other=FAMILIES[other].label)
+    return text(
+        "test.fit_family", family=FAMILIES[defaults.family].label, base=Path(base).name, other=FAMILIES[other].label
+    )
 
 
 def _family_of(base: str) -> str:

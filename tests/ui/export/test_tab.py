@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from lora_core.errors import UserError
-from lora_core.lora.shapes import FAMILIES
-from lora_core.lora.summary import WARNINGS, facts_of
-from lora_core.messages import LANGUAGES
+from lora_core.lora.summary import LoraSummary
+from lora_core.messages import LANGUAGES, Message
 from lora_core.runs.index import Shelf
 from lora_core.system.file_names import PROBLEMS
 from lora_core.ui.shared.texts import Texts
@@ -25,9 +24,7 @@ from lora_core.ui.tabs.export.convert import FOLDER, ConvertPanel, Source
 from lora_core.ui.tabs.export.tab import Chosen, ExportTab, Places
 from lora_core.ui.tabs.export.views import Views, heard
 from lora_core.ui.tabs.page import TABS, Page
-from lora_core.webuis import detect as webuis
-from lora_core.webuis import export
-from lora_core.webuis import search as webui_places
+from lora_core.webuis import detect, export, search
 from tests.support import webui_trees as trees
 from tests.support.event_loop import in_a_loop
 from tests.support.prepared_runs import TOY, prepare_run, write_lora
@@ -45,8 +42,8 @@ def app(tmp_path: Path) -> App:
 
 
 @pytest.fixture
-def comfy(tmp_path: Path) -> webuis.WebUI:
-    return webuis.at(trees.comfy(tmp_path / "ComfyUI"))
+def comfy(tmp_path: Path) -> detect.WebUI:
+    return detect.at(trees.comfy(tmp_path / "ComfyUI"))
 
 
 def built(app: App, language: str = "en") -> tuple[ExportTab, ConvertPanel]:
@@ -100,15 +97,13 @@ def test_a_run_without_a_lora_is_not_offered(app: App) -> None:
 def test_every_kind_has_its_words_in_every_language() -> None:
     for language in LANGUAGES:
         text = Texts(language)
-        kinds = [*(kind.name for kind in webuis.KINDS), "LoRA folder", webuis.PLAIN]
-        hints = {choices.hint(webuis.WebUI(kind, Path("w"), Path("w/l"), ""), "zebu", text) for kind in kinds}
-        assert len(hints) == len(kinds)
+        of_kinds = [kind.hint for kind in detect.KINDS]
+        others = [detect.folder_of_loras(Path("w")).hint, "webuis.hint_lorafolder"]
+        hints = {text.say(Message(hint, name="zebu", folder="w")) for hint in (*of_kinds, *others)}
+        assert len(hints) == len(of_kinds) + len(others)
         assert all("{" not in hint and "zebu" in hint for hint in hints)
         assert {*choices.NAME_PROBLEMS} == {*PROBLEMS}
-        assert {*export_views.WARNINGS} == {*WARNINGS}
-        assert {*export_views.FAMILIES} == {*FAMILIES}
-        assert all(key in text for key in (*choices.NAME_PROBLEMS.values(), *export_views.WARNINGS.values(),
-                                           *export_views.DIALECTS.values()))  # fmt: skip
+        assert all(key in text for key in (*choices.NAME_PROBLEMS.values(), *export_views.DIALECTS.values()))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "zebu.", "CON", "猫" * 67])
@@ -123,7 +118,7 @@ def test_a_folder_is_a_webui_or_a_place_to_save(tmp_path: Path) -> None:
     trees.forge(tmp_path / "forge")
     (tmp_path / "stuff").mkdir()
     assert choices.target_of(f'"{tmp_path / "forge"}"').kind == "Forge"
-    assert choices.target_of(str(tmp_path / "stuff")).kind == webuis.PLAIN
+    assert choices.target_of(str(tmp_path / "stuff")).kind == detect.PLAIN
     for folder in ("", str(tmp_path / "nothing")):
         with pytest.raises(UserError):
             choices.target_of(folder)
@@ -136,10 +131,14 @@ def test_what_is_pasted_depends_on_the_webui() -> None:
 
 def test_what_came_from_files_is_escaped(app: App, tmp_path: Path) -> None:
     views = Views(Texts("en"), app.files.url)
-    odd = webuis.WebUI("<b>", tmp_path / "<i>", tmp_path / "<i>" / "l", "")
-    facts = dataclasses.replace(facts_of(write_lora(tmp_path / "x.safetensors")), base_model="<img src=x>")
+    odd = detect.WebUI("<b>", tmp_path / "<i>", tmp_path / "<i>" / "l", "")
+    told = LoraSummary.read(write_lora(tmp_path / "x.safetensors"))
+    summary = dataclasses.replace(told, metadata={**told.metadata, "ss_sd_model_name": "<img src=x>"})
     shown = (
-        views.places([odd], "") + views.facts(facts) + views.pictures([tmp_path / '"><x.png'], None) + views.paste("<u>")
+        views.places([odd], "")
+        + views.summary(summary)
+        + views.pictures([tmp_path / '"><x.png'], None)
+        + views.paste("<u>")
     )
     assert not any(tag in shown for tag in ("<b>", "<i>", "<img src=x>", '""><x', "<u>"))
     assert heard("nonsense") == {}
@@ -149,7 +148,7 @@ def test_what_came_from_files_is_escaped(app: App, tmp_path: Path) -> None:
 # --- into a webui ----------------------------------------------------------------------------------------------------
 
 
-def test_export_fills_asks_and_writes(app: App, comfy: webuis.WebUI) -> None:
+def test_export_fills_asks_and_writes(app: App, comfy: detect.WebUI) -> None:
     run = prepare_run(app.runs_folder / "a", (0.3, 0.4))
     part, _ = built(app)
     places = Places(looked=True, webuis=(comfy,), place=str(comfy.folder))
@@ -158,7 +157,7 @@ def test_export_fills_asks_and_writes(app: App, comfy: webuis.WebUI) -> None:
     assert (chosen.run, chosen.lora, chosen.picture) == ("a", run.folder / "zebu.safetensors", chosen.pictures[0])
     card = card_of(filled, part)
     assert (card["name"], card["trigger"], card["weight"]) == ("zebu", "zebu", 0.8)
-    assert "lowest at step 100 (0.3000)" in filled[part.form.facts]
+    assert "lowest at step 100 (0.3000)" in filled[part.form.summary]
 
     wrong = part.export(chosen, places, {**card, "name": "a/b"}, ("", None), "cancel")
     assert "not allowed" in wrong[part.form.name_wrong]
@@ -173,7 +172,7 @@ def test_export_fills_asks_and_writes(app: App, comfy: webuis.WebUI) -> None:
     with Image.open(chosen.pictures[1]) as wanted, Image.open(comfy.lora_folder / "zebu.png") as put:
         assert put.getpixel((9, 9)) == wanted.getpixel((9, 9))
     assert "Press R in ComfyUI" in done[part.form.result]
-    assert webui_places.remembered(app.home) == [comfy.folder]
+    assert search.remembered(app.home) == [comfy.folder]
 
     asked = part.export(chosen, places, card, ("", None), "cancel")
     assert asked[part.form.taken]["visible"]
@@ -188,14 +187,14 @@ def test_a_folder_of_ones_own_and_a_picture_of_ones_own(app: App, tmp_path: Path
     lora = write_lora(tmp_path / "elsewhere" / "other.safetensors", TOY)
     part, _ = built(app, "pt-BR")
     filled, places = part.choose_file(str(lora), Chosen()), Places(looked=True, place="other")
-    assert "modelo de brinquedo" in filled[part.form.facts]
+    assert "modelo de brinquedo" in filled[part.form.summary]
     (tmp_path / "saved").mkdir()
     own = tmp_path / "own.png"
     Image.new("RGB", (300, 300), "red").save(own)
     done = part.export(filled[part.chosen], places, card_of(filled, part), (str(tmp_path / "saved"), str(own)), "cancel")
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["other.json", "other.png", "other.safetensors"]
     assert "Copie os arquivos" in done[part.form.result]
-    assert "There is no file" in part.choose_file(str(tmp_path / "no.safetensors"), Chosen())[part.form.file_wrong]
+    assert "Não existe o arquivo" in part.choose_file(str(tmp_path / "no.safetensors"), Chosen())[part.form.file_wrong]
 
 
 def test_a_webui_that_was_named_becomes_a_card(app: App, tmp_path: Path) -> None:
@@ -229,22 +228,22 @@ def test_a_message_brings_lora_and_picture(app: App, tmp_path: Path) -> None:
 # --- any LoRA --------------------------------------------------------------------------------------------------------
 
 
-def test_any_lora_is_converted_where_it_is_wanted(app: App, comfy: webuis.WebUI, tmp_path: Path) -> None:
+def test_any_lora_is_converted_where_it_is_wanted(app: App, comfy: detect.WebUI, tmp_path: Path) -> None:
     _, convert = built(app)
     lora = write_lora(tmp_path / "theirs.safetensors")
     looked = convert.look_at(str(lora), Source())
-    assert "Stable Diffusion 1.x" in looked[convert.facts]
+    assert "Stable Diffusion 1.x" in looked[convert.summary]
     (tmp_path / "out").mkdir()
     source = looked[convert.source]
     out = tmp_path / "out" / "new.safetensors"
     done = convert.convert(source, "", "fp32", False, FOLDER, str(out.parent), "new", False)
-    assert facts_of(out).dtype == "fp32"
+    assert LoraSummary.read(out).dtype == "fp32"
     assert "new.safetensors" in done[convert.result]
     taken = convert.convert(source, "", "bf16", False, FOLDER, str(out.parent), "new", False)
     assert "already" in taken[convert.wrong]
-    assert facts_of(out).dtype == "fp32"
+    assert LoraSummary.read(out).dtype == "fp32"
     convert.convert(source, "", "bf16", False, FOLDER, str(out.parent), "new", True)
-    assert facts_of(out).dtype == "bf16"
+    assert LoraSummary.read(out).dtype == "bf16"
     convert.convert(source, "", "", False, str(comfy.folder), "", "new", False)
     assert sorted(path.name for path in comfy.lora_folder.iterdir()) == ["new.json", "new.safetensors"]
 

@@ -141,12 +141,12 @@ def test_what_is_wrong_is_told_in_a_sentence(
     worker: PreviewWorker, params: GenerationParams, crashes: list[BaseException]
 ) -> None:
     worker.compare(dataclasses.replace(params, lora=params.lora + ".gone"))
-    assert worker.wait(120) and worker.view.phase == stages.FAILED and "There is no file" in worker.view.error
+    assert worker.wait(120) and worker.view.phase == stages.FAILED and "There is no file" in str(worker.view.error)
     worker.compare(dataclasses.replace(params, base="no such model"))
-    assert worker.wait(120) and "no such model" in worker.view.error
+    assert worker.wait(120) and "no such model" in str(worker.view.error)
     assert crashes == [], "these are a person's to mend"
     worker.compare(dataclasses.replace(params, sampler="no such sampler"))
-    assert worker.wait(120) and "unforeseen" in worker.view.error and isinstance(crashes[0], KeyError)
+    assert worker.wait(120) and "unforeseen" in str(worker.view.error) and isinstance(crashes[0], KeyError)
 
 
 def test_a_training_stands_still_while_a_picture_is_drawn_and_goes_on(

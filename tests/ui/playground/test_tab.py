@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lora_core.errors import UserError
-from lora_core.messages import LANGUAGES
+from lora_core.messages import LANGUAGES, plain
 from lora_core.runs.run import Run
 from lora_core.sampling import grid, samplers
 from lora_core.sampling.gallery import Drawn
@@ -202,7 +202,7 @@ def test_progress_is_told_at_every_phase(language: str, tmp_path: Path) -> None:
         assert text(f"test.{words}").split("{")[0] in views.progress(text, view)
     download = View(phase=stages.DOWNLOADING, cells=cells, done_bytes=25_000_000, total_bytes=100_000_000)
     assert 'value="25.0"' in views.progress(text, download) and "100 MB" in views.progress(text, download)
-    failed = views.progress(text, View(phase=stages.FAILED, error="a <b> & c"))
+    failed = views.progress(text, View(phase=stages.FAILED, error=plain("a <b> & c")))
     assert 'role="alert"' in failed and "a &lt;b&gt; &amp; c" in failed
 
 

@@ -13,10 +13,8 @@ from lora_core.errors import UserError
 from lora_core.runs.index import Row, Shelf
 from lora_core.runs.run import run_of
 from lora_core.system.file_names import problem_of
-from lora_core.webuis import detect as webuis
-from lora_core.webuis import loras
-from lora_core.webuis import search as webui_places
-from lora_core.webuis.detect import PLAIN, WebUI
+from lora_core.webuis import detect, loras, search
+from lora_core.webuis.detect import WebUI
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
@@ -25,13 +23,6 @@ OTHER = "other"  # the card for a folder that a person names
 MOST_PICTURES = 24
 _STEP = re.compile(r"step_(\d+)")
 
-# What a person does next in each webui, by its kind; `{folder}` is where the LoRA went.
-HINTS = {
-    "SwarmUI": "export.hint_swarmui", "Forge": "export.hint_forge", "SD.Next": "export.hint_sdnext",
-    "AUTOMATIC1111": "export.hint_automatic1111", "Fooocus": "export.hint_fooocus", "ComfyUI": "export.hint_comfyui",
-    "InvokeAI": "export.hint_invokeai", "Stability Matrix": "export.hint_stabilitymatrix",
-    "LoRA folder": "export.hint_lorafolder", PLAIN: "export.hint_folder",
-}  # fmt: skip
 NAME_PROBLEMS = {
     "empty": "export.name_empty", "sign": "export.name_sign", "ends": "export.name_ends", "device": "export.name_device",
     "long": "export.name_long",
@@ -99,8 +90,8 @@ def place_in_runs(lora: Path, shelf: Shelf) -> tuple[str, Path] | None:
 
 def find_webuis(home: Path) -> list[WebUI]:
     """The webuis on this computer, those chosen before first. Looks through many folders: not for the event loop."""
-    here = webui_places.here()
-    return webuis.find(dataclasses.replace(here, remembered=tuple(webui_places.remembered(home))))
+    here = search.here()
+    return detect.find(dataclasses.replace(here, remembered=tuple(search.remembered(home))))
 
 
 def target_of(folder: str) -> WebUI:
@@ -111,14 +102,14 @@ def target_of(folder: str) -> WebUI:
     """
     named = folder.strip().strip('"')
     if not named:
-        raise UserError("Name a folder first.")
+        raise UserError("webuis.name_folder")
     path = Path(named).expanduser()
     if not path.is_dir():
-        raise UserError(f"There is no folder {path}.")
+        raise UserError("webuis.no_such_folder", folder=path)
     try:
-        return webuis.at(path)
+        return detect.at(path)
     except UserError:  # no webui: then the folder itself is what is meant
-        return webuis.folder_of_loras(path)
+        return detect.folder_of_loras(path)
 
 
 def name_problem(name: str, text: Texts) -> str:
@@ -132,8 +123,3 @@ def name_problem(name: str, text: Texts) -> str:
 def paste_text(kind: str, prompt: str, trigger: str) -> str:
     """What to paste into the prompt of that webui."""
     return trigger if kind in WITHOUT_PROMPT_CALL else prompt
-
-
-def hint(webui: WebUI, name: str, text: Texts) -> str:
-    """What to do next in that webui."""
-    return text(HINTS[webui.kind], folder=str(webui.lora_folder), name=name)

@@ -60,7 +60,7 @@ class ConvertPanel:
             label=text("export.upload"), file_types=[".safetensors"], height=120, elem_id="convert-upload"
         )
         self.file_wrong = gr.HTML("", elem_id="convert-file-wrong")
-        self.facts = gr.HTML("", elem_id="convert-facts")
+        self.summary = gr.HTML("", elem_id="convert-facts")
 
     def _build_target(self) -> None:
         text = self.text
@@ -104,7 +104,7 @@ class ConvertPanel:
     def connect(self) -> None:
         page = self.page
         looked = [
-            self.source, self.file_wrong, self.facts, self.name, self.drop, self.family, self.family_wrong, self.wrong,
+            self.source, self.file_wrong, self.summary, self.name, self.drop, self.family, self.family_wrong, self.wrong,
             self.replace, self.result, self.open, self.file,
         ]  # fmt: skip
         for listener in (self.file.submit, self.file.blur):
@@ -137,28 +137,29 @@ class ConvertPanel:
 
     def _look(self, path: Path, name: str) -> Updates:
         self.app.wait_for_core()
-        from lora_core.lora.summary import facts_of
+        from lora_core.lora.summary import LoraSummary
 
         clean: Updates = {
             self.family: "", self.family_wrong: "", self.wrong: "", self.replace: gr.update(visible=False, value=False),
             self.result: "", self.open: gr.update(visible=False), self.file: gr.skip(),
         }  # fmt: skip
         try:
-            facts = facts_of(path)
+            summary = LoraSummary.read(path)
         except UserError as wrong:
-            said = self.views.wrong(str(wrong))
+            said = self.views.wrong(self.text.say(wrong.message))
             return {
                 **clean,
                 self.source: Source(),
                 self.file_wrong: said,
-                self.facts: "",
+                self.summary: "",
                 self.drop: gr.update(visible=False),
             }
-        odd = self.text("export.drop_help", n=len(facts.left_out)) if facts.left_out else ""
-        family = "" if facts.family else self.views.wrong(self.text("export.family_say"))
+        odd = self.text("export.drop_help", n=len(summary.left_out)) if summary.left_out else ""
+        family = "" if summary.family else self.views.wrong(self.text("export.family_say"))
         return {
-            **clean, self.source: Source(path), self.file_wrong: "", self.facts: self.views.facts(facts), self.name: name,
-            self.drop: gr.update(visible=bool(facts.left_out), value=False, info=odd), self.family_wrong: family,
+            **clean, self.source: Source(path), self.file_wrong: "", self.summary: self.views.summary(summary),
+            self.name: name,
+            self.drop: gr.update(visible=bool(summary.left_out), value=False, info=odd), self.family_wrong: family,
         }  # fmt: skip
 
     def convert(self, *values: Any) -> Updates:
@@ -185,7 +186,7 @@ class ConvertPanel:
     def _convert(self, path: Path, place: WebUI, name: str, how: tuple[str, str, bool, bool]) -> str:
         """The result as HTML. A webui also gets the card and, when it runs, is asked to read its list again."""
         from lora_core.lora.convert import convert_lora
-        from lora_core.webuis.card import propose
+        from lora_core.webuis.card import card_for
         from lora_core.webuis.export import KEEP_BOTH, REPLACE, export_lora
 
         family, precision, replace, drop = how
@@ -195,16 +196,14 @@ class ConvertPanel:
             )
         with tempfile.TemporaryDirectory(prefix="treino-") as scratch:
             done = convert_lora(path, Path(scratch) / f"{name}.safetensors", family, precision, False, drop)
-            card = propose(done.path).sidecar
+            card = card_for(done.path).sidecar
             put = export_lora(done.path, place, name, REPLACE if replace else KEEP_BOTH, card)
-        return self.views.done(put, place, card.activation_text)
+        return self.views.done(put, card.activation_text)
 
     def _in_words(self, wrong: UserError) -> str:
         """The window has boxes where the terminal has flags."""
-        said = str(wrong)
-        if "--family" in said:
-            return self.text("export.family_say")
-        return self.text("export.drop_say") if "--drop" in said else said
+        own = {"lora.family_unknown": "export.family_say", "lora.odd_layers": "export.drop_say"}
+        return self.text(own[wrong.kind]) if wrong.kind in own else self.text.say(wrong.message)
 
     def open_folder(self, source: Source) -> None:
         if source.folder is None:

@@ -1,4 +1,4 @@
-"""The form of the Export tab: its controls, and how a proposal fills them."""
+"""The form of the Export tab: its controls, and how a model card fills them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_core.ui.tabs.export.views import Views
 from lora_core.ui.tabs.page import Page, Updates, bridge
 
 if TYPE_CHECKING:
-    from lora_core.webuis.card import Proposal
+    from lora_core.webuis.card import ModelCard
 
 HEAVIEST = 2.0  # the range of A1111's slider
 
@@ -35,20 +35,20 @@ class Form:
     @property
     def filled(self) -> list[Any]:
         return [
-            *self.card.values(), self.facts, self.pictures, self.version, self.file, self.file_wrong, self.run, self.result,
-            self.open_row, self.taken, self.own, self.name_wrong,
+            *self.card.values(), self.summary, self.pictures, self.version, self.file, self.file_wrong, self.run,
+            self.result, self.open_row, self.taken, self.own, self.name_wrong,
         ]  # fmt: skip
 
-    def fill(self, proposal: Proposal, facts: str, pictures: str) -> Updates:
-        """What a proposal says, into the controls; what was said of another export is gone."""
-        card = proposal.sidecar
+    def fill(self, card: ModelCard, summary: str, pictures: str) -> Updates:
+        """What a model card says, into the controls; what was said of another export is gone."""
+        sidecar = card.sidecar
         values = {
-            "name": proposal.name, "trigger": card.activation_text, "weight": card.preferred_weight or 1.0,
-            "negative": card.negative_text, "description": card.description, "notes": card.notes,
+            "name": card.name, "trigger": sidecar.activation_text, "weight": sidecar.preferred_weight or 1.0,
+            "negative": sidecar.negative_text, "description": sidecar.description, "notes": sidecar.notes,
         }  # fmt: skip
         return {
             **{self.card[name]: value for name, value in values.items()},
-            self.facts: facts, self.pictures: pictures, self.file_wrong: "", self.result: "", self.own: None,
+            self.summary: summary, self.pictures: pictures, self.file_wrong: "", self.result: "", self.own: None,
             self.open_row: gr.update(visible=False), self.taken: gr.update(visible=False), self.name_wrong: "",
         }  # fmt: skip
 
@@ -73,7 +73,7 @@ class Form:
                 )  # fmt: skip
                 self.file_browse = browse_button(text, "export-file-browse")
             self.file_wrong = gr.HTML("", elem_id="export-file-wrong")
-        self.facts = gr.HTML(f'<p class="export-note">{escape(text("export.none"))}</p>', elem_id="export-facts")
+        self.summary = gr.HTML(f'<p class="export-note">{escape(text("export.none"))}</p>', elem_id="export-facts")
 
     def _build_where(self) -> None:
         text = self.text

@@ -18,12 +18,11 @@ from lora_core.ui.tabs.export.convert import ConvertPanel
 from lora_core.ui.tabs.export.form import Form
 from lora_core.ui.tabs.export.views import Views, heard
 from lora_core.ui.tabs.page import Page, Updates
-from lora_core.webuis import search as webui_places
+from lora_core.webuis import search
 from lora_core.webuis.detect import WebUI
 
 if TYPE_CHECKING:
-    from lora_core.webuis.card import Proposal
-
+    from lora_core.webuis.card import ModelCard
 
 
 def build(page: Page) -> None:
@@ -61,7 +60,7 @@ class Chosen:
 
     run: str = ""
     lora: Path | None = None
-    proposal: Any = None  # a Proposal; its module brings torch
+    card: Any = None  # a ModelCard; its module brings torch
     pictures: tuple[Path, ...] = ()
     picture: Path | None = None
 
@@ -164,32 +163,28 @@ class ExportTab:
         try:
             return {**self._take(Path(named).expanduser(), chosen, ""), self.form.file: gr.skip()}
         except UserError as wrong:
-            return {self.form.file_wrong: self.views.wrong(str(wrong))}
+            return {self.form.file_wrong: self.views.wrong(self.text.say(wrong.message))}
 
     def _take(self, source: Path, chosen: Chosen, key: str, picture: Path | None = None) -> Updates:
         """Fill the form with what the LoRA and its run propose."""
         self.app.wait_for_core()
-        from lora_core.lora.summary import facts_of
-        from lora_core.webuis.card import propose
+        from lora_core.webuis.card import card_for
 
-        proposal = propose(source)
-        facts = facts_of(proposal.lora)
-        picture = picture if picture and picture.is_file() else proposal.picture
-        offered = tuple(choices.pictures(proposal.lora, picture))
+        card = card_for(source)
+        picture = picture if picture and picture.is_file() else card.picture
+        offered = tuple(choices.pictures(card.lora, picture))
         for path in offered:
             self.app.files.allow(path.parent)
-        chosen = dataclasses.replace(
-            chosen, run=key, lora=proposal.lora, proposal=proposal, pictures=offered, picture=picture
-        )
+        chosen = dataclasses.replace(chosen, run=key, lora=card.lora, card=card, pictures=offered, picture=picture)
         versions = choices.versions(self.shelf.row(key)) if key else []
         return {
             self.chosen: chosen,
-            **self.form.fill(proposal, self.views.facts(facts, proposal.overfit), self.views.pictures(offered, picture)),
+            **self.form.fill(card, self.views.summary(card.summary, card.overfit), self.views.pictures(offered, picture)),
             self.form.version: gr.update(
                 choices=[(choices.version_label(each, self.text), str(each.path)) for each in versions],
-                value=str(proposal.lora) if key else None, visible=len(versions) > 1,
+                value=str(card.lora) if key else None, visible=len(versions) > 1,
             ),
-            self.form.file: "" if key else str(proposal.lora),
+            self.form.file: "" if key else str(card.lora),
             **({} if key else {self.form.run: None}),
         }  # fmt: skip
 
@@ -220,7 +215,7 @@ class ExportTab:
         try:
             return self.views.other_note(choices.target_of(folder)), ""
         except UserError as wrong:
-            return "", self.views.wrong(str(wrong))
+            return "", self.views.wrong(self.text.say(wrong.message))
 
     # --- the export ---------------------------------------------------------------------------------------------
 
@@ -244,7 +239,7 @@ class ExportTab:
 
         folder, own = typed
         form = self.form
-        if chosen.proposal is None:
+        if chosen.card is None:
             raise UserError(self.text("export.nothing"))
         name = str(card["name"]).strip()
         if problem := choices.name_problem(name, self.text):
@@ -252,15 +247,15 @@ class ExportTab:
         try:
             webui = places.webui or choices.target_of(folder)
         except UserError as wrong:
-            return {form.place_wrong: self.views.wrong(str(wrong)), form.taken: gr.update(visible=False)}
+            return {form.place_wrong: self.views.wrong(self.text.say(wrong.message)), form.taken: gr.update(visible=False)}
         if on_existing == CANCEL and is_taken(webui.lora_folder, name):
             said = self.text("export.taken", name=name, kind=webui.kind)
             keep = self.text("export.keep_both", name=next_name(webui.lora_folder, name))
             return {form.taken: gr.update(visible=True), form.taken_note: self.views.wrong(said), form.keep: keep}
-        sidecar = _sidecar(chosen.proposal, card)
+        sidecar = _sidecar(chosen.card, card)
         picture = Path(own) if own else chosen.picture
-        done = export_lora(chosen.proposal.lora, webui, name, on_existing, sidecar, picture)
-        webui_places.remember(self.app.home, webui.folder.absolute())
+        done = export_lora(chosen.card.lora, webui, name, on_existing, sidecar, picture)
+        search.remember(self.app.home, webui.folder.absolute())
         webuis = places.webuis
         if webui not in webuis and webui.folder != webui.lora_folder:
             webuis = (webui, *webuis)
@@ -268,7 +263,7 @@ class ExportTab:
         return {
             self.places: dataclasses.replace(places, exported=webui.lora_folder, webuis=webuis, place=place),
             form.name_wrong: "", form.place_wrong: "", form.taken: gr.update(visible=False),
-            form.result: self.views.done(done, webui, sidecar.activation_text), form.open_row: gr.update(visible=True),
+            form.result: self.views.done(done, sidecar.activation_text), form.open_row: gr.update(visible=True),
             form.places: self.views.places(webuis, place),
         }  # fmt: skip
 
@@ -278,10 +273,10 @@ class ExportTab:
         open_folder(places.exported, [places.exported])
 
 
-def _sidecar(proposal: Proposal, card: dict[str, Any]) -> Any:
+def _sidecar(proposed: ModelCard, card: dict[str, Any]) -> Any:
     """The card as a person left it, over what was proposed."""
     return dataclasses.replace(
-        proposal.sidecar, activation_text=str(card["trigger"]).strip(), preferred_weight=float(card["weight"] or 0),
+        proposed.sidecar, activation_text=str(card["trigger"]).strip(), preferred_weight=float(card["weight"] or 0),
         negative_text=str(card["negative"]).strip(), description=str(card["description"]).strip(),
         notes=str(card["notes"]).strip(),
     )  # fmt: skip

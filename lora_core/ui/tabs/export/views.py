@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from lora_core.models.families.specs import FAMILIES
 from lora_core.ui.shared.signed_urls import display_name
-from lora_core.ui.tabs.export.choices import OTHER, hint, paste_text
+from lora_core.ui.tabs.export.choices import OTHER, paste_text
 from lora_core.webuis.detect import PLAIN, WebUI
 
 if TYPE_CHECKING:
     from lora_core.lora.convert import Converted
-    from lora_core.lora.summary import LoraFacts
+    from lora_core.lora.summary import LoraSummary
+    from lora_core.messages import Message
     from lora_core.ui.shared.texts import Texts
     from lora_core.webuis.card import Overfit
     from lora_core.webuis.export import Exported
@@ -26,7 +27,6 @@ DIALECTS = {
     "webui": "export.dialect_webui", "attn_procs": "export.dialect_attn_procs", "onetrainer": "export.dialect_onetrainer",
     "peft": "export.dialect_peft",
 }  # fmt: skip
-WARNINGS = {"toy": "export.warned_toy", "dora": "export.warned_dora", "fooocus": "export.warned_fooocus"}
 
 
 @dataclass(frozen=True)
@@ -89,36 +89,33 @@ class Views:
             f'<div class="export-pictures" role="radiogroup" aria-labelledby="export-picture-label">{shots}{empty}</div>'
         )
 
-    def facts(self, facts: LoraFacts, overfit: Overfit | None = None) -> str:
+    def summary(self, summary: LoraSummary, overfit: Overfit | None = None) -> str:
         """What a LoRA file is, and what is worth a look before it is used."""
-        family = FAMILIES[facts.family].label if facts.family else self.text("export.family_unknown")
-        ranks = ", ".join(map(str, facts.ranks[:6])) + ("…" if len(facts.ranks) > 6 else "")
+        family = FAMILIES[summary.family].label if summary.family else self.text("export.family_unknown")
+        ranks = ", ".join(map(str, summary.ranks[:6])) + ("…" if len(summary.ranks) > 6 else "")
         parts = {
             "export.fact_family": family,
-            "export.fact_dialect": " + ".join(self.text(DIALECTS[dialect]) for dialect in facts.dialects),
-            "export.fact_rank": f"{ranks} (DoRA)" if facts.is_dora else ranks,
-            "export.fact_layers": self.text("export.layers_text" if facts.has_text_encoder else "export.layers",
-                                            n=facts.modules),
-            "export.fact_precision": facts.dtype, "export.fact_size": self.text.size(facts.size),
-            "export.fact_base": facts.base_model if facts.base_model != "None" else "",
+            "export.fact_dialect": " + ".join(self.text(DIALECTS[dialect]) for dialect in summary.dialects),
+            "export.fact_rank": f"{ranks} (DoRA)" if summary.is_dora else ranks,
+            "export.fact_layers": self.text("export.layers_text" if summary.has_text_encoder else "export.layers",
+                                            n=summary.modules),
+            "export.fact_precision": summary.dtype, "export.fact_size": self.text.size(summary.size),
+            "export.fact_base": summary.base_model if summary.base_model != "None" else "",
         }  # fmt: skip
         shown = "".join(
             f"<div><dt>{self.say(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in parts.items() if value
         )
-        return f'<dl class="export-facts">{shown}</dl>{self.warnings(facts.warned)}{self.overfit(overfit)}'
+        return f'<dl class="export-facts">{shown}</dl>{self.warnings(summary.warnings)}{self.overfit(overfit)}'
 
     def overfit(self, found: Overfit | None) -> str:
         if found is None:
             return ""
-        said = self.say(
-            "export.overfit", best=found.best_step, best_loss=self.text.number(f"{found.best_loss:.4f}"), step=found.step,
-            loss=self.text.number(f"{found.loss:.4f}"),
-        )  # fmt: skip
+        said = escape(self.text.say(found.message))
         instead = f" {self.say('export.overfit_instead', best=found.best_step)}" if found.better else ""
         return f'<p class="export-warning" role="alert">{said}{instead}</p>'
 
-    def warnings(self, kinds: Sequence[str]) -> str:
-        return "".join(f'<p class="export-warning" role="alert">{self.say(WARNINGS[kind])}</p>' for kind in kinds)
+    def warnings(self, messages: Sequence[Message]) -> str:
+        return "".join(f'<p class="export-warning" role="alert">{escape(self.text.say(each))}</p>' for each in messages)
 
     def wrong(self, sentence: str) -> str:
         """What is wrong with a field, below it."""
@@ -126,23 +123,19 @@ class Views:
 
     # --- afterwards ---------------------------------------------------------------------------------------------
 
-    def done(self, done: Exported, webui: WebUI, trigger: str) -> str:
+    def done(self, done: Exported, trigger: str) -> str:
         """What was written, what to do next in that webui, and what to paste."""
         written = [path for path in (done.lora, done.picture, done.sidecar) if path is not None]
         files = "".join(f"<li><code>{escape(path.name)}</code></li>" for path in written)
-        to_do = self.say("export.refreshed", address=done.refreshed) if done.refreshed else escape(self._hint(webui, done))
         paste = paste_text(done.webui, done.prompt, trigger)
         head = self.say("export.done", name=done.name, kind=done.webui)
         return (
             f'<section class="export-done" role="status"><h3>✓ {head}</h3>'
-            f"{self.warnings(done.warned)}"
-            f"<h4>{self.say('export.next')}</h4><p>{to_do}</p>{self.paste(paste)}"
+            f"{self.warnings(done.warnings)}"
+            f"<h4>{self.say('export.next')}</h4><p>{escape(self.text.say(done.next_step))}</p>{self.paste(paste)}"
             f"<details><summary>{self.say('export.written', n=len(written))}</summary>"
             f"<p><code>{escape(str(done.lora.parent))}</code></p><ul>{files}</ul></details></section>"
         )
-
-    def _hint(self, webui: WebUI, done: Exported) -> str:
-        return hint(webui, done.name, self.text)
 
     def paste(self, words: str) -> str:
         """Words with a button that copies them."""

@@ -18,7 +18,6 @@ from lora_core.runs.run import run_of
 from lora_core.sampling import grid, samplers
 from lora_core.sampling.grid import Axis, Grid
 from lora_core.sampling.params import GenerationParams
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.lora_library import LoraLibrary, label, misfit, of_same_run, short_label
 from lora_core.ui.tabs.page import Page, Updates
 from lora_core.webuis import loras
@@ -144,16 +143,17 @@ class Form:
         """
         said = dict(zip(self.fields, values, strict=True))
         seed = random.randint(0, MOST_SEED) if roll and said["new_seed"] else int(said["seed"] or 0)
-        about = self.library.about(Path(said["lora"])) if said["lora"] else None
+        defaults = self.library.defaults(Path(said["lora"])) if said["lora"] else None
         base = str(said["base"] or "").strip() or STARTER
         # What it was trained with belongs to the base it was trained on.
-        own = about if about and about.base == base else None
+        own = defaults if defaults and defaults.base == base else None
         params = GenerationParams(
             base=base, prompt=said["prompt"] or "", seed=seed,
             width=_side(said["width"]), height=_side(said["height"]), negative_prompt=said["negative"] or "",
             steps=int(said["steps"]), guidance=float(said["guidance"]), sampler=said["sampler"],
-            lora=str(about.path) if about else "", name=about.name if about else "", hash=about.hash if about else "",
-            trigger=about.trigger if about else "", weight=float(said["weight"]) if about else 1.0,
+            lora=str(defaults.path) if defaults else "", name=defaults.name if defaults else "",
+            hash=defaults.hash if defaults else "", trigger=defaults.trigger if defaults else "",
+            weight=float(said["weight"]) if defaults else 1.0,
             vae=own.vae if own else "", prediction_type=own.prediction_type if own else "auto",
         )  # fmt: skip
         return Order(params, said["mode"], self._grid(said, params) if said["mode"] == GRID else None)
@@ -183,7 +183,7 @@ class Form:
                 return ""
             many = grid.check(order.grid)
         except UserError as error:
-            return f'<p class="test-count test-warning">{escape(translated(str(error), self.text))}</p>'
+            return f'<p class="test-count test-warning">{escape(self.text.say(error.message))}</p>'
         across, down = len(many.columns.labels), len(many.rows.labels)
         one = self.text("test.grid_count_one")
         words = one if len(many) == 1 else self.text("test.grid_count", n=len(many), columns=across, rows=down)
@@ -212,13 +212,14 @@ class Form:
         said = dict(zip(self.fields, values, strict=True))
         if not path:
             return {self.facts: self._facts_html("", ""), **self._checkpoints("")}
-        about = self.library.about(Path(path))
+        defaults = self.library.defaults(Path(path))
         told: dict[str, Any] = {
-            "base": about.base, "prompt": about.prompt, "negative": about.negative, "weight": about.weight,
-            "seed": about.seed, "steps": about.steps, "guidance": about.guidance, "width": about.side, "height": about.side,
+            "base": defaults.base, "prompt": defaults.prompt, "negative": defaults.negative, "weight": defaults.weight,
+            "seed": defaults.seed, "steps": defaults.steps, "guidance": defaults.guidance,
+            "width": defaults.side, "height": defaults.side,
         }  # fmt: skip
         untouched = {name for name in told if not filled or said[name] == filled.get(name) or said[name] in ("", None)}
-        base = told["base"] if "base" in untouched or misfit(self.text, about, said["base"]) else said["base"]
+        base = told["base"] if "base" in untouched or misfit(self.text, defaults, said["base"]) else said["base"]
         return {
             **{self.fields[name]: told[name] for name in untouched},
             self.fields["base"]: base, self.facts: self._facts_html(path, base), self.filled: told,
@@ -255,17 +256,17 @@ class Form:
         text = self.text
         if not path:
             return f'<div class="test-facts"><p>{escape(text("test.facts_none"))}</p></div>'
-        about = self.library.about(Path(path))
-        parts = [text("test.facts_family", family=FAMILIES[about.family].label)]
-        if about.is_toy:
+        defaults = self.library.defaults(Path(path))
+        parts = [text("test.facts_family", family=FAMILIES[defaults.family].label)]
+        if defaults.is_toy:
             parts = [text("test.facts_toy")]
-        elif about.trained_on:
-            parts.append(text("test.facts_trained", base=Path(about.base).name))
+        elif defaults.trained_on:
+            parts.append(text("test.facts_trained", base=Path(defaults.base).name))
         else:
             parts.append(text("test.facts_usual"))
-        if about.trigger:
-            parts.append(text("test.facts_trigger", trigger=about.trigger))
-        problem = misfit(text, about, base)
+        if defaults.trigger:
+            parts.append(text("test.facts_trigger", trigger=defaults.trigger))
+        problem = misfit(text, defaults, base)
         warning = f'<p class="test-warning" role="alert">{escape(problem)}</p>' if problem else ""
         return f'<div class="test-facts"><p>{escape(" · ".join(parts))}</p>{warning}</div>'
 

@@ -268,21 +268,22 @@ class TrialTab:
     def _open(self, path: str, chosen: list[str], filled: dict[str, Any], values: Sequence[Any]) -> Updates:
         chosen[:] = [path]
         self._ready()
-        about = self.library.take(Path(path).expanduser())
+        defaults = self.library.take(Path(path).expanduser())
         # Fills first: the dropdown's update also holds the choices.
-        return {**self.choose(str(about.path), chosen, filled, *values), **self.form.choices(str(about.path))}
+        return {**self.choose(str(defaults.path), chosen, filled, *values), **self.form.choices(str(defaults.path))}
 
     def look_again(self, chosen: str) -> Updates:
         self.library.look_into_webuis()
         return self.form.still_there(chosen)
 
     def paste_for(self, path: str, weight: float) -> str:
-        from lora_core.webuis.export import Sidecar, prompt_text  # brings torch
+        from lora_core.webuis.card import Sidecar  # brings torch
+        from lora_core.webuis.export import prompt_text
 
         if not path:
             return ""
-        about = self.library.about(Path(path))
-        return prompt_text(about.name, Sidecar(activation_text=about.trigger, preferred_weight=float(weight)))
+        defaults = self.library.defaults(Path(path))
+        return prompt_text(defaults.name, Sidecar(activation_text=defaults.trigger, preferred_weight=float(weight)))
 
     def send(self, picked: list[str], lora: str) -> tuple[Any, dict[str, Any]]:
         """To the Export tab, with the picture that is shown."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from lora_core.sampling.gallery import Drawn
 from lora_core.sampling.grid import CHECKPOINT, WEIGHT, Axis
 from lora_core.sampling.params import GenerationParams
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state import drawing
 from lora_core.ui.state.drawing import View
 
@@ -100,7 +99,7 @@ def _details(text: Texts, view: View) -> list[str]:
 
 
 def _failure(text: Texts, view: View) -> str:
-    sentence, lead = escape(translated(view.error, text)), escape(text("test.phase_failed"))
+    sentence, lead = escape(text.say(view.error) if view.error else ""), escape(text("test.phase_failed"))
     words = f'<p class="test-phase"><strong>{lead}</strong> {sentence}</p>'
     return f'<div class="test-progress test-failed" role="alert">{words}</div>'
 
