@@ -20,8 +20,7 @@ from lora_core.lora.file import DTYPES
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system import files, paths
 from lora_core.system.signals import stop_signals
-from lora_core.webuis import detect as webuis
-from lora_core.webuis import search as webui_places
+from lora_core.webuis import detect, search
 from lora_core.webuis.card import card_for
 from lora_core.webuis.detect import WebUI
 from lora_core.webuis.export import KEEP_BOTH, ON_EXISTING, export_lora
@@ -89,7 +88,7 @@ def export(argv: list[str]) -> int:
         card.lora, webui.folder, asked.name or card.name, asked.on_existing,
         dataclasses.replace(card.sidecar, **changes), picture,
     )  # fmt: skip
-    webui_places.remember(paths.config_folder(), webui.folder.absolute())
+    search.remember(paths.config_folder(), webui.folder.absolute())
     for warning in done.warnings:
         print(f"Warning: {warning}")
     print(f"{done.webui}: {done.lora}")
@@ -195,9 +194,9 @@ def _weight(text: str) -> float:
 def _chosen(to: str) -> WebUI:
     """The webui to export into: the one named, the only one found, or the one chosen last time."""
     if to != "auto":
-        return webuis.at(Path(to))
-    places = webui_places.here()
-    found = webuis.find(places)
+        return detect.at(Path(to))
+    places = search.here()
+    found = detect.find(places)
     last = [webui for webui in found if places.remembered and webui.folder == places.remembered[0]]
     if len(found) == 1 or last:
         return (last or found)[0]

@@ -22,8 +22,7 @@ from lora_core.models.hub.layout import HALF, INDEX, PARTS, choose
 from lora_core.models.identify import Identity
 from lora_core.system import paths, windows
 from lora_core.system.files import JsonMemo
-from lora_core.webuis import detect as webuis
-from lora_core.webuis import search as webui_places
+from lora_core.webuis import detect, search
 from lora_core.webuis.detect import Places
 
 REMEMBERED = "models.json"
@@ -47,12 +46,9 @@ class FoundModel:
         return self.identity.family
 
     @property
-    def problem(self) -> str:
-        """Why it cannot be trained on, empty when it can."""
-        lacking = self.identity.lacking
-        if self.identity.problem or not lacking:
-            return self.identity.problem
-        return "It has no VAE: name one with --vae." if lacking == ("vae",) else f"It lacks {', '.join(lacking)}."
+    def can_train(self) -> bool:
+        """Whether it can be trained on alone; its identity says why not."""
+        return not self.identity.problem and not self.identity.lacking
 
 
 def list_models(places: Places | None = None, hub_cache: Path | None = None, home: Path | None = None) -> list[FoundModel]:
@@ -64,8 +60,8 @@ def list_models(places: Places | None = None, hub_cache: Path | None = None, hom
     home = home or paths.config_folder()
     known = _Known(home / REMEMBERED)
     found: dict[str, FoundModel] = {}
-    for webui in webuis.find(places or webui_places.here()):
-        for folder in webuis.checkpoint_folders(webui):
+    for webui in detect.find(places or search.here()):
+        for folder in detect.checkpoint_folders(webui):
             for path in _models_in(folder):
                 key = os.path.normcase(os.path.realpath(path))
                 found.setdefault(key, _found(path, path.relative_to(folder).as_posix(), webui.kind, known))
@@ -73,7 +69,7 @@ def list_models(places: Places | None = None, hub_cache: Path | None = None, hom
         with contextlib.suppress(UserError):
             found[repo] = FoundModel(repo, repo, "hub cache", size, identify.of_path(snapshot))
     known.write()
-    return sorted(found.values(), key=lambda model: (bool(model.problem), model.name.lower()))
+    return sorted(found.values(), key=lambda model: (not model.can_train, model.name.lower()))
 
 
 def _found(path: Path, name: str, place: str, known: _Known) -> FoundModel:

@@ -19,7 +19,7 @@ from lora_core.messages import Message
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system.file_names import check_name, next_free
 from lora_core.system.files import JsonMemo, writable_folder, write_together
-from lora_core.webuis import detect as webuis
+from lora_core.webuis import detect
 from lora_core.webuis.card import Sidecar
 from lora_core.webuis.refresh import refresh
 
@@ -54,7 +54,7 @@ class Exported:
 
 
 def export_lora(
-    lora_path: Path, into: Path | webuis.WebUI, name: str, on_existing: str, sidecar: Sidecar, picture: Path | None = None
+    lora_path: Path, into: Path | detect.WebUI, name: str, on_existing: str, sidecar: Sidecar, picture: Path | None = None
 ) -> Exported:
     """Put a LoRA into a webui under `name`, whole or not at all; files of other dialects are converted on the way.
 
@@ -67,7 +67,7 @@ def export_lora(
         WriteError: not enough space or no permission; nothing was changed.
     """
     assert on_existing in ON_EXISTING, on_existing
-    webui = webuis.at(into) if isinstance(into, Path) else into
+    webui = detect.at(into) if isinstance(into, Path) else into
     check_name(name, webui.lora_folder)
     lora, metadata = read(lora_path)
     family = family_of(lora, metadata)

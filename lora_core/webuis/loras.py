@@ -11,7 +11,7 @@ from lora_core.errors import UserError
 from lora_core.events import Event, Finished, Sample, Validation, from_line
 from lora_core.runs.run import Run, list_runs
 from lora_core.system.tensor_headers import metadata_of
-from lora_core.webuis import detect as webuis
+from lora_core.webuis import detect
 
 FINISHED, CHECKPOINT, WEBUI = "finished", "checkpoint", "webui"
 _MOST_IN_A_WEBUI = 1000  # more than anyone scrolls through; what lies beyond is reached by its path
@@ -72,7 +72,7 @@ def outcome(run: Run) -> Iterator[Event]:
                 continue
 
 
-def of_webuis(found: list[webuis.WebUI]) -> list[Found]:
+def of_webuis(found: list[detect.WebUI]) -> list[Found]:
     """LoRAs in the folders of these webuis, by name."""
     return [lora for webui in found for lora in _in_folder(webui)]
 
@@ -92,7 +92,7 @@ def _finished(run: Run) -> Path | None:
         return next(iter(sorted(run.folder.glob("*.safetensors"))), None)
 
 
-def _in_folder(webui: webuis.WebUI) -> Iterator[Found]:
+def _in_folder(webui: detect.WebUI) -> Iterator[Found]:
     count = 0
     for folder, folders, names in os.walk(webui.lora_folder):
         folders.sort(key=str.casefold)

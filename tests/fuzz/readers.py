@@ -52,7 +52,7 @@ def table(path: Path) -> None:
 
 
 def lora(path: Path) -> None:
-    for read in (lora_file.read, trial_defaults.about, identify.of_path, read_values):
+    for read in (lora_file.read, trial_defaults.defaults_for, identify.of_path, read_values):
         told(lambda read=read: read(path))  # type: ignore[misc]
 
 

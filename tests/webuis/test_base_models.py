@@ -53,8 +53,9 @@ def test_models_of_every_webui_with_family_and_size(look: Look, tmp_path: Path) 
     assert (first.family, first.place, first.value, first.bytes) == ("sd1", "AUTOMATIC1111", str(one), one.stat().st_size)
     assert found["two.safetensors"].value == str(extra) and found["two.safetensors"].family == "sd2"
     assert found["xl.safetensors"].place == "SwarmUI" and found["xl.safetensors"].identity.zero_snr
-    assert "truncated" in found["cut.safetensors"].problem
-    assert "SDXL base model" in found["refiner.safetensors"].problem
+    assert "truncated" in str(found["cut.safetensors"].identity.problem)
+    assert "SDXL base model" in str(found["refiner.safetensors"].identity.problem)
+    assert [model.can_train for model in found.values()] == [True, True, True, False, False]
 
 
 def test_a_diffusers_folder_and_a_cached_hub_model(look: Look, tmp_path: Path, tiny_sd1: Path) -> None:
@@ -68,8 +69,8 @@ def test_a_diffusers_folder_and_a_cached_hub_model(look: Look, tmp_path: Path, t
     shutil.copytree(repo, half)
     (half / "snapshots" / "abc" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     found = look()
-    assert [(model.name, model.place, model.family, model.problem) for model in found] == [
-        ("folder", "Fooocus", "sd1", ""), ("owner/tiny-model", "hub cache", "sd1", ""),
+    assert [(model.name, model.place, model.family, model.can_train) for model in found] == [
+        ("folder", "Fooocus", "sd1", True), ("owner/tiny-model", "hub cache", "sd1", True),
     ]  # fmt: skip
     assert found[1].value == "owner/tiny-model" and found[1].bytes > 100_000
 

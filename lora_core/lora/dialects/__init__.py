@@ -1,7 +1,13 @@
-"""Key dialects: what the programs of the field call the tensors of a LoRA, each in a file of its own.
+"""Key formats ("dialects"): what the programs of the field call the tensors of a LoRA, each in a file of its own.
 
 A dialect is a function `split(key) -> (module, part) | None`. A file may mix dialects: each key is read by the first
 that knows it.
+
+attn_procs  diffusers' attention processors up to 0.20
+modules     which modules a Stable Diffusion model has, and their names
+onetrainer  OneTrainer's names with dots
+peft        diffusers' and PEFT's names
+webui       the names that webuis and sd-scripts use, and we write
 """
 
 from __future__ import annotations

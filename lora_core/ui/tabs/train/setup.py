@@ -151,7 +151,7 @@ class Setup:
         found = self.app.once("base models", self._list_models)
         if found is None:
             return None
-        return {model.value: f"{model.name} · {self.text('train.found_label')}" for model in found if not model.problem}
+        return {model.value: f"{model.name} · {self.text('train.found_label')}" for model in found if model.can_train}
 
     def _list_models(self) -> list[FoundModel]:
         from lora_core.webuis.base_models import list_models
