@@ -191,9 +191,9 @@ def _run(wanted: Request, *, verbose: bool) -> int:
 def _follow(wanted: Request, group: ProcessGroup) -> int:
     """Train as one of the other processes of a group; it speaks only when something goes wrong here."""
     from lora_core.training.failures import explain
-    from lora_core.training.follower import Follower
+    from lora_core.training.job import Job
 
-    job = Follower(wanted.config, wanted.resume, group=group)
+    job = Job(wanted.config, wanted.resume, group=group)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         _watch(job, Terminal(nowhere))
     if isinstance(job.error, UserError):
@@ -201,7 +201,7 @@ def _follow(wanted: Request, group: ProcessGroup) -> int:
     if job.error:
         _complain(str(explain(job.error, wanted.config)))
         return FAILED
-    return STOPPED if job.asked == "stop" else DONE
+    return STOPPED if job.controls.asked == "stop" else DONE
 
 
 def _headlines(config: TrainConfig, group: ProcessGroup) -> tuple[str, str]:
@@ -239,7 +239,7 @@ def _watch(job: Job, terminal: Terminal) -> None:
             if asked and not told:
                 told = True
                 terminal.say("Stopping: this step is finished, then everything is saved. Ctrl-C again stops at once.")
-                job.stop()
+                job.controls.stop()
             if len(asked) > 1:
                 terminal.say("Stopped at once." + _how_to_go_on(job.run))
                 os._exit(STOPPED)  # a join of the training thread would wait for its step

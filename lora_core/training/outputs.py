@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def check_space(session: Session, run: Run) -> None:
         raise UserError("training.no_space", needed=needed / 1e6, folder=run.folder, free=free / 1e6)
 
 
-def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> Path:
+def save_checkpoint(session: Session, run: Run) -> Path:
     """Write the session's state and its LoRA (that of the average, where one is kept) as a checkpoint folder.
 
     Raises:
@@ -95,16 +96,14 @@ def save_checkpoint(session: Session, run: Run, belongs_to: dict[str, str]) -> P
     for tensor in (*session.parameters.values(), *session.ema.tensors().values(), *remembered):
         if isinstance(tensor, torch.Tensor) and not torch.isfinite(tensor).all():
             raise Diverged(session.step)
-    return checkpoint.save(
-        run.checkpoints, state_of(session, belongs_to), lambda path: _write_lora(session, path),
-        session.config.keep_states,
-    )  # fmt: skip
+    write_lora = partial(_write_lora, session)
+    return checkpoint.save(run.checkpoints, state_of(session), write_lora, session.config.keep_states)
 
 
-def state_of(session: Session, belongs_to: dict[str, str]) -> checkpoint.State:
+def state_of(session: Session) -> checkpoint.State:
     """All that the session needs to be where it is again; the optimizer's tensors are its own, not copies."""
     return checkpoint.State(
-        step=session.step, identity=belongs_to,
+        step=session.step, identity=checkpoint.identity(session.config, session.plan.digest),
         adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
         best_step=session.best_step, best_loss=session.best_loss, lr_scale=session.lr_scale,

@@ -24,7 +24,7 @@ from lora_core.captioners import CAPTIONERS, Captioner, describe, inputs, is_her
 from lora_core.captioners.tags import Tag, Tagger
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
-from lora_core.training.job import Stopped
+from lora_core.training.controls import Stopped
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.shared.translate import translated
 from tests.support import tiny_captioners as tiny

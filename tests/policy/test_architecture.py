@@ -81,7 +81,6 @@ UNTOLD = {
     "lora_core/captioners",
     "lora_core/models",
     "lora_core/models/hub",
-    "lora_core/training",
 }
 
 

@@ -16,7 +16,7 @@ from lora_core.training.data import latent_cache
 from lora_core.training.job import ROLL_BACKS, Job
 from lora_core.training.progress import Diverged, DivergenceDetector
 from lora_core.training.session import Session
-from tests.support.training import adapters_after, config_for, equal, run
+from tests.support.training import adapters_after, before_steps, config_for, equal, run
 
 
 class Poisoned(Job):
@@ -25,8 +25,9 @@ class Poisoned(Job):
     def __init__(self, config: TrainConfig, kind: str, at: int, times: int):
         super().__init__(config)
         self.kind, self.at, self.times = kind, at, times
+        before_steps(self, self.poison)
 
-    def wants_stop(self, session: Session) -> bool:
+    def poison(self, session: Session) -> None:
         if session.step == self.at and self.times:
             self.times -= 1
             first = next(iter(session.parameters.values()))
@@ -39,7 +40,6 @@ class Poisoned(Job):
             else:
                 for parameter in session.parameters.values():  # numbers still, but no loss comes of them
                     parameter.data.fill_(1e30)
-        return super().wants_stop(session)
 
 
 def finite(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from lora_core.config import TrainConfig
 from lora_core.events import Event
 from lora_core.training import checkpoint
 from lora_core.training.job import Job
+from lora_core.training.session import Session
 
 QUICK: dict[str, object] = {
     "resolution": 64, "bucket_step": 16, "max_train_steps": 10, "save_steps": 4, "train_batch_size": 2,
@@ -39,6 +40,17 @@ def run(
     job.start()
     assert job.wait(600), "the training did not end"
     return job, events
+
+
+def before_steps(job: Job, act: Callable[[Session], None]) -> None:
+    """Let `act` come first wherever the training of the job looks up between two steps."""
+    asks = job.callbacks.wants_stop
+
+    def wants_stop(session: Session) -> bool:
+        act(session)
+        return asks(session)
+
+    job.callbacks.wants_stop = wants_stop  # type: ignore[method-assign]
 
 
 def adapters_after(folder: Path, step: int) -> dict[str, torch.Tensor]:

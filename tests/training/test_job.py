@@ -29,13 +29,13 @@ def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
         seen.append(event)
         match event:
             case Saved() if job.state == "paused":
-                job.sample_now()
+                job.controls.sample_now()
             case Saved(step=2):
-                job.pause()
+                job.controls.pause()
             case State(name="paused"):
-                job.save_now()
+                job.controls.save_now()
             case Sample() if job.state == "paused":
-                job.unpause()
+                job.controls.unpause()
 
     config = config_for(
         tiny_sd1, pictures, tmp_path, max_train_steps=6, save_steps=2, sample_count=1, sample_inference_steps=2
@@ -53,19 +53,19 @@ def test_who_is_told_to_stop_after_a_team_agreed_to_go_on_goes_on(tiny_sd1: Path
 
     class Late(ProcessGroup):
         def any(self, flag: bool) -> bool:
-            job.stop()
+            job.controls.stop()
             return flag
 
     job = Job(config_for(tiny_sd1, pictures, tmp_path), group=Late())
     session: Any = None
-    assert not job.wants_stop(session)
-    assert job.wants_stop(session)
+    assert not job.callbacks.wants_stop(session)
+    assert job.callbacks.wants_stop(session)
 
 
 def test_stop_during_preparation_ends_without_a_file(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     def press(job: Job, event: Event) -> None:
         if isinstance(event, Phase) and event.name == "cache":
-            job.stop()
+            job.controls.stop()
 
     job, events = run(config_for(tiny_sd1, pictures, tmp_path), on_event=press)
     assert job.state == "finished" and job.error is None
@@ -120,7 +120,7 @@ def test_the_file_loads_into_a_pipeline_and_draws_what_the_preview_showed(pictur
 def test_a_stop_while_steps_are_told_saves_them(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     def press(job: Job, event: Event) -> None:
         if isinstance(event, Step):
-            job.stop()
+            job.controls.stop()
 
     config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=5000, save_steps=5000)
     job, events = run(config, on_event=press)

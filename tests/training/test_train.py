@@ -11,7 +11,7 @@ from lora_core.events import Event, Finished, Step, Validation, Warned
 from lora_core.training.job import Job
 from lora_core.training.session import Session
 from tests import ROOT
-from tests.support.training import adapters_after, config_for, equal, run
+from tests.support.training import adapters_after, before_steps, config_for, equal, run
 
 GOLDEN = ROOT / "tests" / "golden" / "sd1.json"
 # Everything that draws random numbers is on, so that a golden curve and a resumed run cover it.
@@ -45,14 +45,12 @@ def test_a_stopped_and_resumed_run_ends_bit_equal(
     whole, _ = run(config_for(tiny_sd1, pictures, tmp_path / "whole", **values))
     config = config_for(tiny_sd1, pictures, tmp_path / "broken", **values)
 
-    # Steps are told late, so the callbacks are asked: they are where a training looks up between steps.
-    class StopsItself(Job):
-        def wants_stop(self, session: Session) -> bool:
-            if session.step == stop_after:
-                self.stop()
-            return super().wants_stop(session)
+    def stop(session: Session) -> None:
+        if session.step == stop_after:
+            job.controls.stop()
 
-    job = StopsItself(config)
+    job = Job(config)
+    before_steps(job, stop)  # steps are told late
     job.start()
     assert job.wait(600) and job.error is None
     ended = job.run.finished()

@@ -31,6 +31,7 @@ class Plan:
     steps: int
     epochs: float
     notices: tuple[Message, ...]
+    digest: str  # of which pictures and captions they are, to notice that they changed
 
     @classmethod
     def of(cls, config: TrainConfig, dataset: Dataset) -> Plan:
@@ -50,6 +51,7 @@ class Plan:
             steps=config.max_train_steps,
             epochs=config.max_train_steps * per_step / len(epoch),
             notices=tuple(_notices(config, dataset, validation)),
+            digest=_digest(dataset),
         )
 
     def batch(self, config: TrainConfig, number: int) -> list[int]:
@@ -77,8 +79,7 @@ def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[tuple[Item
     return tuple(item for index, item in enumerate(items) if index not in chosen), held
 
 
-def digest(dataset: Dataset) -> str:
-    """A short hash of which pictures and captions the dataset holds, to notice that it changed."""
+def _digest(dataset: Dataset) -> str:
     lines = (f"{i.path.name}\t{i.width}x{i.height}\t{i.repeats}\t{i.caption}\n" for i in dataset.items)
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 

@@ -91,20 +91,20 @@ class Training:
             return self.run
 
     def pause(self) -> None:
-        self._live().pause()
+        self._live().controls.pause()
 
     def unpause(self) -> None:
-        self._live().unpause()
+        self._live().controls.unpause()
 
     def stop(self) -> None:
         """Finish the step, save, write the LoRA and end."""
-        self._live().stop()
+        self._live().controls.stop()
 
     def sample_now(self) -> None:
-        self._live().sample_now()
+        self._live().controls.sample_now()
 
     def save_now(self) -> None:
-        self._live().save_now()
+        self._live().controls.save_now()
 
     def show(self, run: Run) -> None:
         """Let the window show a run that was trained before."""
@@ -150,9 +150,9 @@ def has_state(run: Run) -> bool:
 
 def _live_state(job: Job) -> str:
     """What the buttons of a live job show: a press counts at once, though the thread sees it after its step."""
-    if job.asked == "stop":
+    if job.controls.asked == "stop":
         return "stopping"
-    if job.asked == "pause":
+    if job.controls.asked == "pause":
         return "paused" if job.state == "paused" else "pausing"
     return "running"
 

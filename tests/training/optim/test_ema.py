@@ -16,7 +16,7 @@ from lora_core.training.optim import ema
 from lora_core.training.optim.ema import EMA
 from lora_core.training.session import Session
 from tests.reliability.test_gone_wrong import Poisoned
-from tests.support.training import adapters_after, config_for, equal, run
+from tests.support.training import adapters_after, before_steps, config_for, equal, run
 
 SETTINGS: dict[str, object] = {"ema_decay": 0.9, "max_train_steps": 10, "save_steps": 4, "learning_rate": 3e-3}
 
@@ -110,15 +110,14 @@ def test_training_goes_on_with_the_raw_weights_and_what_is_shown_is_the_average(
 def test_a_resumed_run_ends_bit_equal(
     arrival: str, stop_after: int, tiny_sd1: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    class StopsItself(Job):
-        def wants_stop(self, session: Session) -> bool:
-            if session.step == stop_after:
-                self.stop()
-            return super().wants_stop(session)
+    def stop(session: Session) -> None:
+        if session.step == stop_after:
+            job.controls.stop()
 
     run(config_for(tiny_sd1, pictures, tmp_path / "whole", **SETTINGS))
     config = config_for(tiny_sd1, pictures, tmp_path / "broken", **SETTINGS)
-    job = StopsItself(config)
+    job = Job(config)
+    before_steps(job, stop)
     job.start()
     assert job.wait(600) and job.error is None
     resumed, _ = run(config, resume="latest")
@@ -137,13 +136,12 @@ def test_it_goes_back_with_the_training(tiny_sd1: Path, pictures: Path, tmp_path
 
 
 def test_an_average_that_is_no_number_is_not_saved(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
-    class PoisonedAverage(Job):
-        def wants_stop(self, session: Session) -> bool:
-            if session.step == 6 and session.lr_scale == 1:
-                next(iter(session.ema.tensors().values())).view(-1)[0] = float("nan")
-            return super().wants_stop(session)
+    def poison(session: Session) -> None:
+        if session.step == 6 and session.lr_scale == 1:
+            next(iter(session.ema.tensors().values())).view(-1)[0] = float("nan")
 
-    job = PoisonedAverage(config_for(tiny_sd1, pictures, tmp_path, **SETTINGS))
+    job = Job(config_for(tiny_sd1, pictures, tmp_path, **SETTINGS))
+    before_steps(job, poison)
     job.start()
     assert job.wait(600) and job.error is None
     assert all(torch.isfinite(tensor).all() for tensor in state(tmp_path, 10).ema.values())

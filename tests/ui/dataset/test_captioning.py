@@ -145,7 +145,8 @@ def test_what_is_in_the_way_is_said_in_a_sentence(page: Page, hub: HubServer) ->
     assert page.ask("describe", **order())["error"] == "There is no picture to describe: choose others."
     page.language = "pt-BR"
     assert "nenhuma imagem" in page.ask("describe", **order())["error"]
-    page.app.training.job = SimpleNamespace(wait=lambda _: False, asked="", state="running", run=None)  # type: ignore[assignment]
+    controls = SimpleNamespace(asked="")
+    page.app.training.job = SimpleNamespace(wait=lambda _: False, controls=controls, state="running", run=None)  # type: ignore[assignment]
     page.app.training.is_job_of = lambda run: True  # type: ignore[method-assign]
     assert "Pause-o" in page.ask("describe", **order("001.jpg"))["error"]
     page.app.training.job = None
