@@ -16,19 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lora_core.lora.adapter import Adapter, Lora, LoraError, NoEffectError
+from lora_core.lora.adapter import Lora, LoraError, NoEffectError
 from lora_core.lora.dialects import decode, peft, webui
 from lora_core.lora.dialects.modules import leaf, loads_everywhere
-from lora_core.lora.peft_layers import from_peft, load_into_peft
 from lora_core.lora.shapes import family_of, fit
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system import tensor_headers
 from lora_core.system.files import WriteError, free_bytes, whole_file
-
-__all__ = [
-    "Adapter", "Lora", "LoraError", "NoEffectError", "family_of", "from_peft", "is_ready", "load_into_peft", "pack",
-    "read", "serialise", "to_tensors", "width_of", "write",
-]  # fmt: skip
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _PICKLES = (b"PK", *(b"\x80" + bytes([version]) for version in range(2, 6)))  # as torch.save wrote and writes them

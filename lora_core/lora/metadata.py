@@ -2,26 +2,22 @@
 
 Webuis read these without a guard (A1111's dialog calls int(), float() and .items() on them), so every type here is
 theirs: values are strings, objects are JSON, and what is not known is left out or "None", as sd-scripts leaves it.
-`sshs_*` come last, from the tensors, in `lora_file.pack`.
+`sshs_*` come last, from the tensors, in `file.pack`.
 """
 
 from __future__ import annotations
 
-import base64
 import datetime
-import io
 import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lora_core import __version__
 from lora_core.models.families.specs import FAMILIES
 
-_THUMBNAIL_SIDE = 256  # pixels
 THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
 CONFIG = "treino.config"
 # diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
@@ -41,8 +37,8 @@ _PRIVATE_KEYS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingFacts:
-    """What is known about a training, in plain values. Times are Unix seconds, sizes (width, height) in pixels."""
+class TrainingMetadata:
+    """What a file says of its training, in plain values. Times are Unix seconds, sizes (width, height) in pixels."""
 
     output_name: str
     family: str  # sd1, sd2, sdxl
@@ -99,24 +95,12 @@ class TrainingFacts:
     private: bool = False  # leave folder names, tags, captions and pictures out
 
 
-def build(facts: TrainingFacts) -> dict[str, str]:
+def build(training: TrainingMetadata) -> dict[str, str]:
     """The metadata of the file, all but `sshs_*`."""
-    metadata = {**_ss(facts), **_modelspec(facts)}
-    if facts.config_toml:
-        metadata[CONFIG] = facts.config_toml
-    return without_private(metadata) if facts.private else metadata
-
-
-def thumbnail_url(picture: Path) -> str:
-    """A sample picture as the small JPEG data URL that fits `TrainingFacts.thumbnail`."""
-    from PIL import Image
-
-    with Image.open(picture) as opened:
-        small = opened.convert("RGB")
-    small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    metadata = {**_ss(training), **_modelspec(training)}
+    if training.config_toml:
+        metadata[CONFIG] = training.config_toml
+    return without_private(metadata) if training.private else metadata
 
 
 def without_private(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -175,19 +159,23 @@ def _is_public(value: str) -> bool:
     )
 
 
-def _ss(facts: TrainingFacts) -> dict[str, str]:
+def _ss(training: TrainingMetadata) -> dict[str, str]:
     values: dict[str, Any] = {
-        **dict.fromkeys(_UNUSED), **_ss_schedule(facts), **_ss_network(facts), **_ss_dataset(facts),
-        "ss_session_id": uuid.uuid5(uuid.NAMESPACE_OID, f"{facts.output_name}{facts.started_at}{facts.seed}").int >> 96,
-        "ss_output_name": facts.output_name,
+        **dict.fromkeys(_UNUSED), **_ss_schedule(training), **_ss_network(training), **_ss_dataset(training),
+        "ss_session_id": _session_id(training),
+        "ss_output_name": training.output_name,
         "ss_sd_scripts_commit_hash": f"treino {__version__}",
-        "ss_training_started_at": facts.started_at,
-        "ss_training_finished_at": facts.finished_at,
-        "ss_training_comment": facts.description or None,
+        "ss_training_started_at": training.started_at,
+        "ss_training_finished_at": training.finished_at,
+        "ss_training_comment": training.description or None,
     }  # fmt: skip
-    if facts.base_model:
-        values["ss_sd_model_name"] = re.split(r"[\\/]", facts.base_model.rstrip("\\/"))[-1]
+    if training.base_model:
+        values["ss_sd_model_name"] = re.split(r"[\\/]", training.base_model.rstrip("\\/"))[-1]
     return {key: value if isinstance(value, str) else str(value) for key, value in values.items()}
+
+
+def _session_id(training: TrainingMetadata) -> int:
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{training.output_name}{training.started_at}{training.seed}").int >> 96
 
 
 # Settings of sd-scripts that Treino has not; sd-scripts writes what is off as "None" too.
@@ -201,76 +189,76 @@ _UNUSED = (
 )  # fmt: skip
 
 
-def _ss_schedule(facts: TrainingFacts) -> dict[str, Any]:
+def _ss_schedule(training: TrainingMetadata) -> dict[str, Any]:
     return {
-        "ss_learning_rate": facts.learning_rate,
-        "ss_unet_lr": facts.learning_rate,
-        "ss_text_encoder_lr": facts.text_encoder_lr or None,
-        "ss_num_batches_per_epoch": facts.batches_per_epoch,
-        "ss_num_epochs": max(1, round(facts.epochs)),
-        "ss_epoch": max(1, round(facts.epochs)),
-        "ss_steps": facts.steps,
-        "ss_max_train_steps": facts.max_train_steps,
-        "ss_gradient_checkpointing": facts.gradient_checkpointing,
-        "ss_gradient_accumulation_steps": facts.gradient_accumulation_steps,
-        "ss_lr_warmup_steps": facts.lr_warmup_steps,
-        "ss_lr_scheduler": facts.lr_scheduler,
-        "ss_optimizer": facts.optimizer,
-        "ss_max_grad_norm": facts.max_grad_norm,
-        "ss_mixed_precision": facts.mixed_precision,
+        "ss_learning_rate": training.learning_rate,
+        "ss_unet_lr": training.learning_rate,
+        "ss_text_encoder_lr": training.text_encoder_lr or None,
+        "ss_num_batches_per_epoch": training.batches_per_epoch,
+        "ss_num_epochs": max(1, round(training.epochs)),
+        "ss_epoch": max(1, round(training.epochs)),
+        "ss_steps": training.steps,
+        "ss_max_train_steps": training.max_train_steps,
+        "ss_gradient_checkpointing": training.gradient_checkpointing,
+        "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "ss_lr_warmup_steps": training.lr_warmup_steps,
+        "ss_lr_scheduler": training.lr_scheduler,
+        "ss_optimizer": training.optimizer,
+        "ss_max_grad_norm": training.max_grad_norm,
+        "ss_mixed_precision": training.mixed_precision,
         "ss_lowram": False,
         "ss_full_fp16": False,
         "ss_fp8_base": False,
         "ss_fp8_base_unet": False,
-        "ss_seed": facts.seed,
-        "ss_noise_offset": facts.noise_offset or None,
-        "ss_min_snr_gamma": facts.snr_gamma or None,
-        "ss_zero_terminal_snr": facts.zero_terminal_snr,
+        "ss_seed": training.seed,
+        "ss_noise_offset": training.noise_offset or None,
+        "ss_min_snr_gamma": training.snr_gamma or None,
+        "ss_zero_terminal_snr": training.zero_terminal_snr,
         "ss_debiased_estimation": False,
         "ss_loss_type": "l2",
-        "ss_prior_loss_weight": facts.prior_loss_weight,
+        "ss_prior_loss_weight": training.prior_loss_weight,
         "ss_cache_latents": True,
-        "ss_validation_split": facts.validation_split,
+        "ss_validation_split": training.validation_split,
     }
 
 
-def _ss_network(facts: TrainingFacts) -> dict[str, Any]:
-    spec = FAMILIES[facts.family]
+def _ss_network(training: TrainingMetadata) -> dict[str, Any]:
+    spec = FAMILIES[training.family]
     values = {
         "ss_v2": spec.is_v2,
-        "ss_base_model_version": spec.kohya_version + ("_v" if _is_v(facts) and spec.says_v else ""),
+        "ss_base_model_version": spec.kohya_version + ("_v" if _is_v(training) and spec.says_v else ""),
         "ss_network_module": "networks.lora",
-        "ss_network_dim": facts.rank,
-        "ss_network_alpha": facts.alpha,
-        "ss_network_dropout": facts.lora_dropout or None,
+        "ss_network_dim": training.rank,
+        "ss_network_alpha": training.alpha,
+        "ss_network_dropout": training.lora_dropout or None,
     }
-    if facts.network_args:
-        values["ss_network_args"] = json.dumps(dict(facts.network_args))
+    if training.network_args:
+        values["ss_network_args"] = json.dumps(dict(training.network_args))
     return values
 
 
-def _ss_dataset(facts: TrainingFacts) -> dict[str, Any]:
-    sizes = list(facts.buckets) or [(facts.resolution, facts.resolution)]
+def _ss_dataset(training: TrainingMetadata) -> dict[str, Any]:
+    sizes = list(training.buckets) or [(training.resolution, training.resolution)]
     buckets = {
         str(number): {"resolution": list(size), "count": count}
-        for number, (size, count) in enumerate(sorted(facts.buckets.items()))
+        for number, (size, count) in enumerate(sorted(training.buckets.items()))
     }
-    dirs = {name: {"n_repeats": repeats, "img_count": count} for name, (repeats, count) in facts.dataset_dirs.items()}
-    tags = {name: dict(counts) for name, counts in facts.tag_frequency.items()}
+    dirs = {name: {"n_repeats": repeats, "img_count": count} for name, (repeats, count) in training.dataset_dirs.items()}
+    tags = {name: dict(counts) for name, counts in training.tag_frequency.items()}
     return {
-        "ss_num_train_images": facts.training_pictures,
-        "ss_num_validation_images": facts.validation_pictures,
-        "ss_num_reg_images": facts.prior_pictures,
-        "ss_batch_size_per_device": facts.batch_size,
-        "ss_total_batch_size": facts.batch_size,
-        "ss_resolution": f"({facts.resolution}, {facts.resolution})",
+        "ss_num_train_images": training.training_pictures,
+        "ss_num_validation_images": training.validation_pictures,
+        "ss_num_reg_images": training.prior_pictures,
+        "ss_batch_size_per_device": training.batch_size,
+        "ss_total_batch_size": training.batch_size,
+        "ss_resolution": f"({training.resolution}, {training.resolution})",
         "ss_color_aug": False,
-        "ss_flip_aug": facts.random_flip,
+        "ss_flip_aug": training.random_flip,
         "ss_random_crop": False,
-        "ss_shuffle_caption": facts.shuffle_tags,
-        "ss_keep_tokens": facts.keep_tags,
-        "ss_caption_dropout_rate": facts.caption_dropout,
-        "ss_enable_bucket": facts.enable_bucket,
+        "ss_shuffle_caption": training.shuffle_tags,
+        "ss_keep_tokens": training.keep_tags,
+        "ss_caption_dropout_rate": training.caption_dropout,
+        "ss_enable_bucket": training.enable_bucket,
         "ss_bucket_no_upscale": False,
         "ss_min_bucket_reso": min(min(size) for size in sizes),
         "ss_max_bucket_reso": max(max(size) for size in sizes),
@@ -281,26 +269,26 @@ def _ss_dataset(facts: TrainingFacts) -> dict[str, Any]:
     }
 
 
-def _modelspec(facts: TrainingFacts) -> dict[str, str]:
+def _modelspec(training: TrainingMetadata) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.1, with the names sd-scripts gives the models."""
-    spec = FAMILIES[facts.family]
+    spec = FAMILIES[training.family]
     values = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{spec.architecture_of(_is_v(facts))}/lora",
+        "architecture": f"{spec.architecture_of(_is_v(training))}/lora",
         "implementation": spec.implementation,
         "implementation_version": f"treino/{__version__}",
-        "title": facts.title or facts.output_name,
-        "resolution": f"{facts.resolution}x{facts.resolution}",
-        "prediction_type": "v" if _is_v(facts) else "epsilon",
-        "date": datetime.datetime.fromtimestamp(int(facts.finished_at), datetime.UTC).isoformat(),
-        "description": facts.description,
-        "author": facts.author,
-        "trigger_phrase": facts.trigger_phrase,
-        "usage_hint": facts.usage_hint,
-        "thumbnail": facts.thumbnail if len(facts.thumbnail) <= THUMBNAIL_LIMIT else "",
+        "title": training.title or training.output_name,
+        "resolution": f"{training.resolution}x{training.resolution}",
+        "prediction_type": "v" if _is_v(training) else "epsilon",
+        "date": datetime.datetime.fromtimestamp(int(training.finished_at), datetime.UTC).isoformat(),
+        "description": training.description,
+        "author": training.author,
+        "trigger_phrase": training.trigger_phrase,
+        "usage_hint": training.usage_hint,
+        "thumbnail": training.thumbnail if len(training.thumbnail) <= THUMBNAIL_LIMIT else "",
     }
     return {f"modelspec.{key}": value for key, value in values.items() if value}
 
 
-def _is_v(facts: TrainingFacts) -> bool:
-    return facts.prediction_type.startswith("v")
+def _is_v(training: TrainingMetadata) -> bool:
+    return training.prediction_type.startswith("v")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, State, Validation, from_line
 from lora_core.messages import Message, from_json, to_json
+from lora_core.runs.run import Run
 
 _STEP = b'{"kind": "Step"'  # as `events.to_line` begins it
 
@@ -93,3 +95,24 @@ def _with_steps(summary: Summary, steps: deque[bytes]) -> Summary:
         began_at = summary.began_at or at
         return replace(summary, step=step, total=total, began_at=began_at, last_at=max(summary.last_at, at))
     return summary
+
+
+def best_step(told: Iterable[Event]) -> int | None:
+    """The step of the lowest validation loss after the start; None when nothing was measured."""
+    losses = {event.step: event.loss for event in told if isinstance(event, Validation) and event.step}
+    return min(losses, key=lambda step: losses[step], default=None)
+
+
+def outcome(run: Run) -> Iterator[Event]:
+    """What a run told but its steps, of which there are too many to read for a list."""
+    try:
+        data = run.events_file.read_bytes()
+    except OSError:  # begun and not yet telling, or not readable: then nothing is known
+        return
+    kinds = tuple(f'{{"kind": "{kind.__name__}"'.encode() for kind in (Validation, Finished, Sample))
+    for line in data.split(b"\n"):
+        if line.startswith(kinds):
+            try:
+                yield from_line(line.decode("utf-8"))[0]
+            except ValueError:  # cut by a crash
+                continue

@@ -18,7 +18,7 @@ from lora_core.dataset import Item
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.lora import file as lora_file
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.lora.peft_layers import base_shapes
 from lora_core.lora.shapes import check_fits
 from lora_core.models.architecture import of_model
@@ -130,11 +130,11 @@ def _write_lora(session: Session, path: Path) -> None:
     lora_file.write(path, trained, session.model.family.name, metadata, session.config.save_precision)
 
 
-def training_metadata(session: Session) -> TrainingFacts:
+def training_metadata(session: Session) -> TrainingMetadata:
     """What the LoRA file says of a training at its present step."""
     config, plan = session.config, session.plan
     items = (*plan.training, *plan.validation)
-    return TrainingFacts(
+    return TrainingMetadata(
         **{name: getattr(config, name) for name in _AS_THEY_ARE},
         family=session.model.family.name,
         rank=config.lora_rank,

@@ -15,6 +15,7 @@ from lora_core.lora.summary import LoraSummary
 from lora_core.messages import Message
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import Run, run_of
+from lora_core.runs.summary import best_step, outcome
 from lora_core.system.file_names import plain
 
 # A validation loss this much above the best one shows in pictures as copies of the training set (our judgement).
@@ -148,13 +149,10 @@ def _step_of(path: Path) -> int | None:
 
 def _overfit(run: Run, step: int | None) -> Overfit | None:
     """Set when the held-out pictures say that this step learned the training pictures by heart."""
-    losses = {event.step: event.loss for event, _ in run.read()[0] if isinstance(event, Validation)}
-    mine = step if step is not None else max(losses, default=0)
-    trained = {at: loss for at, loss in losses.items() if at}
-    if mine not in trained:
-        return None
-    best = min(trained, key=lambda at: trained[at])
-    if trained[mine] < OVERFIT * trained[best]:
+    told = list(outcome(run))
+    trained = {event.step: event.loss for event in told if isinstance(event, Validation) and event.step}
+    mine, best = step if step is not None else max(trained, default=0), best_step(told)
+    if best is None or mine not in trained or trained[mine] < OVERFIT * trained[best]:
         return None
     better = run.checkpoint_lora(best)
     return Overfit(mine, trained[mine], best, trained[best], better if better.is_file() else None)

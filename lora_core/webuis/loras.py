@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_core.errors import UserError
-from lora_core.events import Event, Finished, Sample, Validation, from_line
+from lora_core.events import Finished
 from lora_core.runs.run import Run, list_runs
+from lora_core.runs.summary import best_step, outcome
 from lora_core.system.tensor_headers import metadata_of
 from lora_core.webuis import detect
 
@@ -49,27 +50,6 @@ def of_run(run: Run) -> list[Found]:
         if not found or found[0].step != step:
             found.append(Found(path, CHECKPOINT, home, path.parent.name, step, step == best))
     return found
-
-
-def best_step(told: list[Event]) -> int | None:
-    """The step of the lowest validation loss after the start; None when nothing was measured."""
-    losses = {event.step: event.loss for event in told if isinstance(event, Validation) and event.step}
-    return min(losses, key=lambda step: losses[step], default=None)
-
-
-def outcome(run: Run) -> Iterator[Event]:
-    """What a run told but its steps, of which there are too many to read for a list."""
-    try:
-        data = run.events_file.read_bytes()
-    except OSError:  # begun and not yet telling, or not readable: then nothing is known
-        return
-    kinds = tuple(f'{{"kind": "{kind.__name__}"'.encode() for kind in (Validation, Finished, Sample))
-    for line in data.split(b"\n"):
-        if line.startswith(kinds):
-            try:
-                yield from_line(line.decode("utf-8"))[0]
-            except ValueError:  # cut by a crash
-                continue
 
 
 def of_webuis(found: list[detect.WebUI]) -> list[Found]:

@@ -12,8 +12,8 @@ from lora_core.events import Sample
 from lora_core.models.catalog import BASES, STARTER
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
+from lora_core.runs.summary import outcome
 from lora_core.webuis.card import card_for
-from lora_core.webuis.loras import outcome
 
 _STEPS, _GUIDANCE = 25, 7.0
 

@@ -22,7 +22,7 @@ from lora_core.dataset import CaptionEditor
 from lora_core.events import Finished, Validation
 from lora_core.install.bootstrap import COMMANDS
 from lora_core.lora.file import read, write
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.messages import say
 from lora_core.runs.run import Run
 from lora_core.system import paths
@@ -60,7 +60,8 @@ def run(tmp_path: Path) -> Path:
         run.append(Validation(step, loss, loss, best=step == 100))
         Image.new("RGB", (64, 64), (step, 0, 0)).save(run.samples / f"step_{step:07d}_0.png")
     run.append(Finished(200, "zebu.safetensors", 100))
-    facts = TrainingFacts(output_name="zebu", family="sd1", rank=2, alpha=3.0, resolution=512, config_toml=config.to_toml())
+    known = {"output_name": "zebu", "family": "sd1", "rank": 2, "alpha": 3.0, "resolution": 512}
+    facts = TrainingMetadata(**known, config_toml=config.to_toml())  # type: ignore[arg-type]
     write(run.lora_file(config), random_lora(_LAYER), "sd1", build(facts), "fp16")
     return run.folder
 

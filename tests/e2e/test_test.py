@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from lora_core.config import TrainConfig
 from lora_core.lora import file as lora_file
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.models import load as base_models
 from lora_core.runs.run import Run
 from lora_core.sampling.infotext import parameters_of
@@ -44,7 +44,7 @@ def run(window: Window) -> Iterator[Run]:
     with torch.no_grad():
         for parameter in adapters.named_parameters(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    facts = TrainingFacts(
+    facts = TrainingMetadata(
         output_name="zebu",
         family="sd1",
         rank=2,

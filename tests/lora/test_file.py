@@ -20,7 +20,8 @@ from lora_core.lora import file as lora_file
 from lora_core.lora.adapter import Adapter, Lora, LoraError, NoEffectError
 from lora_core.lora.dialects import peft, webui
 from lora_core.lora.dora import normalise_over_inputs
-from lora_core.lora.file import from_peft, read, to_tensors, width_of, write
+from lora_core.lora.file import read, to_tensors, width_of, write
+from lora_core.lora.peft_layers import from_peft
 from lora_core.system.files import WriteError
 from tests.clients import a1111, comfy, sd_scripts
 from tests.clients.models import FAMILIES, TARGETS, TEXT_TARGETS, tiny_text_encoders, tiny_unet

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-import io
 import json
-import re
 import tomllib
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from lora_core.config import TrainConfig
 from lora_core.lora.metadata import (
     CONFIG,
     THUMBNAIL_LIMIT,
-    TrainingFacts,
+    TrainingMetadata,
     build,
     recognisable,
-    thumbnail_url,
     without_private,
 )
 from tests.clients import a1111, comfy
@@ -45,7 +39,7 @@ ss_dataset_dirs ss_reg_dataset_dirs ss_tag_frequency ss_bucket_info"""
 MODELSPEC = "sai_model_spec architecture implementation title resolution date implementation_version prediction_type"
 
 
-def facts(family: str = "sd1", **values: object) -> TrainingFacts:
+def facts(family: str = "sd1", **values: object) -> TrainingMetadata:
     """Facts with something in every field, and words that must not leave in private."""
     config = TrainConfig.of(
         {
@@ -63,7 +57,7 @@ def facts(family: str = "sd1", **values: object) -> TrainingFacts:
         "usage_hint": "say secretword", "thumbnail": "data:image/jpeg;base64,secret", "started_at": 1_700_000_000.5,
         "finished_at": 1_700_000_900.0, "config_toml": config.to_toml(), "network_args": {"targets": "to_q,to_v"},
     }  # fmt: skip
-    return TrainingFacts(family=family, **{**known, **values})  # type: ignore[arg-type]
+    return TrainingMetadata(family=family, **{**known, **values})  # type: ignore[arg-type]
 
 
 def test_every_key_of_sd_scripts_is_there_as_a_string() -> None:
@@ -96,7 +90,7 @@ def test_a1111s_dialog_reads_it_without_an_error() -> None:
 
 
 def test_the_dialog_reads_a_training_of_nothing_special_too() -> None:
-    plain = TrainingFacts(output_name="x", family="sd1", rank=4, alpha=4, resolution=64)
+    plain = TrainingMetadata(output_name="x", family="sd1", rank=4, alpha=4, resolution=64)
     metadata = a1111.read_metadata(build(plain))
     assert metadata["ss_tag_frequency"] == metadata["ss_dataset_dirs"] == {}
     assert metadata["ss_bucket_info"] == {"buckets": {}, "mean_img_ar_error": 0.0}
@@ -235,13 +229,3 @@ def test_settings_of_peft_go_because_alphas_are_written() -> None:
     assert "lora_adapter_metadata" not in metadata
     assert metadata["mine"] == "kept"
     assert metadata["ss_network_dim"] == "Dynamic"
-
-
-def test_a_thumbnail_fits_into_the_header(tmp_path: Path) -> None:
-    Image.effect_noise((1024, 640), 90).save(tmp_path / "sample.png")
-    url = thumbnail_url(tmp_path / "sample.png")
-    assert len(url) < THUMBNAIL_LIMIT
-    match = re.fullmatch(r"data:image/jpeg;base64,(.+)", url)
-    assert match
-    with Image.open(io.BytesIO(base64.b64decode(match[1]))) as picture:
-        assert picture.size == (256, 160)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from lora_core.lora.adapter import Adapter, LoraError
 from lora_core.lora.file import write
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.lora.shapes import UnknownFamilyError
 from lora_core.lora.summary import LoraSummary
 from tests.support.lora_values import random_lora, small_lora
@@ -21,7 +21,7 @@ _LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 def test_one_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "zebu.safetensors"
     known = {"output_name": "zebu", "family": "sdxl", "rank": 2, "alpha": 3.0, "resolution": 1024, "base_model": "org/xl"}
-    write(path, small_lora("sdxl"), "sdxl", build(TrainingFacts(**known)), "bf16")  # type: ignore[arg-type]
+    write(path, small_lora("sdxl"), "sdxl", build(TrainingMetadata(**known)), "bf16")  # type: ignore[arg-type]
     summary = LoraSummary.read(path)
     assert (summary.family, summary.dialects, summary.ranks, summary.dtype) == ("sdxl", ("webui",), (2,), "bf16")
     assert (summary.title, summary.base_model, summary.left_out, summary.warnings) == ("zebu", "xl", (), ())

@@ -10,7 +10,7 @@ from PIL import Image
 from lora_core.config import TrainConfig
 from lora_core.events import Finished, Sample, Validation
 from lora_core.lora.file import write
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.runs.run import Run
 from tests.support.lora_values import random_lora
 
@@ -24,7 +24,7 @@ def write_lora(
 ) -> Path:
     """A LoRA file; `config`: what it says it was trained with."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = TrainingFacts(
+    facts = TrainingMetadata(
         output_name=config.output_name if config else path.stem, family=family, rank=2, alpha=3.0, resolution=512,
         trigger_phrase=config.trigger_word if config else "", config_toml=config.to_toml() if config else "",
     )  # fmt: skip

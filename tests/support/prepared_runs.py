@@ -11,7 +11,7 @@ from lora_core import events
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Finished, Phase, Sample, Saved, State, Step, Validation
 from lora_core.lora.file import write
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.runs.run import SHEET, Run
 from tests.support.lora_values import random_lora
 
@@ -23,7 +23,7 @@ def write_lora(path: Path, shape: tuple[int, int] = REAL, **facts: Any) -> Path:
     """A small LoRA that webuis load, with the metadata of a training."""
     known = {"output_name": path.stem, "family": "sd1", "rank": 2, "alpha": 3.0, "resolution": 512, **facts}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, random_lora({LAYER: shape}), "sd1", build(TrainingFacts(**known)), "fp16")
+    write(path, random_lora({LAYER: shape}), "sd1", build(TrainingMetadata(**known)), "fp16")
     return path
 
 

@@ -12,7 +12,7 @@ from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Finished, Validation
 from lora_core.lora.file import write
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.runs.run import Run
 from lora_core.webuis.card import OVERFIT_WEIGHT, card_for, lora_of, sample_of
 from tests.support.lora_values import random_lora
@@ -22,7 +22,7 @@ _LAYER = {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": (1280, 
 
 def _facts(**values: object) -> dict[str, str]:
     known: dict[str, object] = {"output_name": "zebu", "family": "sd1", "rank": 2, "alpha": 3.0, "resolution": 512}
-    return build(TrainingFacts(**{**known, **values}))  # type: ignore[arg-type]
+    return build(TrainingMetadata(**{**known, **values}))  # type: ignore[arg-type]
 
 
 def _write(path: Path, metadata: dict[str, str]) -> Path:

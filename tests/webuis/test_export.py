@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from lora_core.errors import UserError
 from lora_core.lora.adapter import Adapter, LoraError, NoEffectError
 from lora_core.lora.file import read, write
-from lora_core.lora.metadata import TrainingFacts, build
+from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.system import files
 from lora_core.system.files import WriteError
 from lora_core.webuis import detect as webuis
@@ -62,7 +62,7 @@ def webui(tmp_path: Path) -> Path:
 def _lora(path: Path, family: str = "sd1", name: str = "zebu") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     attention = {m: s for m, s in real_modules(family).items() if "mid_block" in m and "attn2" in m}
-    facts = TrainingFacts(output_name=name, family=family, rank=2, alpha=3.0, resolution=512, trigger_phrase="zebu")
+    facts = TrainingMetadata(output_name=name, family=family, rank=2, alpha=3.0, resolution=512, trigger_phrase="zebu")
     write(path, random_lora(attention), family, build(facts), "fp16")
     return path
 

@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint as recompute
 from lora_core.config import BLOCKS, TrainConfig
 from lora_core.errors import UserError
 from lora_core.lora import peft_layers
+from lora_core.lora.adapter import Lora
 from lora_core.lora.dora import normalise_over_inputs
-from lora_core.lora.file import Lora, from_peft
+from lora_core.lora.peft_layers import from_peft
 from lora_core.models.families.base import BaseModel
 from lora_core.training.engine import lean_activations
 from lora_core.training.optim.build import ParameterGroups
