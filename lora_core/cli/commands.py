@@ -17,6 +17,7 @@ from lora_core.dataset.edit_log import did
 from lora_core.errors import DONE, STOPPED, UserError
 from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import DTYPES
+from lora_core.messages import Message, plain
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system import files, paths
 from lora_core.system.signals import stop_signals
@@ -30,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """Wrong input is told by the door, like all other wrong input."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; --help tells the rest.")
+        raise UserError("cli.bad_arguments", command=self.prog, what=message)
 
 
 def caption(argv: list[str]) -> int:
@@ -40,10 +41,10 @@ def caption(argv: list[str]) -> int:
         add_trigger({}, asked.trigger)  # an empty one is told now, not after the work
     editor = CaptionEditor(asked.folder)
     if not editor.captions:
-        raise UserError(f"{asked.folder} holds no pictures: give the folder that holds them.")
+        raise UserError("cli.no_pictures", folder=asked.folder)
     pictures = captioners.to_describe(editor.captions, asked.replace)
     if not pictures:
-        print(f"Every picture in {asked.folder} has a caption; --replace describes them anew.")
+        print(Message("cli.all_described", folder=asked.folder))
         return DONE
     files.prove_writable(asked.folder)
     terminal = Terminal(sys.stdout)
@@ -52,9 +53,9 @@ def caption(argv: list[str]) -> int:
     with stop_signals():  # a second Ctrl-C waits for the edit
         written = editor.apply(captions, did("described"))
     if not is_whole:
-        print(f"Stopped after {len(captions)} of {len(pictures)} pictures; their captions are written.")
+        print(Message("cli.describing_stopped", count=len(captions), total=len(pictures)))
         return STOPPED
-    print(f"{written} captions were written in {asked.folder}; the window's Dataset tab can undo it.")
+    print(Message("cli.described", count=written, folder=asked.folder))
     return DONE
 
 
@@ -69,9 +70,9 @@ def convert(argv: list[str]) -> int:
     parser.add_argument("--drop", action="store_true", help="leave out layers that not every webui loads")
     asked = parser.parse_args(argv)
     done = convert_lora(asked.source, asked.target, asked.family, asked.precision, asked.replace, asked.drop)
-    print(f"{done.path}: {done.modules} layers for {done.family}, {done.dtype}.")
+    print(Message("cli.converted", path=done.path, count=done.modules, family=done.family, dtype=done.dtype))
     for module in done.left_out:
-        print(f"Left out: {module}")
+        print(Message("cli.left_out", layer=module))
     return DONE
 
 
@@ -90,9 +91,9 @@ def export(argv: list[str]) -> int:
     )  # fmt: skip
     search.remember(paths.config_folder(), webui.folder.absolute())
     for warning in done.warnings:
-        print(f"Warning: {warning}")
+        print(Message("cli.warning", what=warning))
     print(f"{done.webui}: {done.lora}")
-    print(f"Prompt: {done.prompt}")
+    print(Message("cli.prompt", prompt=done.prompt))
     print(done.next_step)
     return DONE
 
@@ -136,7 +137,7 @@ def _described(asked: argparse.Namespace, pictures: Sequence[Path], terminal: Te
     try:
         for picture, text in captioners.describe(asked.captioner, pictures, terminal, asked.threshold):
             if not text:
-                terminal.say(f"{picture.name}: nothing was recognised, so it is left as it is.")
+                terminal.say(Message("cli.not_recognised", picture=picture.name))
                 continue
             named = {picture: text}
             captions |= {**named, **(add_trigger(named, asked.trigger) if asked.trigger else {})}
@@ -201,9 +202,9 @@ def _chosen(to: str) -> WebUI:
     if len(found) == 1 or last:
         return (last or found)[0]
     if not found:
-        raise UserError("No webui was found on this computer; name its folder with --to FOLDER.")
-    lines = "".join(f"\n  --to {quoted(webui.folder)}   ({webui.kind})" for webui in found)
-    raise UserError(f"{len(found)} webuis were found; choose one:{lines}")
+        raise UserError("cli.no_webui")
+    choices = [plain(f"  --to {quoted(webui.folder)}   ({webui.kind})") for webui in found]
+    raise UserError("cli.several_webuis", count=len(found), choices=choices)
 
 
 RUN: dict[str, Callable[[list[str]], int]] = {"caption": caption, "convert": convert, "export": export, "info": info}

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from lora_core.config import settings
 from lora_core.errors import UserError
+from lora_core.messages import Message, plain
 from lora_core.settings import Setting, suggest
 
 MISSING = object()  # a flag that was given without its value
@@ -32,29 +33,29 @@ exit codes: 0 done, 1 failure, 2 wrong input, 130 stopped by Ctrl-C after saving
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Flags as text, only those that were given; `problems` lists what could not be understood."""
+    """Flags as text, only those that were given; `problems` lists as messages what could not be understood."""
     found, extra = parser().parse_known_args([_underscored(word) for word in argv])
     known = [option.lstrip("-") for action in parser()._actions for option in action.option_strings]
     problems = [
-        f"{name} needs a value; write {name}=VALUE if the value begins with '-'."
+        Message("cli.needs_value", flag=name)
         for name in (f"--{key}" for key, value in vars(found).items() if value is MISSING)
     ]
     if found.resume == "":
-        problems.append("--resume needs a value after '='; write --resume alone for the last checkpoint.")
+        problems.append(Message("cli.resume_needs_value"))
     for before, word in zip(["", *extra], extra, strict=False):
         if word.startswith("-") and not _is_number(word):
             name = word.partition("=")[0]
             near = suggest(name, [f"--{option}" for option in known])
-            problems.append(f"There is no flag {name}.{near}")
+            problems.append(Message("cli.no_flag", flag=name, suggestion=near))
         elif not before.startswith("-") and not word.startswith("-"):  # else it is the value of an unknown flag
-            problems.append(f"{word!r} belongs to no flag; put text with spaces in quotes.")
+            problems.append(Message("cli.stray", word=repr(word)))
     found.problems = problems
     return found
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(message)
+        raise UserError(plain(message))  # of argparse
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

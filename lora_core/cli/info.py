@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.models import identify
 from lora_core.models.catalog import STARTER, STARTER_FOLDER
 from lora_core.models.families.specs import FAMILIES
@@ -17,7 +19,7 @@ _ENDINGS = (".safetensors", ".ckpt")
 _MOST = 30  # models of a folder that are told one by one
 
 
-def describe(name: str) -> list[str]:
+def describe(name: str) -> list[Message]:
     """What there is to know of a file, a folder, an id of the hub, or the starter.
 
     Raises:
@@ -34,93 +36,94 @@ def describe(name: str) -> list[str]:
     return _of_hub(name, path)
 
 
-def _model(name: str, found: Identity, value: str) -> list[str]:
+def _model(name: str | Message, found: Identity, value: str) -> list[Message]:
     """value: what to give as the base model."""
-    told = [f"{name}: {found.title}"]
+    told = [Message("cli.info_title", name=name, title=found.title)]
     if found.family:
-        told.append(f"Predicts: {_prediction(found)}")
+        told.append(Message("cli.info_predicts", what=_prediction(found)))
     if found.parts:
-        told.append(f"Holds: {', '.join(found.parts)}")
-    told += [f"Note: {note}" for note in found.notes]
+        told.append(Message("cli.info_parts", parts=found.parts))
+    told += [Message("cli.info_note", what=note) for note in found.notes]
     if found.problem:
-        return [*told, f"Cannot be trained on. {found.problem}"]
+        return [*told, Message("cli.info_no", why=found.problem)]
     if found.lacking == ("vae",):
-        return [*told, "Can be trained on with a VAE of its kind beside it: --vae PATH."]
+        return [*told, Message("cli.info_needs_vae")]
     if found.lacking:
-        return [*told, f"Cannot be trained on alone: it lacks {', '.join(found.lacking)}. Take the whole checkpoint."]
-    return [*told, f"Can be trained on: --pretrained_model_name_or_path {quoted(value)}"]
+        return [*told, Message("cli.info_lacks", parts=found.lacking)]
+    return [*told, Message("cli.info_yes", model=quoted(value))]
 
 
-def _prediction(found: Identity) -> str:
+def _prediction(found: Identity) -> Message:
     if not found.prediction_type:
-        return "noise or velocity, the file does not say; the weights will tell, or --prediction_type does"
-    what = "noise (epsilon)" if found.prediction_type == "epsilon" else "velocity (v_prediction)"
-    return f"{what}, with zero terminal SNR" if found.zero_snr else what
+        return Message("cli.info_either")
+    what = Message("cli.info_noise" if found.prediction_type == "epsilon" else "cli.info_velocity")
+    return Message("cli.info_zero_snr", what=what) if found.zero_snr else what
 
 
-def _lora(path: Path, found: Identity) -> list[str]:
+def _lora(path: Path, found: Identity) -> list[Message]:
     from lora_core.lora.summary import LoraSummary  # brings torch
 
-    told = [f"{path}: {found.title}"]
+    told = [Message("cli.info_title", name=path, title=found.title)]
     try:
         summary = LoraSummary.read(path)
     except UserError as problem:
-        return [*told, f"Note: {problem}", f"Cannot be trained on. {found.problem}"]
+        return [*told, Message("cli.info_note", what=problem), Message("cli.info_no", why=found.problem)]
     if summary.family:
-        told.append(f"For: {FAMILIES[summary.family].title}")
+        told.append(Message("cli.info_for", family=FAMILIES[summary.family].title))
     if summary.title:
-        told.append(f"Title: {summary.title}")
+        told.append(Message("cli.info_named", title=summary.title))
     if summary.base_model:
-        told.append(f"Trained on: {summary.base_model}")
-    where = "UNet and text encoder" if summary.has_text_encoder else "UNet"
+        told.append(Message("cli.info_base", model=summary.base_model))
+    where = Message("cli.info_both") if summary.has_text_encoder else "UNet"
     rank = ", ".join(map(str, summary.ranks))
-    told.append(f"Holds: {summary.modules} layers of the {where}, rank {rank}{', DoRA' if summary.is_dora else ''}")
+    dora = ", DoRA" if summary.is_dora else ""
+    told.append(Message("cli.info_layers", count=summary.modules, where=where, rank=rank, dora=dora))
     if summary.left_out:
-        told.append(f"Note: not every webui loads {len(summary.left_out)} of its layers; `treino.py convert` tells which.")
-    told.append(f"Put it into a webui: python treino.py export {quoted(path)}")
-    return [*told, f"Cannot be trained on. {found.problem}"]
+        told.append(Message("cli.info_odd_layers", count=len(summary.left_out)))
+    told.append(Message("cli.info_export", path=quoted(path)))
+    return [*told, Message("cli.info_no", why=found.problem)]
 
 
-def _folder(folder: Path) -> list[str]:
+def _folder(folder: Path) -> list[Message]:
     """A folder that is no model itself: the models in it, a line each."""
     if (folder.parent / INDEX).is_file():
-        raise UserError(f"{folder} is a part of the model in {folder.parent}: give that folder.")
+        raise UserError("cli.info_part_of_model", folder=folder, model=folder.parent)
     try:
         inside = sorted(folder.iterdir())
     except OSError as cause:
-        raise UserError(
-            f"The folder {folder} cannot be read ({cause.strerror or cause}): check its permissions."
-        ) from cause
+        raise UserError("cli.info_folder_closed", folder=folder, why=cause.strerror or cause) from cause
     models = [path for path in inside if path.suffix.lower() in _ENDINGS or (path / INDEX).is_file()]
     if not models:
-        raise UserError(
-            f"{folder} is no base model: it has no {INDEX}, and there is no model in it. Give a model's file, or the "
-            f"folder that holds its {INDEX}."
-        )
-    told = [f"{folder}: a folder with {len(models)} model{'s' * (len(models) > 1)} in it; give one of them for more."]
+        raise UserError("cli.info_no_model", folder=folder, index=INDEX)
+    key = "cli.info_folder" if len(models) > 1 else "cli.info_folder_one"
+    told = [Message(key, folder=folder, count=len(models))]
     for path in models[:_MOST]:
         try:
-            told.append(f"  {path.name}: {identify.of_path(path).title}")
+            title = Message("cli.info_title", name=path.name, title=identify.of_path(path).title)
+            told.append(Message("cli.info_inside", what=title))
         except UserError as problem:
-            told.append(f"  {str(problem).replace(str(path), path.name, 1)}")
-    return [*told, *([f"  and {len(models) - _MOST} more"] if len(models) > _MOST else [])]
+            short = problem.message.mapped(functools.partial(_named, path))
+            told.append(Message("cli.info_inside", what=short))
+    return [*told, *([Message("cli.info_more", count=len(models) - _MOST)] if len(models) > _MOST else [])]
 
 
-def _of_hub(name: str, path: Path) -> list[str]:
+def _of_hub(name: str, path: Path) -> list[Message]:
     from lora_core.models.hub import client as hub
 
     repo, note = hub.canonical(name)
     if not hub.is_repo_id(repo) or path.is_absolute() or name.startswith(("./", "../", "~")):
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
-        raise UserError(f"There is no file or folder {path}: check its spelling.{suggest(path.name, beside)}")
+        raise UserError("cli.info_nothing", path=path, suggestion=suggest(path.name, beside))
     cached = hub.cached_folder(repo)
     if cached and (cached / INDEX).is_file():
-        told = _model(f"{repo} (in the cache of the hub)", identify.of_path(cached), repo)
-        return [*told, *([f"Note: {note}"] if note else [])]
-    raise UserError(
-        f"There is no file or folder {name}, and as an id of the hub it was not downloaded yet. Check its spelling, or let "
-        f"a training download it: --pretrained_model_name_or_path {repo}"
-    )
+        told = _model(Message("cli.info_cached", repo=repo), identify.of_path(cached), repo)
+        return [*told, *([Message("cli.info_note", what=note)] if note else [])]
+    raise UserError("cli.info_not_here", name=name, repo=repo)
+
+
+def _named(path: Path, text: str) -> str:
+    """A text that calls a file by its name alone."""
+    return text.replace(str(path), path.name)
 
 
 def quoted(path: Path | str) -> str:

@@ -15,6 +15,7 @@ import shlex
 import sys
 import textwrap
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_va
 from lora_core.errors import DONE, FAILED, STOPPED, WRONG_INPUT, UserError
 from lora_core.events import Event, Failed, Finished
 from lora_core.install.bootstrap import COMMANDS, ROOT
+from lora_core.messages import Message
 from lora_core.runs.run import Run
-from lora_core.settings import ConfigError, suggest, typed
+from lora_core.settings import ConfigError, Problem, suggest, typed
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessGroup
 from lora_core.system.quick_import import importing
@@ -47,7 +49,7 @@ class Request:
 
     config: TrainConfig
     resume: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Message, ...] = ()
 
 
 @dataclass
@@ -55,22 +57,23 @@ class _Layers:
     """Where values come from, weakest first, so that a problem can be told with its place."""
 
     values: dict[str, object] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    places: dict[str, Callable[[Problem], Message]] = field(default_factory=dict)
+    notes: list[Message] = field(default_factory=list)
 
-    def add(self, values: dict[str, object], place: str) -> None:
+    def add(self, values: dict[str, object], place: Callable[[Problem], Message]) -> None:
         self.values.update(values)
         self.places.update(dict.fromkeys(values, place))
 
     def add_run(self, folder: Path, asked: dict[str, object]) -> None:
         """The settings a run was started with; what is asked for now and differs is noted."""
-        stored = read_values(Run(folder).config_file)
-        self.add(stored, f"{Run(folder).config_file}: ")
+        file = Run(folder).config_file
+        stored = read_values(file)
+        self.add(stored, lambda p: Message("cli.in_file", file=file, field=p.field, what=p.message))
         for name in [n for n in asked if n in stored and n in settings() and n != "output_dir"]:
             with contextlib.suppress(ValueError):  # a wrong value is told with all the others
                 now, old = (typed(settings()[name], _absolute_value(name, v)) for v in (asked[name], stored[name]))
                 if now != old:
-                    self.notes.append(f"Changed for the rest of this run: {name} = {now!r}, was {old!r}.")
+                    self.notes.append(Message("cli.changed", name=name, now=repr(now), old=repr(old)))
 
 
 def main(argv: list[str]) -> int:
@@ -83,12 +86,12 @@ def main(argv: list[str]) -> int:
         code = _dispatch(argv)
         sys.stdout.flush()
     except UserError as wrong:
-        _complain(str(wrong))
+        _complain(wrong.message)
         code = WRONG_INPUT
     except SystemExit as end:  # argparse, after `convert --help`
         code = int(end.code or 0)
     except KeyboardInterrupt:
-        _complain("Stopped.")
+        _complain(Message("cli.stopped"))
         code = STOPPED
     except BrokenPipeError:  # `treino.py --help | head`; Python would complain once more when it closes the stream
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,7 +109,8 @@ def request(found: argparse.Namespace) -> Request:
     """
     given = {name: value for name, value in vars(found).items() if name in settings() and value is not flags.MISSING}
     given, preset = _localized(given), {}
-    layers, problems = _Layers(), list(found.problems)
+    layers = _Layers()
+    problems: list[Message] = list(found.problems)
     resume = found.resume or ""
     try:
         if isinstance(found.preset, str):
@@ -116,19 +120,19 @@ def request(found: argparse.Namespace) -> Request:
             layers.add_run(folder, {**preset, **given})
             preset, given = {**preset, "output_dir": str(folder)}, {**given, "output_dir": str(folder)}
     except UserError as wrong:
-        problems.append(str(wrong))
+        problems.append(wrong.message)
     is_known = problems == found.problems
-    layers.add(preset, f"preset {found.preset}: ")
-    layers.add(given, "--")
+    layers.add(preset, lambda p: Message("cli.in_preset", name=found.preset, field=p.field, what=p.message))
+    layers.add(given, _at_flag)
     try:
         config = TrainConfig.of(layers.values)
     except ConfigError as wrong:
-        problems += [f"{layers.places.get(p.field, '--')}{p.field}: {p.message}" for p in wrong.problems]
+        problems += [layers.places.get(p.field, _at_flag)(p) for p in wrong.problems]
         raise _all_of(problems) from None
     if config.train_data_dir and not Path(config.train_data_dir).is_dir():
         problems.append(_no_folder(Path(config.train_data_dir)))
     elif not config.train_data_dir and is_known:  # else what should give it is wrong, and told
-        problems.append("--train_data_dir is required: name the folder with the pictures and captions.")
+        problems.append(Message("cli.data_required"))
     if problems:
         raise _all_of(problems)
     return Request(config.replace(**_absolute(config)), resume, tuple(layers.notes))
@@ -182,7 +186,7 @@ def _run(wanted: Request, *, verbose: bool) -> int:
     if isinstance(end, Failed):
         if verbose:
             terminal.say(end.traceback)
-        _complain(f"{end.message} The details are in {job.run.events_file}.{_how_to_go_on(job.run)}")
+        _complain(Message("cli.failed", what=end.message, file=job.run.events_file, go_on=_how_to_go_on(job.run)))
         return FAILED
     assert isinstance(end, Finished), "a job ends by Failed or Finished"
     return _conclude(job.run, end, wanted.config.max_train_steps, terminal)
@@ -204,29 +208,30 @@ def _follow(wanted: Request, group: ProcessGroup) -> int:
     return STOPPED if job.controls.asked == "stop" else DONE
 
 
-def _headlines(config: TrainConfig, group: ProcessGroup) -> tuple[str, str]:
+def _headlines(config: TrainConfig, group: ProcessGroup) -> tuple[Message, Message]:
     """What is about to happen, and where: a training that runs on a CPU by mistake must be seen to."""
-    from lora_core.models import device as precision
+    from lora_core.models import device
 
-    compute = precision.choose(config.device, config.mixed_precision, group)
+    compute = device.choose(config.device, config.mixed_precision, group)
     lora = Run(Path(config.output_dir)).lora_file(config)
-    size = f"{config.max_train_steps} steps at rank {config.lora_rank}"
-    where = f"computing on {compute.title} in {str(compute.dtype).removeprefix('torch.')}"
-    if group.size > 1:
-        where += f", in {group.size} processes"
+    processes = Message("cli.headline_processes", count=group.size) if group.size > 1 else ""
     return (
-        f"Treino {__version__}: {config.train_data_dir} to {lora}",
-        f"{size} on {config.pretrained_model_name_or_path}, {where}",
-    )
+        Message("cli.headline", version=__version__, pictures=config.train_data_dir, lora=lora),
+        Message(
+            "cli.headline_size", steps=config.max_train_steps, rank=config.lora_rank,
+            base=config.pretrained_model_name_or_path, device=compute.title,
+            dtype=str(compute.dtype).removeprefix("torch."), processes=processes,
+        ),
+    )  # fmt: skip
 
 
 def _tell_plan(terminal: Terminal, group: ProcessGroup, config: TrainConfig, plan: Plan) -> None:
     from lora_core.cli import plan_summary
-    from lora_core.models import device as precision
+    from lora_core.models import device
 
-    compute = precision.choose(config.device, config.mixed_precision, group)
+    compute = device.choose(config.device, config.mixed_precision, group)
     for line in plan_summary.lines(config, plan, compute):
-        terminal.say(str(line))
+        terminal.say(line)
 
 
 def _watch(job: Job, terminal: Terminal) -> None:
@@ -238,34 +243,34 @@ def _watch(job: Job, terminal: Terminal) -> None:
         while not job.wait(0.2):
             if asked and not told:
                 told = True
-                terminal.say("Stopping: this step is finished, then everything is saved. Ctrl-C again stops at once.")
+                terminal.say(Message("cli.stopping"))
                 job.controls.stop()
             if len(asked) > 1:
-                terminal.say("Stopped at once." + _how_to_go_on(job.run))
+                terminal.say(Message("cli.stopped_at_once", go_on=_how_to_go_on(job.run)))
                 os._exit(STOPPED)  # a join of the training thread would wait for its step
 
 
 def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
     if not end.path:
-        terminal.say("Stopped before a step was trained; there was nothing to save.")
+        terminal.say(Message("cli.nothing_to_save"))
         return STOPPED
-    terminal.say(f"The LoRA is in {run.folder / end.path}")
+    terminal.say(Message("cli.lora_is_in", path=run.folder / end.path))
     best = run.checkpoint_lora(end.best_step)
     if 0 < end.best_step == end.step:
-        terminal.say("Its last step has the lowest validation loss.")
+        terminal.say(Message("cli.last_is_best"))
     elif best.exists():
-        terminal.say(f"The lowest validation loss was at step {end.best_step}: {best}")
+        terminal.say(Message("cli.best_is_in", step=end.best_step, path=best))
     if not end.stopped:
         return DONE
-    terminal.say(f"Stopped at step {end.step} of {steps}.{_how_to_go_on(run)}")
+    terminal.say(Message("cli.stopped_at", step=end.step, steps=steps, go_on=_how_to_go_on(run)))
     return STOPPED
 
 
-def _how_to_go_on(run: Run) -> str:
+def _how_to_go_on(run: Run) -> Message | str:
     from lora_core.training import checkpoint
 
     has_state = bool(checkpoint.whole(run.checkpoints))
-    return f" Go on from the last checkpoint with\n  {resume_command(run.folder)}" if has_state else ""
+    return Message("cli.go_on", command=resume_command(run.folder)) if has_state else ""
 
 
 def _run_to_resume(resume: str, given: dict[str, object], preset: dict[str, object]) -> tuple[Path, str]:
@@ -278,16 +283,14 @@ def _run_to_resume(resume: str, given: dict[str, object], preset: dict[str, obje
         default = preset.get("output_dir", settings()["output_dir"].default)
         folder = Path(str(given.get("output_dir", default)))
         if not Run(folder).config_file.is_file():
-            raise UserError(
-                f"--resume: there is no run in {folder}; check --output_dir, or leave --resume out to start anew."
-            )
+            raise UserError("cli.no_run", folder=folder)
         return folder, resume
     is_run = Run(place).config_file.is_file()
     folder = place if is_run else place.parent.parent
     if not Run(folder).config_file.is_file():
-        raise UserError(f"--resume: {place} is no checkpoint; give a folder such as RUN/checkpoints/step_000100.")
+        raise UserError("cli.no_checkpoint", path=place)
     if "output_dir" in given and Path(str(given["output_dir"])).resolve() != folder.resolve():
-        raise UserError(f"--resume: {place} belongs to the run in {folder}; leave --output_dir out.")
+        raise UserError("cli.other_run", path=place, folder=folder)
     return folder, "latest" if is_run else str(place)
 
 
@@ -328,10 +331,14 @@ def _absolute_value(name: str, value: object) -> object:
     return os.path.abspath(value)
 
 
-def _no_folder(path: Path) -> str:
+def _no_folder(path: Path) -> Message:
     beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    what = "is a file, not a folder" if path.exists() else "does not exist"
-    return f"--train_data_dir: {path} {what}; name the folder with the pictures.{suggest(path.name, beside)}"
+    key = "cli.data_is_file" if path.exists() else "cli.data_missing"
+    return Message(key, path=path, suggestion=suggest(path.name, beside))
+
+
+def _at_flag(wrong: Problem) -> Message:
+    return Message("cli.at_flag", field=wrong.field, what=wrong.message)
 
 
 def _preset_list() -> str:
@@ -348,16 +355,18 @@ def _report(failure: BaseException, verbose: bool) -> None:
     if known := windows.page_file_failure(failure):
         _complain(known)
         return
-    more = "" if verbose else " More with --verbose."
-    _complain(f"Something unforeseen went wrong: {type(failure).__name__}: {failure}.{more}")
+    more = "" if verbose else Message("cli.more_with_verbose")
+    _complain(Message("cli.unforeseen", kind=type(failure).__name__, what=str(failure), more=more))
 
 
-def _all_of(problems: list[str]) -> UserError:
-    return UserError(problems[0] if len(problems) == 1 else "\n  ".join(["several things are wrong:", *problems]))
+def _all_of(problems: list[Message]) -> UserError:
+    if len(problems) == 1:
+        return UserError(problems[0])
+    return UserError("cli.several", problems=[Message("cli.one_of_several", what=each) for each in problems])
 
 
-def _complain(text: str) -> None:
+def _complain(told: Message | str) -> None:
     group = ProcessGroup.here()
     who = "treino" if group.size == 1 else f"treino, {group}"
     with contextlib.suppress(OSError, ValueError):
-        print(f"{who}: {redact(text)}", file=sys.stderr, flush=True)
+        print(f"{who}: {redact(str(told))}", file=sys.stderr, flush=True)

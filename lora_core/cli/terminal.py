@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
+from lora_core.messages import Message
 from lora_core.system.units import duration, step_rate
 
 SMOOTHING = 0.98  # share of the past in the shown loss; raw diffusion loss is noise
@@ -81,10 +82,10 @@ class Terminal:
                 case Failed() | Finished():
                     self._end_bar()
 
-    def say(self, text: str = "") -> None:
+    def say(self, told: str | Message = "") -> None:
         """Print lines above the bar."""
         with self._lock:
-            for line in text.split("\n"):
+            for line in str(told).split("\n"):
                 self._line(line)
 
     def close(self) -> None:

@@ -17,9 +17,7 @@ def given(*words: str) -> dict[str, object]:
 
 
 def problems(*words: str) -> list[str]:
-    found = flags.parse(list(words)).problems
-    assert isinstance(found, list)
-    return found
+    return [str(each) for each in flags.parse(list(words)).problems]
 
 
 @pytest.mark.parametrize("name", list(settings()))

@@ -255,7 +255,7 @@ def test_what_changes_on_resume_is_told(training: str) -> None:
     begun(Path("out"), max_train_steps=400)
     words = ["--resume", "--output_dir", "out", "--max_train_steps", "600", "--lora_rank", "16"]
     wanted = asked(*words, "--train_data_dir", training)
-    assert wanted.notes == ("Changed for the rest of this run: max_train_steps = 600, was 400.",)
+    assert tuple(map(str, wanted.notes)) == ("Changed for the rest of this run: max_train_steps = 600, was 400.",)
     assert wanted.config.max_train_steps == 600
 
 
