@@ -1,3 +1,5 @@
+"""lora_core.sampling.gallery: where trial pictures go, and which are listed."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""lora_core.sampling.grid: axes, cells and the grid as one picture."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""lora_core.sampling.infotext: the text in a PNG, read as A1111 reads it."""
+
 from __future__ import annotations
 
 import re

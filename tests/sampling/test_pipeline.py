@@ -1,3 +1,5 @@
+"""lora_core.sampling.pipeline: LoRA files drawn through diffusers, at any weight."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""lora_core.sampling.sample: seeds, batches, and a model that is left as it was."""
+
 from __future__ import annotations
 
 import dataclasses

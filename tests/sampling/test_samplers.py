@@ -1,3 +1,5 @@
+"""lora_core.sampling.samplers: A1111's names and diffusers' schedulers."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""lora_core.webuis.loras: the LoRAs of runs and of webuis' folders."""
+
 from __future__ import annotations
 
 from pathlib import Path

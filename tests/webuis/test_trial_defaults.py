@@ -1,3 +1,5 @@
+"""lora_core.webuis.trial_defaults: what drawing with a LoRA begins with."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""lora_core.ui.state.drawing: the preview worker, its views, and a training beside it."""
+
 from __future__ import annotations
 
 import dataclasses
