@@ -14,9 +14,9 @@ from lora_core.lora import file as lora_file
 from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.models import load as base_models
 from lora_core.runs.run import Run
-from lora_core.sampling.infotext import parameters_of
 from lora_core.training.engine import adapters
 from tests.e2e.conftest import SLOW_MS, Window, settled
+from tests.support.pictures import png_text
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_before_and_after_by_mouse_and_keyboard(
     sources = page.locator(".test-compare img").evaluate_all("all => all.map(one => [one.src, one.naturalWidth])")
     assert sources[0][0] != sources[1][0] and {width for _, width in sources} == {64}
     shot(page, "test_compare")
-    saved = {path: parameters_of(path) for path in (run.folder / "tests").glob("*.png")}
+    saved = {path: png_text(path) for path in (run.folder / "tests").glob("*.png")}
     assert sorted("<lora:zebu:1>" in text for text in saved.values()) == [False, True]
     page.locator("#test-history [data-picture]").nth(1).click()
     expect(page.locator('#test-history [aria-pressed="true"]')).to_have_count(1)
@@ -161,7 +161,7 @@ def test_cancel_in_the_middle_reload_and_a_grid(
     expect(page.locator(".test-grid td img")).to_have_count(4)
     shot(page, "test_grid_pt_dark")
     grids = list((run.folder / "tests").glob("*_grid.png"))
-    assert len(grids) == 1 and 'X Values: "0, 1"' in parameters_of(grids[0])
+    assert len(grids) == 1 and 'X Values: "0, 1"' in png_text(grids[0])
 
 
 def test_a_list_that_is_left_with_tab_closes(open_page: Callable[..., Page], run: Run) -> None:
