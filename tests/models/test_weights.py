@@ -191,7 +191,7 @@ def test_ten_trainings_in_a_row_leave_nothing_behind(
     assert isinstance(kept[4].error, RuntimeError) and str(kept[4].error) == "on purpose"
 
 
-def fail(session: object, desk: object) -> None:
+def fail(session: object, callbacks: object) -> None:
     try:
         raise ValueError("first")
     except ValueError as cause:

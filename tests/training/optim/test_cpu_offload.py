@@ -25,11 +25,11 @@ def config(**values: object) -> TrainConfig:
     return TrainConfig.of({"max_train_steps": 100, "learning_rate": 1.0, **values})
 
 
-def fresh(name: str, on_host: bool) -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:
+def fresh(name: str, offloaded: bool) -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:
     rng = torch.Generator().manual_seed(7)
     weights = [torch.nn.Parameter(torch.randn(*shape, generator=rng)) for shape in ((4, 6), (5,), (3, 2))]
     groups = [{"params": part, "lr": RATES[name], "base_lr": RATES[name]} for part in (weights[:2], weights[2:])]
-    return weights, build_optimizer(groups, config(optimizer=name, optimizer_on_host=on_host))
+    return weights, build_optimizer(groups, config(optimizer=name, optimizer_on_host=offloaded))
 
 
 def steps(numbers: range, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, asked: TrainConfig) -> None:
@@ -61,19 +61,19 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_steps_states_and_rates_are_those_of_the_plain_one_and_each_goes_on_from_the_others(name: str) -> None:
     asked = config(optimizer=name, learning_rate=RATES[name], lr_warmup_steps=3, lr_scheduler="cosine")
-    found = {on_host: fresh(name, on_host) for on_host in (False, True)}
+    found = {offloaded: fresh(name, offloaded) for offloaded in (False, True)}
     assert isinstance(found[True][1], CPUOffloadOptimizer)
     for weights, optimizer in found.values():
         steps(range(6), weights, optimizer, asked)
     assert all(map(torch.equal, found[False][0], found[True][0]))
-    states = {on_host: copy.deepcopy(optimizer.state_dict()) for on_host, (_, optimizer) in found.items()}
+    states = {offloaded: copy.deepcopy(optimizer.state_dict()) for offloaded, (_, optimizer) in found.items()}
     assert same(states[False], states[True])
-    exchanged = {on_host: fresh(name, on_host) for on_host in (False, True)}
-    for on_host, (weights, optimizer) in exchanged.items():
+    exchanged = {offloaded: fresh(name, offloaded) for offloaded in (False, True)}
+    for offloaded, (weights, optimizer) in exchanged.items():
         with torch.no_grad():
             for weight, value in zip(weights, found[False][0], strict=True):
                 weight.copy_(value)
-        optimizer.load_state_dict(copy.deepcopy(states[not on_host]))
+        optimizer.load_state_dict(copy.deepcopy(states[not offloaded]))
     for weights, optimizer in (*found.values(), *exchanged.values()):
         steps(range(6, 12), weights, optimizer, asked)
     ends = [weights for weights, _ in (*found.values(), *exchanged.values())]
@@ -116,27 +116,27 @@ def test_a_whole_training_leaves_the_same_file_and_checkpoints_go_both_ways(
 ) -> None:
     values: dict[str, object] = {"train_text_encoder": True, "lr_scheduler": "cosine"}
     told = {}
-    for on_host in (False, True):
-        asked = config_for(tiny_sd1, pictures, tmp_path / str(on_host), optimizer_on_host=on_host, **values)
-        job, told[on_host] = run(asked)
+    for offloaded in (False, True):
+        asked = config_for(tiny_sd1, pictures, tmp_path / str(offloaded), optimizer_on_host=offloaded, **values)
+        job, told[offloaded] = run(asked)
         assert job.error is None
     assert losses(told[False]) == losses(told[True])
     plain, hosted = (load_file(tmp_path / str(h) / "pytorch_lora_weights.safetensors") for h in (False, True))
     assert equal(plain, hosted)
     states = [checkpoint.load(tmp_path / str(h) / "checkpoints" / "step_0000010") for h in (False, True)]
     assert same(states[0].optimizer, states[1].optimizer)
-    for on_host in (False, True):  # from the middle, in the other one's folder
-        folder = tmp_path / str(not on_host)
-        asked = config_for(tiny_sd1, pictures, folder, optimizer_on_host=on_host, **values)
+    for offloaded in (False, True):  # from the middle, in the other one's folder
+        folder = tmp_path / str(not offloaded)
+        asked = config_for(tiny_sd1, pictures, folder, optimizer_on_host=offloaded, **values)
         job, _ = run(asked, resume=str(folder / "checkpoints" / "step_0000008"))
         assert job.error is None and equal(adapters_after(folder, 10), states[0].adapters)
 
 
 def test_it_goes_back_when_numbers_go_wrong(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     ends = []
-    for on_host in (False, True):
-        job = Poisoned(config_for(tiny_sd1, pictures, tmp_path / str(on_host), optimizer_on_host=on_host), "gradient", 6, 1)
+    for offloaded in (False, True):
+        job = Poisoned(config_for(tiny_sd1, pictures, tmp_path / str(offloaded), optimizer_on_host=offloaded), "gradient", 6, 1)
         job.start()
         assert job.wait(600) and job.error is None
-        ends.append(adapters_after(tmp_path / str(on_host), 10))
+        ends.append(adapters_after(tmp_path / str(offloaded), 10))
     assert equal(*ends)
