@@ -1,3 +1,5 @@
+"""lora_core.training.diffusion: noising, targets and weights against the papers."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""lora_core.training.failures: each kind of failure has a key, and says what to do next."""
+
 from __future__ import annotations
 
 import pytest

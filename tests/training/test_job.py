@@ -1,3 +1,5 @@
+"""lora_core.training.job with its controls and callbacks: pause, stop, sample and save now, and what a run leaves."""
+
 from __future__ import annotations
 
 from pathlib import Path

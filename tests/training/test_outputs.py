@@ -1,3 +1,5 @@
+"""lora_core.training.outputs: the base model is drawn once for all runs."""
+
 from __future__ import annotations
 
 from pathlib import Path

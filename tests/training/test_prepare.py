@@ -1,3 +1,5 @@
+"""lora_core.training.prepare: what a dataset and a base model are warned of before training."""
+
 from __future__ import annotations
 
 from pathlib import Path

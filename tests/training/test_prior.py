@@ -1,3 +1,5 @@
+"""lora_core.training.prior: drawn once, and no pull until the adapters change something."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""lora_core.training.validate: the same numbers at every call."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""lora_core.training.data.plan: every picture in its turn, some held out, and what is worth knowing before."""
+
 from __future__ import annotations
 
 from collections import Counter

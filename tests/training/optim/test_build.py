@@ -1,3 +1,5 @@
+"""lora_core.training.optim.build: learning rates by schedule, and every optimizer goes downhill and restores."""
+
 from __future__ import annotations
 
 import copy

@@ -135,7 +135,8 @@ def test_a_whole_training_leaves_the_same_file_and_checkpoints_go_both_ways(
 def test_it_goes_back_when_numbers_go_wrong(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     ends = []
     for offloaded in (False, True):
-        job = Poisoned(config_for(tiny_sd1, pictures, tmp_path / str(offloaded), optimizer_on_host=offloaded), "gradient", 6, 1)
+        config = config_for(tiny_sd1, pictures, tmp_path / str(offloaded), optimizer_on_host=offloaded)
+        job = Poisoned(config, "gradient", 6, 1)
         job.start()
         assert job.wait(600) and job.error is None
         ends.append(adapters_after(tmp_path / str(offloaded), 10))
