@@ -126,10 +126,9 @@ def open_page(browser: Browser, window: Window) -> Iterator[Callable[..., Page]]
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
-            locale=language,
             reduced_motion="reduce",
             permissions=["clipboard-read", "clipboard-write"],
-            **more,
+            **{"locale": language, **more},
         )
         contexts.append(context)
         page = context.new_page()

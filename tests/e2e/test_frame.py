@@ -125,6 +125,14 @@ def test_language_and_appearance_are_chosen_and_remembered(
     assert background(page) == dark
 
 
+def test_a_page_speaks_its_own_language_and_not_the_browsers(open_page: Callable[..., Page]) -> None:
+    page = open_page("pt-BR", locale="en-US")
+    page.locator("#tab-dataset-button").click()
+    with page.expect_request("**/poll/pt-BR?**"):
+        page.locator("#tab-train-button").click()
+    expect(page.locator("html")).to_have_attribute("lang", "pt-BR")
+
+
 def test_the_page_may_not_run_what_it_is_given(browser: Browser, window: Window) -> None:
     """The policy holds in the browser: no inline handler, no script of another address, no frame around it."""
     context = browser.new_context()  # one whose console may tell of what was refused

@@ -17,6 +17,10 @@
   paint();
   system.addEventListener("change", paint);
   new MutationObserver(paint).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  // Gradio names the browser's language there, whatever the page's.
+  const speak = () => { if (root.lang !== words.language) root.lang = words.language; };
+  new MutationObserver(speak).observe(root, { attributes: true, attributeFilter: ["lang"] });
+  speak();
 
   /* Gradio's sign of loading counts its seconds at every frame, and the first one never ends: a tenth of a core for
      nothing to see. Once a second is often enough. */
@@ -66,7 +70,7 @@
     element.append(button);
   };
   const showCrash = async (serial) => {
-    const answer = await (await fetch(`/crash/${serial}?language=${root.lang}`)).json();
+    const answer = await (await fetch(`/crash/${serial}?language=${words.language}`)).json();
     const place = document.getElementById("crash");
     place.innerHTML = answer.html;
     place.scrollIntoView({ block: "nearest" });

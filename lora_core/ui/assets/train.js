@@ -219,7 +219,7 @@ window.treinoTrain = (() => {
       const log = one("#train-log input")?.checked ? "1" : "0";
       const draws = Date.now() - drawn > PLOT_MS ? "1" : "0";
       const query = new URLSearchParams({ log, draws, status: has.status ?? "", plot: has.plot ?? "" });
-      const answer = await fetch(`/poll/${document.documentElement.lang}?${query}`, { cache: "no-store" });
+      const answer = await fetch(`/poll/${window.treino.language}?${query}`, { cache: "no-store" });
       if (!answer.ok) return;
       const now = await answer.json();
       window.treino.hear(now.ping);

@@ -148,7 +148,7 @@ def rewritten(page: str, language: str, nonce: str) -> str:
 def head(language: str) -> str:
     """What goes into <head>: title, icons, and the tabs' own scripts with the few words that the frame's says."""
     text = Texts(language)
-    words = {name: text(f"frame.{name}") for name in _SPOKEN}
+    words = {"language": language, **{name: text(f"frame.{name}") for name in _SPOKEN}}
     scripts = "".join(f'<script defer src="/assets/{path.name}"></script>' for path in window.scripts())
     return (
         f"<title>{escape(text('frame.title'))}</title>"
