@@ -18,7 +18,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_core import __version__
-from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES
 from lora_core.ui import window
 from lora_core.ui.server import instance
@@ -177,10 +176,6 @@ def _state_routes(server: FastAPI, app: App, secret: str, pulse: Callable[[], di
         if appearance in APPEARANCES:
             app.remember("appearance", appearance)
         return JSONResponse({})
-
-    @server.exception_handler(UserError)
-    async def told(request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
 
 
 def system_language() -> str:

@@ -18,7 +18,6 @@ from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
 from lora_core.messages import Message
 from lora_core.ui.shared.texts import Texts
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.background import has_ended, in_background
 from lora_core.ui.state.open_dataset import THUMBNAIL, OpenDataset
 from lora_core.ui.state.training import Training
@@ -128,8 +127,8 @@ class Describer:
         return {
             "job": state.job, "phase": state.phase, "done": state.done, "total": state.total,
             "left": round(state.seconds_left),
-            "error": translated(state.error, text) if state.error else "",
-            "notes": [translated(note, text) for note in state.notes],
+            "error": text.say(state.error) if state.error else "",
+            "notes": [text.say(note) for note in state.notes],
             "rows": [[self.dataset.name(p), url(p, THUMBNAIL), captions.get(p, ""), caption] for p, caption in new],
         }  # fmt: skip
 

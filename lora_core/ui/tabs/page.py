@@ -12,7 +12,6 @@ import gradio as gr
 
 from lora_core.errors import UserError
 from lora_core.ui.shared.texts import Texts
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 
 Updates = dict[Any, Any]  # new values by component
@@ -108,6 +107,6 @@ class Page:
 
     def _tell(self, fn: Callable[..., Any], error: Exception) -> None:
         if isinstance(error, UserError):
-            gr.Warning(translated(error.message, self.text), title=self.text("frame.notice"))
+            gr.Warning(self.text.say(error.message), title=self.text("frame.notice"))
         else:
             self.app.note_crash(getattr(fn, "__qualname__", repr(fn)), error)

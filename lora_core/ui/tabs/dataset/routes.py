@@ -35,7 +35,6 @@ from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES, Message
 from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.texts import Texts
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 from lora_core.ui.state.captioning import CaptioningRequest
 from lora_core.ui.state.open_dataset import LARGE, OpenDataset
@@ -88,7 +87,7 @@ class _Route(APIRoute):
                     raise HTTPException(422, "a body that is no UTF-8")
                 return await handle(request)
             except UserError as wrong:
-                return JSONResponse({"error": translated(wrong.message, text)})
+                return JSONResponse({"error": text.say(wrong.message)})
             except (RequestValidationError, HTTPException) as wrong:
                 what = Message("ui.bad_request", what=_slip(wrong))
                 return JSONResponse({"error": text.say(what)}, getattr(wrong, "status_code", 422))
@@ -319,7 +318,7 @@ def fix(wanted: Fix, app: InApp, text: InLanguage) -> Answer:
         try:
             dataset.edit(partial(_mend, wanted.fix, problem, dataset))
         except UserError as error:
-            wrong.append(translated(error.message, text))
+            wrong.append(text.say(error.message))
     return {**dataset.steps(text), **({"error": " ".join(wrong[:3])} if wrong else {})}
 
 

@@ -14,7 +14,6 @@ from lora_core.runs.actions import Contents, contents, files_of
 from lora_core.runs.index import Row
 from lora_core.runs.run import SHEET
 from lora_core.system.units import duration
-from lora_core.ui.shared.translate import translated
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
@@ -174,9 +173,9 @@ def details_html(row: Row, context: ViewContext, plot: str) -> str:
 def _wrong_html(row: Row, context: ViewContext) -> str:
     said = [context.say(WRONG[kind], n=row.summary.damaged) for kind in row.wrong]
     if row.why:
-        said.append(escape(translated(row.why, context.text)))
+        said.append(escape(context.text.say(row.why)))
     if row.summary.failure and context.state(row) == "failed":
-        said.insert(0, escape(translated(row.summary.failure, context.text)))
+        said.insert(0, escape(context.text.say(row.summary.failure)))
     return f'<ul class="runs-wrong" role="alert">{"".join(f"<li>{each}</li>" for each in said)}</ul>' if said else ""
 
 

@@ -14,7 +14,6 @@ from lora_core.runs.history import History
 from lora_core.runs.verdict import verdict
 from lora_core.system.units import duration, step_rate
 from lora_core.ui.shared.plot import Frame, Mark, Series, loss_plot, number
-from lora_core.ui.shared.translate import translated
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
@@ -221,7 +220,7 @@ def told_html(context: ViewContext, failure: str, end: str) -> str:
     if end:
         parts.append(f'<div class="told told-end" id="train-end">{end}</div>')
     if warnings := context.history.facts.warnings:
-        lines = "".join(f"<li>{escape(translated(line, context.text))}</li>" for line in warnings[-MOST_WARNINGS:])
+        lines = "".join(f"<li>{escape(context.text.say(line))}</li>" for line in warnings[-MOST_WARNINGS:])
         head = context.say("notices", n=len(warnings))
         is_open = " open" if len(warnings) <= 2 and not end else ""
         fold = f'<details class="told told-notes" id="train-notices"{is_open}>'

@@ -24,7 +24,6 @@ from lora_core.errors import UserError
 from lora_core.messages import LANGUAGES
 from lora_core.runs.run import SHEET, Run
 from lora_core.ui.shared.texts import Texts
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 from lora_core.ui.tabs.train.buttons import Action, actions, retry_label
 from lora_core.ui.tabs.train.live import ViewContext, end_html, plot_html, status_html, told_html
@@ -60,7 +59,7 @@ def live_view(app: App, text: Texts) -> LiveView | None:
     }
     failure = training.failure()
     end = end_html(context, _lora(run), run.folder / SHEET) if state in ENDS else ""
-    return LiveView(context, buttons, told_html(context, translated(failure.message, text) if failure else "", end))
+    return LiveView(context, buttons, told_html(context, text.say(failure.message) if failure else "", end))
 
 
 def add_poll_route(server: FastAPI, app: App, pulse: Callable[[], dict[str, Any]]) -> None:
