@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from lora_core import __version__
 from lora_core.cli import flags
-from lora_core.cli.terminal import Terminal
 from lora_core.config import PRESETS, TrainConfig, find_preset, presets, read_values, settings
 from lora_core.errors import DONE, FAILED, STOPPED, WRONG_INPUT, UserError
 from lora_core.events import Event, Failed, Finished
@@ -37,6 +36,7 @@ from lora_core.system.redact import redact, traceback_of
 from lora_core.system.signals import stop_signals
 
 if TYPE_CHECKING:
+    from lora_core.cli.terminal import Terminal
     from lora_core.training.data.plan import Plan
     from lora_core.training.job import Job
 
@@ -168,6 +168,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def _run(wanted: Request, *, verbose: bool) -> int:
     with importing():
+        from lora_core.cli.terminal import Terminal  # brings rich, which an answer to --help can do without
         from lora_core.training.job import Job  # brings torch
 
     group = ProcessGroup.here()
@@ -194,6 +195,7 @@ def _run(wanted: Request, *, verbose: bool) -> int:
 
 def _follow(wanted: Request, group: ProcessGroup) -> int:
     """Train as one of the other processes of a group; it speaks only when something goes wrong here."""
+    from lora_core.cli.terminal import Terminal
     from lora_core.training.failures import explain
     from lora_core.training.job import Job
 
@@ -247,6 +249,7 @@ def _watch(job: Job, terminal: Terminal) -> None:
                 job.controls.stop()
             if len(asked) > 1:
                 terminal.say(Message("cli.stopped_at_once", go_on=_how_to_go_on(job.run)))
+                terminal.close()
                 os._exit(STOPPED)  # a join of the training thread would wait for its step
 
 

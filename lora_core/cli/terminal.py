@@ -1,14 +1,21 @@
-"""What a terminal shows of a run: a progress bar on a screen, plain lines in a file or a pipe."""
+"""What a terminal shows of a run: a progress bar on a screen, plain lines in a file or a pipe. Rich draws the bar."""
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from dataclasses import dataclass
+from typing import TextIO, cast
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
 from lora_core.messages import Message
@@ -18,18 +25,7 @@ SMOOTHING = 0.98  # share of the past in the shown loss; raw diffusion loss is n
 REDRAW_S = 0.1
 PLAIN_SHARE, PLAIN_S = 0.05, 30.0  # a plain line every so much of the run, or after so many seconds
 BAR_MIN, BAR_MAX = 8, 40  # columns
-PHASES = {
-    "download": "Downloading",
-    "load": "Loading the model",
-    "cache": "Preparing the pictures",
-    "prior": "Drawing prior pictures",
-    "compile": "Compiling, which takes minutes for each picture size",
-    "train": "Training",
-    "sample": "Drawing samples",
-    "save": "Saving",
-    "captioner": "Loading the captioner",
-    "describe": "Describing the pictures",
-}
+PHASES = ("download", "load", "cache", "prior", "compile", "train", "sample", "save", "captioner", "describe")
 
 
 class Terminal:
@@ -44,15 +40,13 @@ class Terminal:
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stream, self._clock, self._lock = stream, clock, threading.Lock()
-        self._is_broken = False
-        screen = stream.isatty()
-        self._has_bar = screen and environ.get("TERM") != "dumb"
-        # The old Windows console prints colour codes as text; the newer Terminal sets WT_SESSION.
-        knows_colour = os.name != "nt" or "WT_SESSION" in environ
-        self._has_colour = self._has_bar and knows_colour and not environ.get("NO_COLOR")
-        self._glyphs = _glyphs(stream.encoding or "ascii")
-        self._drawn = 0  # columns of the bar now on the screen
+        self._clock, self._lock = clock, threading.RLock()
+        self._has_bar = stream.isatty() and environ.get("TERM") != "dumb"
+        self._console = Console(
+            file=cast(TextIO, _Silencing(stream)), force_terminal=self._has_bar, force_jupyter=False, soft_wrap=True,
+            highlight=False, markup=False, emoji=False, _environ=environ,
+        )  # fmt: skip
+        self._live: Live | None = None
         self._drawn_at = -math.inf
         self._told_at = self._told_phase_at = -math.inf  # the last plain lines about progress
         self._told_mark = 0
@@ -67,18 +61,17 @@ class Terminal:
                     self._show_phase(event)
                 case Step():
                     self._show_step(event)
-                case Validation():
-                    best = ", the best so far" if event.best else ""
-                    losses = f"validation loss {event.loss:.4f}, training pictures {event.train_loss:.4f}"
-                    self._line(f"step {event.step}: {losses}{best}")
-                case Sample():
-                    self._line(f"step {event.step}: sample {event.path}  {event.prompt}")
-                case Saved():
-                    self._line(f"step {event.step}: saved {event.path}")
+                case Validation(step, loss, train_loss, best):
+                    key = "cli.validation_best" if best else "cli.validation"
+                    self._line(Message(key, step=step, loss=loss, train_loss=train_loss))
+                case Sample(step, path, prompt):
+                    self._line(Message("cli.sample", step=step, path=path, prompt=prompt))
+                case Saved(step, path):
+                    self._line(Message("cli.saved", step=step, path=path))
                 case State():
                     self._show_state(event)
-                case Warned():
-                    self._line(f"Warning: {event.message}", colour="33")
+                case Warned(message):
+                    self._line(Message("cli.warning", what=message), style="yellow")
                 case Failed() | Finished():
                     self._end_bar()
 
@@ -94,15 +87,15 @@ class Terminal:
             self._end_bar()
 
     def _show_phase(self, event: Phase) -> None:
-        text = PHASES.get(event.name, event.name)
+        text = str(Message(f"cli.phase_{event.name}")) if event.name in PHASES else event.name
         counted = f" {event.done}/{event.total}" if event.total else ""
         if event.total and event.name == "download":  # counted in bytes
-            counted = f" {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB"
+            counted = str(Message("cli.megabytes", done=event.done / 1e6, total=event.total / 1e6))
         detail = f": {event.detail}" if event.detail else ""
         is_new, self._phase = event.name != self._phase, event.name
         if self._has_bar:
             if event.name != "train":  # the first step draws the bar
-                self._draw(f"{text}{counted}{detail}", at_once=is_new)
+                self._draw(_Bar(f"{text}{counted}{detail}"), at_once=is_new)
         elif is_new or self._clock() - self._told_phase_at >= PLAIN_S:
             self._told_phase_at = self._clock()
             self._line(f"{text}{counted}{detail}")
@@ -123,97 +116,100 @@ class Terminal:
             numbers.append(f"{event.memory_bytes / 2**30:.1f} GiB")
         share, last = event.step / max(event.total, 1), event.step >= event.total
         if self._has_bar:
-            self._draw(self._bar(share, numbers), at_once=last)
+            self._draw(_Bar("", share, tuple(numbers)), at_once=last)
             return
         mark = int(share / PLAIN_SHARE + 1e-9)
         if mark > self._told_mark or last or self._clock() - self._told_at >= PLAIN_S:
             self._told_mark, self._told_at = mark, self._clock()
-            self._line("step " + "  ".join(numbers))
+            self._line(Message("cli.step", numbers="  ".join(numbers)))
 
     def _show_state(self, event: State) -> None:
         if event.name != self._state:
             self._state = event.name
-            self._line({"running": "Training goes on.", "paused": "Paused."}.get(event.name, f"{event.name}..."))
+            known = {"running": Message("cli.goes_on"), "paused": Message("cli.paused")}
+            self._line(known.get(event.name, f"{event.name}..."))
 
-    def _bar(self, share: float, numbers: list[str]) -> str:
-        """The widest form that fits: with a bar, without it, with fewer numbers."""
-        width = self._width()
-        while len(numbers) > 2 and len("  ".join(numbers)) + 6 > width:
-            numbers = numbers[:-1]
-        text = f"{math.floor(share * 100):3d}%  " + "  ".join(numbers)
-        room = min(width - len(text) - 1, BAR_MAX)
-        if room < BAR_MIN:
-            return text
-        full, empty = self._glyphs
-        filled = min(math.floor(share * room), room)
-        return f"{text[:4]} {full * filled}{empty * (room - filled)}{text[4:]}"
-
-    def _draw(self, text: str, *, at_once: bool) -> None:
+    def _draw(self, shown: _Bar, *, at_once: bool) -> None:
         now = self._clock()
         if not at_once and now - self._drawn_at < REDRAW_S:
             return
         self._drawn_at = now
-        text = _fit(_clean(text), self._width())
-        columns = _columns(text)
-        # Spaces erase the rest of the older bar: they work on every terminal, an escape code does not.
-        self._write("\r" + text + " " * max(self._drawn - columns, 0))
-        self._drawn = columns
+        if self._live is not None:
+            self._live.update(shown, refresh=True)
+            return
+        self._live = Live(shown, console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        self._live.start(refresh=True)
+        self._console.show_cursor(True)  # whatever ends the program finds it shown
 
-    def _line(self, text: str, colour: str = "") -> None:
-        self._erase()
-        text = _clean(text)
-        self._write((f"\x1b[{colour}m{text}\x1b[0m" if colour and self._has_colour else text) + "\n")
-
-    def _erase(self) -> None:
-        if self._drawn:
-            self._write("\r" + " " * self._drawn + "\r")
-            self._drawn, self._drawn_at = 0, -math.inf  # the bar comes back with the next event
+    def _line(self, told: str | Message, style: str = "") -> None:
+        self._console.print(Text(_clean(str(told)), style), soft_wrap=True)
 
     def _end_bar(self) -> None:
-        if self._phase != "train":
-            self._erase()  # of a phase that is over nobody wants to read
-        elif self._drawn:
-            self._write("\n")
-            self._drawn = 0
+        if self._live is not None:
+            self._live.transient = self._phase != "train"  # of a phase that is over nobody wants to read
+            self._live.stop()
+            self._live, self._drawn_at = None, -math.inf
 
-    def _write(self, text: str) -> None:
-        if self._is_broken:
+
+@dataclass(frozen=True)
+class _Bar:
+    """A text, or progress in the widest form that fits: with a bar, without it, with fewer numbers.
+
+    Rich's own columns would cut or wrap the step number as readily as the memory.
+    """
+
+    text: str
+    share: float = 0.0
+    numbers: tuple[str, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        numbers, width = self.numbers, options.max_width - 1  # some consoles go to a new line when the last is used
+        while len(numbers) > 2 and len("  ".join(numbers)) + 6 > width:
+            numbers = numbers[:-1]
+        percent, text = f"{math.floor(self.share * 100):3d}%", "  ".join(numbers)
+        room = min(width - len(percent) - len(text) - 3, BAR_MAX)
+        if not numbers or room < BAR_MIN:
+            shown = Text(_clean(self.text or f"{percent}  {text}"))
+            shown.truncate(width)
+            yield shown
             return
-        try:
-            encoding = self._stream.encoding or "ascii"
-            self._stream.write(text.encode(encoding, "replace").decode(encoding))
-            self._stream.flush()
-        except (OSError, ValueError):  # ValueError: the stream is closed
-            self._is_broken = True
-
-    def _width(self) -> int:
-        """Columns to draw in; the last one stays free, for Windows goes to a new line when it is used."""
-        try:
-            columns = os.get_terminal_size(self._stream.fileno()).columns
-        except (OSError, ValueError):
-            columns = 0
-        return max((columns or 80) - 1, 1)
+        line = Table.grid(padding=(0, 1))
+        line.add_row(percent, ProgressBar(1.0, min(self.share, 1.0), width=room), Text(f" {text}", no_wrap=True))
+        yield line
 
 
-def _glyphs(encoding: str) -> tuple[str, str]:
-    try:
-        "█░".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return "#", "."
-    return "█", "░"
+class _Silencing(io.TextIOBase):
+    """A stream that takes what its encoding lacks as "?", and nothing more once it is broken; Rich would stop at both."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._encoding = stream, stream.encoding or "ascii"
+        self.is_broken = False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return not self.is_broken and self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text.encode(self._encoding, "replace").decode(self._encoding)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if not self.is_broken:
+            try:
+                act()
+            except (OSError, ValueError):  # ValueError: the stream is closed
+                self.is_broken = True
 
 
 def _clean(text: str) -> str:
     """File names and captions may hold line breaks and escape codes; a terminal must not obey them."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _columns(text: str) -> int:
-    """Columns on a screen: wide East Asian characters take two, combining marks none."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
-
-
-def _fit(text: str, width: int) -> str:
-    while _columns(text) > width:
-        text = text[:-1]
-    return text
