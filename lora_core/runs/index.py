@@ -68,7 +68,7 @@ class Row:
 
 
 @dataclass
-class Shelf:
+class RunIndex:
     """The runs below `root`. `cache_file` keeps summaries across starts; "" and damaged caches are read anew."""
 
     root: Path

@@ -28,7 +28,7 @@ def take(page: Page, name: str) -> None:
 
 
 def story(page: Page, home: Path) -> None:
-    """From the pictures to the shelf of runs."""
+    """From the pictures to the list of runs."""
     webui = home / "stable-diffusion-webui"
     page.locator("#dataset-folder").fill(str(home / "ampulheta"))
     page.get_by_role("button", name="Open", exact=True).click()

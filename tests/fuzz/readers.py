@@ -16,7 +16,7 @@ from lora_core.lora import file as lora_file
 from lora_core.models import identify
 from lora_core.models.weights import open_weights
 from lora_core.runs.history import History
-from lora_core.runs.index import Shelf
+from lora_core.runs.index import RunIndex
 from lora_core.runs.run import Run, list_runs
 from lora_core.system import tensor_headers
 from lora_core.training import checkpoint
@@ -111,7 +111,7 @@ def run_folder(path: Path) -> None:
         History(found).update()
         told(lambda found=found: checkpoint.latest(found.checkpoints))  # type: ignore[misc]
         told(lambda found=found: trial_defaults.defaults_for(found.folder))  # type: ignore[misc]
-    for row in Shelf(root, path.parent / "shelf.json").rows():
+    for row in RunIndex(root, path.parent / "index.json").rows():
         assert row.name and (row.lora is None or row.lora.exists()) and (row.picture is None or os.fspath(row.picture))
 
 

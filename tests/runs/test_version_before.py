@@ -15,7 +15,7 @@ from lora_core.events import Finished, Saved, Step, Validation, Warned
 from lora_core.lora.file import read
 from lora_core.messages import say
 from lora_core.runs.history import History
-from lora_core.runs.index import Shelf
+from lora_core.runs.index import RunIndex
 from lora_core.runs.run import Run, list_runs, run_of
 from tests import ROOT
 from tests.support.training import run
@@ -33,7 +33,7 @@ def older(tmp_path: Path) -> Run:
 def test_it_is_listed_with_what_became_of_it(older: Run) -> None:
     root = older.folder.parent
     assert [found.folder.name for found in list_runs(root)] == ["before"]
-    (row,) = Shelf(root, root.parent / "runs.json").rows()
+    (row,) = RunIndex(root, root.parent / "runs.json").rows()
     assert row.wrong == () and row.config is not None and row.config.lora_rank == 4
     told = row.summary
     assert (told.step, told.total, told.pictures, told.best_step, told.end) == (4, 4, 12, 4, "finished")

@@ -18,7 +18,7 @@ HEARD_S = 0.3  # from sending the end of a stream until the page has heard of it
 _END = b'"msg":"close_stream"'  # in what a person wrote, the quotes are escaped
 
 
-class Streams:
+class StreamingPatch:
     """Wraps the app of a page."""
 
     def __init__(self, app: ASGIApp) -> None:

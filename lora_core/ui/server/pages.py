@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lora_core.messages import LANGUAGES
 from lora_core.ui import window
-from lora_core.ui.server.gradio_streams import Streams
+from lora_core.ui.server.gradio_streams import StreamingPatch
 from lora_core.ui.server.guard import LARGEST_UPLOAD, policy
 from lora_core.ui.shared.crash import tell_terminal
 from lora_core.ui.shared.texts import Texts
@@ -84,7 +84,7 @@ class Pages:
                 try:
                     app = await run_in_threadpool(asyncio.run, self._build(name))
                     await stack.enter_async_context(app.router.lifespan_context(app))
-                    language.app = Streams(app)
+                    language.app = StreamingPatch(app)
                 except Exception as error:  # noqa: BLE001  told in the terminal; the other language may do
                     tell_terminal(error)
                 language.ready.set()

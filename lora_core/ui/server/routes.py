@@ -28,7 +28,7 @@ from lora_core.ui.shared.signed_urls import ROUTE, Refused
 from lora_core.ui.shared.texts import Texts, preferred
 from lora_core.ui.state.app import App
 from lora_core.ui.state.lora_library import library_of
-from lora_core.ui.tabs.dataset.routes import add_routes as add_dataset_routes
+from lora_core.ui.tabs.dataset.routes import add_dataset_routes
 from lora_core.ui.tabs.train.poll import add_poll_route
 
 APPEARANCES = window.APPEARANCES

@@ -44,7 +44,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def page(tmp_path: Path, folder: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     monkeypatch.setattr(open_dataset, "_REST_S", 0.0)
     app, server = App(tmp_path / "config", tmp_path / "runs"), FastAPI()
-    dataset_routes.add_routes(server, app)
+    dataset_routes.add_dataset_routes(server, app)
     with TestClient(server) as client:
         page = Page(client, app)
         page.ask("open", folder=str(folder))

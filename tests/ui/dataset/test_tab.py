@@ -94,7 +94,7 @@ def page(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     app, server = App(tmp_path / "config", tmp_path / "runs"), FastAPI()
-    dataset_routes.add_routes(server, app)
+    dataset_routes.add_dataset_routes(server, app)
     with TestClient(server) as client:
         page = Page(client, app)
         assert page.ask("open", folder=f'  "{folder}" ') == {}

@@ -14,7 +14,7 @@ from PIL import Image
 from lora_core.errors import UserError
 from lora_core.lora.summary import LoraSummary
 from lora_core.messages import LANGUAGES, Message
-from lora_core.runs.index import Shelf
+from lora_core.runs.index import RunIndex
 from lora_core.system.file_names import PROBLEMS
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
@@ -55,7 +55,7 @@ def built(app: App, language: str = "en") -> tuple[ExportTab, ConvertPanel]:
             with gr.Tabs() as tabs, gr.Tab("export") as tab:
                 page = Page(app, Texts(language), tabs, inbox)
                 views = Views(page.text, app.files.url)
-                part = ExportTab(page, views, Shelf(app.runs_folder, app.home / "runs.json"))
+                part = ExportTab(page, views, RunIndex(app.runs_folder, app.home / "runs.json"))
                 convert = ConvertPanel(page, views)
                 part.connect(tab, convert)
         return part, convert
@@ -72,7 +72,7 @@ def card_of(updates: dict[Any, Any], part: ExportTab, **changes: Any) -> dict[st
 
 def test_versions_and_pictures_of_a_run(app: App) -> None:
     run = prepare_run(app.runs_folder / "a", (0.3, 0.4))
-    (row,) = choices.exportable(Shelf(app.runs_folder, app.home / "runs.json").rows())
+    (row,) = choices.exportable(RunIndex(app.runs_folder, app.home / "runs.json").rows())
     text = Texts("en")
     assert [choices.version_label(each, text) for each in choices.versions(row)] == [
         "Finished, step 200", "Checkpoint, step 100 ★ best",
@@ -87,11 +87,11 @@ def test_versions_and_pictures_of_a_run(app: App) -> None:
 def test_a_run_without_a_lora_is_not_offered(app: App) -> None:
     run = prepare_run(app.runs_folder / "a")
     (run.folder / "zebu.safetensors").unlink()
-    shelf = Shelf(app.runs_folder, app.home / "runs.json")
-    assert len(choices.exportable(shelf.rows())) == 1
+    index = RunIndex(app.runs_folder, app.home / "runs.json")
+    assert len(choices.exportable(index.rows())) == 1
     for path in run.checkpoints.glob("*/lora.safetensors"):
         path.unlink()
-    assert choices.exportable(shelf.rows()) == []
+    assert choices.exportable(index.rows()) == []
 
 
 def test_every_kind_has_its_words_in_every_language() -> None:

@@ -19,7 +19,7 @@ from lora_core.messages import plain
 from lora_core.runs import actions
 from lora_core.runs import index as runs_shelf
 from lora_core.runs import summary as runs_summary
-from lora_core.runs.index import Shelf
+from lora_core.runs.index import RunIndex
 from lora_core.runs.run import SHEET, Run, list_runs
 from lora_core.system import trash
 from lora_core.ui.shared.file_manager import open_folder
@@ -61,16 +61,16 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(root: Path, tmp_path: Path) -> Shelf:
-    return Shelf(root, tmp_path / "home" / "runs.json")
+def index(root: Path, tmp_path: Path) -> RunIndex:
+    return RunIndex(root, tmp_path / "home" / "runs.json")
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_went_well(root: Path, shelf: Shelf) -> None:
+def test_a_run_that_went_well(root: Path, index: RunIndex) -> None:
     run = make_run(root / "férias", *WELL, pretrained_model_name_or_path="org/sd-tiny")
-    (row,) = shelf.rows()
+    (row,) = index.rows()
     assert (row.key, row.name, row.model, row.at, row.wrong) == ("férias", "férias", "sd-tiny", 1_700_000_000.0, ())
     told = row.summary
     assert (told.step, told.total, told.pictures, told.best_step, told.best_loss) == (4, 4, 12, 2, 0.3)
@@ -99,29 +99,29 @@ def test_the_summary_is_what_all_the_events_say(root: Path) -> None:
     ],
     ids=["cut", "failed", "stopped", "gone on"],
 )  # fmt: skip
-def test_how_a_run_ended(root: Path, shelf: Shelf, last: tuple[Event, ...], end: str) -> None:
+def test_how_a_run_ended(root: Path, index: RunIndex, last: tuple[Event, ...], end: str) -> None:
     make_run(root / "a", State("running"), Step(2, 4, 0.5, 1e-4), *last)
-    (row,) = shelf.rows()
+    (row,) = index.rows()
     assert (row.summary.end, row.summary.step, row.wrong) == (end, 2, ())
 
 
-def test_all_places_of_runs_are_looked_at_and_the_newest_comes_first(root: Path, shelf: Shelf) -> None:
+def test_all_places_of_runs_are_looked_at_and_the_newest_comes_first(root: Path, index: RunIndex) -> None:
     make_run(root, *WELL, at=100.0)
     make_run(root / "b", *WELL, at=300.0)
     make_run(root / "b" / "previous" / "2026-01-02_10-00-00", *WELL, at=200.0)
     (root / ".trash" / "old" / "samples").mkdir(parents=True)
     (root / "notes").mkdir()
-    rows = shelf.rows()
+    rows = index.rows()
     assert [row.key for row in rows] == ["b", "b/previous/2026-01-02_10-00-00", "."]
     assert [row.name for row in rows] == ["b", "b · 2026-01-02_10-00-00", "lora_out"]
     assert {row.run.folder.resolve() for row in rows} == {run.folder.resolve() for run in list_runs(root)}
-    assert shelf.key_of(root / "b") == "b"
-    assert shelf.key_of(root / "notes") is None
+    assert index.key_of(root / "b") == "b"
+    assert index.key_of(root / "notes") is None
     with pytest.raises(UserError, match="not there any more"):
-        shelf.row("../secret")
+        index.row("../secret")
 
 
-def test_damaged_and_half_deleted_runs_are_rows_that_say_so(root: Path, shelf: Shelf) -> None:
+def test_damaged_and_half_deleted_runs_are_rows_that_say_so(root: Path, index: RunIndex) -> None:
     make_run(root / "config", *WELL).config_file.write_text("resolution = [", encoding="utf-8")
     make_run(root / "no-config", *WELL).config_file.unlink()
     make_run(root / "newer", *WELL).config_file.write_text("schema = 99", encoding="utf-8")
@@ -131,7 +131,7 @@ def test_damaged_and_half_deleted_runs_are_rows_that_say_so(root: Path, shelf: S
     make_run(root / "no-lora", *WELL, lora=False)
     (root / "only-samples" / "samples").mkdir(parents=True)
     (root / "folder" / "config.toml").mkdir(parents=True)
-    rows = {row.key: row for row in shelf.rows()}
+    rows = {row.key: row for row in index.rows()}
     assert {key: row.wrong for key, row in rows.items()} == {
         "config": ("config",), "no-config": ("config",), "newer": ("config",), "no-events": ("events",),
         "lines": ("lines",), "no-lora": ("lora",), "only-samples": ("config", "events"), "folder": ("config", "events"),
@@ -142,32 +142,32 @@ def test_damaged_and_half_deleted_runs_are_rows_that_say_so(root: Path, shelf: S
     assert rows["no-events"].picture is not None
 
 
-def test_a_picture_outside_of_the_run_is_not_shown(root: Path, shelf: Shelf, tmp_path: Path) -> None:
+def test_a_picture_outside_of_the_run_is_not_shown(root: Path, index: RunIndex, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     run = make_run(root / "a", State("running"))
     run.append(Sample(3, "../../secret.png", "", 1))
-    (row,) = shelf.rows()
+    (row,) = index.rows()
     assert row.picture is None
 
 
 def test_events_are_read_once_and_again_when_they_changed(
-    root: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    root: Path, index: RunIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(root / "a", *WELL)
     make_run(root / "b", *WELL)
     read: list[Path] = []
     real = runs_summary.summarise
     monkeypatch.setattr(runs_shelf, "summarise", lambda path: read.append(path) or real(path))
-    assert len(shelf.rows()) == 2
-    again = Shelf(root, shelf.cache_file)
-    assert [row.summary for row in again.rows()] == [row.summary for row in shelf.rows()]
+    assert len(index.rows()) == 2
+    again = RunIndex(root, index.cache_file)
+    assert [row.summary for row in again.rows()] == [row.summary for row in index.rows()]
     assert len(read) == 2
     run.append(Failed(plain("late")))
     assert {row.summary.end for row in again.rows()} == {"failed", "finished"}
     assert len(read) == 3
-    assert sorted(json.loads(shelf.cache_file.read_text(encoding="utf-8"))) == [str(root / "a"), str(root / "b")]
-    shelf.cache_file.write_text('{"x": [1]}', encoding="utf-8")
-    assert len(Shelf(root, shelf.cache_file).rows()) == 2
+    assert sorted(json.loads(index.cache_file.read_text(encoding="utf-8"))) == [str(root / "a"), str(root / "b")]
+    index.cache_file.write_text('{"x": [1]}', encoding="utf-8")
+    assert len(RunIndex(root, index.cache_file).rows()) == 2
 
 
 # --- delete, bring back, rename --------------------------------------------------------------------------------------
@@ -183,47 +183,47 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_run_of_its_own_is_deleted_whole_and_brought_back(root: Path, shelf: Shelf, system: trash.System) -> None:
+def test_a_run_of_its_own_is_deleted_whole_and_brought_back(root: Path, index: RunIndex, system: trash.System) -> None:
     make_run(root / "a", *WELL)
     before = names(root)
-    row = shelf.row("a")
+    row = index.row("a")
     found = actions.contents(row)
     assert (found.files, found.checkpoints, found.samples, found.stays) == (len(before), 2, 4, ())
     assert found.size == sum((root / name).stat().st_size for name in before)
     removal = actions.delete(row, root, system)
-    assert (shelf.rows(), (root / "a").exists()) == ([], False)
+    assert (index.rows(), (root / "a").exists()) == ([], False)
     assert actions.restore(removal, system) == root / "a"
     assert names(root) == before
 
 
-def test_what_else_lies_in_the_folder_stays(root: Path, shelf: Shelf, system: trash.System) -> None:
+def test_what_else_lies_in_the_folder_stays(root: Path, index: RunIndex, system: trash.System) -> None:
     """The root may be a run itself, with all other runs below it."""
     make_run(root, *WELL)
     make_run(root / "previous" / "2026-01-02_10-00-00", *WELL)
     make_run(root / "b", *WELL)
     (root / "my notes.txt").write_text("mine", encoding="utf-8")
     before = names(root)
-    row = shelf.row(".")
+    row = index.row(".")
     assert actions.contents(row).stays == ("b", "my notes.txt", "previous")
     removal = actions.delete(row, root, system)
     assert sorted(path.name for path in root.iterdir() if path.name != ".trash") == ["b", "my notes.txt", "previous"]
-    assert {row.key for row in shelf.rows()} == {"b", "previous/2026-01-02_10-00-00"}
+    assert {row.key for row in index.rows()} == {"b", "previous/2026-01-02_10-00-00"}
     actions.restore(removal, system)
     assert names(root) == before
 
 
-def test_a_newer_run_in_its_place_is_not_mixed_with_the_deleted(root: Path, shelf: Shelf, system: trash.System) -> None:
+def test_a_newer_run_in_its_place_is_not_mixed_with_the_deleted(root: Path, index: RunIndex, system: trash.System) -> None:
     make_run(root / "a", *WELL)
     (root / "a" / "mine.txt").touch()
-    removal = actions.delete(shelf.row("a"), root, system)
+    removal = actions.delete(index.row("a"), root, system)
     make_run(root / "a", State("running"))
     with pytest.raises(UserError, match="exists again"):
         actions.restore(removal, system)
-    assert (shelf.row("a").summary.end, shelf.row("a").summary.step) == ("", 0)
+    assert (index.row("a").summary.end, index.row("a").summary.step) == ("", 0)
 
 
 def test_a_delete_that_is_refused_leaves_everything(
-    root: Path, shelf: Shelf, system: trash.System, monkeypatch: pytest.MonkeyPatch
+    root: Path, index: RunIndex, system: trash.System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(root / "a", *WELL)
     (root / "a" / "mine.txt").touch()
@@ -234,15 +234,15 @@ def test_a_delete_that_is_refused_leaves_everything(
 
     monkeypatch.setattr(trash, "discard", refuse)
     with pytest.raises(UserError, match="in use"):
-        actions.delete(shelf.row("a"), root, system)
+        actions.delete(index.row("a"), root, system)
     assert names(root) == before
 
 
-def test_renamed_runs_keep_their_settings(root: Path, shelf: Shelf) -> None:
+def test_renamed_runs_keep_their_settings(root: Path, index: RunIndex) -> None:
     make_run(root / "a", *WELL)
     make_run(root / "b", *WELL)
-    assert actions.rename(shelf.row("a"), "Élan", root) == root / "Élan"
-    row = shelf.row("Élan")
+    assert actions.rename(index.row("a"), "Élan", root) == root / "Élan"
+    row = index.row("Élan")
     assert row.config is not None
     assert row.config.output_dir == str(root / "Élan")
     assert row.summary.step == 4
@@ -254,7 +254,7 @@ def test_renamed_runs_keep_their_settings(root: Path, shelf: Shelf) -> None:
             actions.rename(row, name, root)
     make_run(root, *WELL)
     with pytest.raises(UserError, match="holds all runs"):
-        actions.rename(shelf.row("."), "x", root)
+        actions.rename(index.row("."), "x", root)
     assert actions.rename(row, "Élan", root) == root / "Élan"
 
 

@@ -118,7 +118,7 @@ def test_an_answer_waits_only_where_its_own_stream_has_just_ended(
         await asked("/en/gradio_api/queue/data", b"session_hash=one")
         return await asked("/en/gradio_api/queue/join", said=body)
 
-    app = gradio_streams.Streams(Played())
+    app = gradio_streams.StreamingPatch(Played())
     monkeypatch.setattr(gradio_streams.asyncio, "sleep", sleep)
     answer = in_a_loop(both())
     assert [message["type"] for message in answer] == ["http.response.start", "http.response.body"]

@@ -59,7 +59,7 @@ MOST_SHOWN = 200  # changes in a preview
 Answer = dict[str, Any]
 
 
-def add_routes(server: FastAPI, app: App) -> None:
+def add_dataset_routes(server: FastAPI, app: App) -> None:
     """Let `server` answer the tab's script."""
     server.state.treino = app
     server.include_router(router)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core.errors import UserError
-from lora_core.runs.index import Row, Shelf
+from lora_core.runs.index import Row, RunIndex
 from lora_core.runs.run import run_of
 from lora_core.system.file_names import problem_of
 from lora_core.webuis import detect, loras, search
@@ -74,8 +74,8 @@ def pictures(lora: Path, extra: Path | None = None) -> list[Path]:
     return [*([extra] if extra else []), *listed][:MOST_PICTURES]
 
 
-def place_in_runs(lora: Path, shelf: Shelf) -> tuple[str, Path] | None:
-    """(key of the run, LoRA file) of a LoRA or run folder below the shelf; None when it lies elsewhere.
+def place_in_runs(lora: Path, index: RunIndex) -> tuple[str, Path] | None:
+    """(key of the run, LoRA file) of a LoRA or run folder that the index lists; None when it lies elsewhere.
 
     Raises:
         UserError: a run folder without a LoRA.
@@ -84,7 +84,7 @@ def place_in_runs(lora: Path, shelf: Shelf) -> tuple[str, Path] | None:
 
     path = lora_of(lora)
     run = run_of(path)
-    key = shelf.key_of(run.folder) if run else None
+    key = index.key_of(run.folder) if run else None
     return (key, path) if key is not None else None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lora_core.errors import UserError
-from lora_core.runs.index import Shelf
+from lora_core.runs.index import RunIndex
 from lora_core.ui.shared.file_manager import open_folder
 from lora_core.ui.tabs.export import choices
 from lora_core.ui.tabs.export.choices import OTHER
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def build(page: Page) -> None:
     """Put the tab's components on the page and connect them."""
     tab = gr.context.Context.block
-    views, shelf = Views(page.text, page.app.files.url), Shelf(page.app.runs_folder, page.app.home / "runs.json")
+    views, index = Views(page.text, page.app.files.url), RunIndex(page.app.runs_folder, page.app.home / "runs.json")
     with gr.Tabs(elem_id="export-parts"):
         with gr.Tab(page.text("export.part_export"), id="put", elem_id="export-part-put"):
-            export = ExportTab(page, views, shelf)
+            export = ExportTab(page, views, index)
         with gr.Tab(page.text("export.part_convert"), id="convert", elem_id="export-part-convert"):
             convert = ConvertPanel(page, views)
     export.connect(tab, convert)
@@ -68,8 +68,8 @@ class Chosen:
 class ExportTab:
     """The components of one page's Export tab and what they do."""
 
-    def __init__(self, page: Page, views: Views, shelf: Shelf):
-        self.page, self.app, self.text, self.views, self.shelf = page, page.app, page.text, views, shelf
+    def __init__(self, page: Page, views: Views, index: RunIndex):
+        self.page, self.app, self.text, self.views, self.index = page, page.app, page.text, views, index
         self.chosen, self.places = gr.State(Chosen()), gr.State(Places())
         self.form = Form(page, views)
 
@@ -133,7 +133,7 @@ class ExportTab:
         return {self.form.run: gr.update(choices=listed, value=None) if is_gone else gr.update(choices=listed)}
 
     def _listed(self) -> list[tuple[str, str]]:
-        return [(row.name, row.key) for row in choices.exportable(self.shelf.rows())]
+        return [(row.name, row.key) for row in choices.exportable(self.index.rows())]
 
     def receive(self, message: dict[str, Any] | None, chosen: Chosen) -> Updates:
         """A LoRA that another tab sends, with a picture for its card."""
@@ -142,13 +142,13 @@ class ExportTab:
         self.app.wait_for_core()
         lora = Path(message["lora"])
         picture = Path(message["picture"]) if message.get("picture") else None
-        place = choices.place_in_runs(lora, self.shelf)
+        place = choices.place_in_runs(lora, self.index)
         key = place[0] if place else ""
         listed = gr.update(choices=self._listed(), value=key or None)
         return {**self._take(lora, chosen, key, picture), self.form.run: listed}
 
     def choose_run(self, key: str, chosen: Chosen) -> Updates:
-        versions = choices.versions(self.shelf.row(key))
+        versions = choices.versions(self.index.row(key))
         if not versions:
             raise UserError(self.text("export.no_lora", name=key))
         return self._take(versions[0].path, chosen, key)
@@ -176,7 +176,7 @@ class ExportTab:
         for path in offered:
             self.app.files.allow(path.parent)
         chosen = dataclasses.replace(chosen, run=key, lora=card.lora, card=card, pictures=offered, picture=picture)
-        versions = choices.versions(self.shelf.row(key)) if key else []
+        versions = choices.versions(self.index.row(key)) if key else []
         return {
             self.chosen: chosen,
             **self.form.fill(card, self.views.summary(card.summary, card.overfit), self.views.pictures(offered, picture)),

@@ -12,7 +12,7 @@ import gradio as gr
 
 from lora_core.errors import UserError
 from lora_core.runs import actions, lock
-from lora_core.runs.index import Row, Shelf
+from lora_core.runs.index import Row, RunIndex
 from lora_core.runs.run import SHEET, Run
 from lora_core.ui.shared.file_manager import open_folder
 from lora_core.ui.state.training import has_state, unended
@@ -33,7 +33,7 @@ class RunsTab:
 
     def __init__(self, page: Page):
         self.page, self.app, self.text = page, page.app, page.text
-        self.shelf = Shelf(page.app.runs_folder, page.app.home / "runs.json")
+        self.index = RunIndex(page.app.runs_folder, page.app.home / "runs.json")
         self.context = ViewContext(page.text, page.app.files.url, self.state)
         self.deleted: list[actions.Removal] = []  # the last one last
         self.listed = gr.State(ListState())
@@ -199,7 +199,7 @@ class RunsTab:
         last = self.deleted[-1] if self.deleted else None
         note = f'<p role="status">{self.context.say("runs.deleted", name=last.name)}</p>' if last else ""
         return {
-            self.listed: listed, self.list: views.list_html(self.shelf.rows(), listed, self.context),
+            self.listed: listed, self.list: views.list_html(self.index.rows(), listed, self.context),
             self.undo_row: gr.update(visible=last is not None), self.undo_note: note,
         }  # fmt: skip
 
@@ -232,7 +232,7 @@ class RunsTab:
 
     def _row(self, key: str) -> Row | None:
         try:
-            return self.shelf.row(key)
+            return self.index.row(key)
         except UserError:  # deleted meanwhile, here or elsewhere
             return None
 
@@ -240,7 +240,7 @@ class RunsTab:
 
     def _message(self, name: str, target: str) -> Any:
         def send(listed: ListState) -> tuple[Any, dict[str, Any]]:
-            row = self.shelf.row(listed.key)
+            row = self.index.row(listed.key)
             message: dict[str, Any] = {"sent": time.time()}  # a second message with the same words is a message too
             if name == "resume":
                 message["resume"] = str(row.run.folder)
@@ -260,13 +260,13 @@ class RunsTab:
         return row.lora or max(row.run.checkpoint_loras(), default=None)
 
     def open(self, listed: ListState) -> None:
-        open_folder(self.shelf.row(listed.key).run.folder, [self.app.runs_folder])
+        open_folder(self.index.row(listed.key).run.folder, [self.app.runs_folder])
 
     def ask_name(self, listed: ListState) -> tuple[Any, Any, str]:
-        return _shown(True), _shown(False), self.shelf.row(listed.key).run.folder.name
+        return _shown(True), _shown(False), self.index.row(listed.key).run.folder.name
 
     def ask_delete(self, listed: ListState) -> tuple[Any, Any, str]:
-        row = self.shelf.row(listed.key)
+        row = self.index.row(listed.key)
         return _shown(False), _shown(True), views.doom_html(row, actions.contents(row), self.context)
 
     def _close(self) -> Updates:
@@ -275,7 +275,7 @@ class RunsTab:
     def rename(self, name: str, listed: ListState, kind: str, log: bool) -> Updates:
         row = self._idle(listed)
         folder = actions.rename(row, name.strip(), self.app.runs_folder)
-        key = self.shelf.key_of(folder) or ""
+        key = self.index.key_of(folder) or ""
         if self.app.training.run is not None and self.app.training.run.folder.absolute() == row.run.folder.absolute():
             self.app.training.show(Run(folder))
         ticked = tuple(key if each == row.key else each for each in listed.ticked)
@@ -290,7 +290,7 @@ class RunsTab:
     def bring_back(self, listed: ListState, kind: str, log: bool) -> Updates:
         folder = actions.restore(self.deleted[-1])
         self.deleted.pop()
-        return self.refresh(dataclasses.replace(listed, key=self.shelf.key_of(folder) or ""), kind, log)
+        return self.refresh(dataclasses.replace(listed, key=self.index.key_of(folder) or ""), kind, log)
 
     def _idle(self, listed: ListState) -> Row:
         """The chosen run, when nothing writes to it.
@@ -298,7 +298,7 @@ class RunsTab:
         Raises:
             UserError: it is being trained.
         """
-        row = self.shelf.row(listed.key)
+        row = self.index.row(listed.key)
         if self._is_trained(row):
             raise UserError("ui.run_busy")
         return row
