@@ -36,26 +36,26 @@ class _Parser(argparse.ArgumentParser):
 
 def caption(argv: list[str]) -> int:
     """`caption FOLDER`: describe pictures in captions, all of them one edit that the window can undo."""
-    asked = _caption_parser().parse_args(argv)
-    if asked.trigger is not None:
-        add_trigger({}, asked.trigger)  # an empty one is told now, not after the work
-    editor = CaptionEditor(asked.folder)
+    args = _caption_parser().parse_args(argv)
+    if args.trigger is not None:
+        add_trigger({}, args.trigger)  # an empty one is told now, not after the work
+    editor = CaptionEditor(args.folder)
     if not editor.captions:
-        raise UserError("cli.no_pictures", folder=asked.folder)
-    pictures = captioners.to_describe(editor.captions, asked.replace)
+        raise UserError("cli.no_pictures", folder=args.folder)
+    pictures = captioners.to_describe(editor.captions, args.replace)
     if not pictures:
-        print(Message("cli.all_described", folder=asked.folder))
+        print(Message("cli.all_described", folder=args.folder))
         return DONE
-    files.prove_writable(asked.folder)
+    files.prove_writable(args.folder)
     terminal = Terminal(sys.stdout)
-    captions, is_whole = _described(asked, pictures, terminal)
+    captions, is_whole = _described(args, pictures, terminal)
     terminal.close()
     with stop_signals():  # a second Ctrl-C waits for the edit
         written = editor.apply(captions, did("described"))
     if not is_whole:
         print(Message("cli.describing_stopped", count=len(captions), total=len(pictures)))
         return STOPPED
-    print(Message("cli.described", count=written, folder=asked.folder))
+    print(Message("cli.described", count=written, folder=args.folder))
     return DONE
 
 
@@ -68,8 +68,8 @@ def convert(argv: list[str]) -> int:
     parser.add_argument("--precision", choices=tuple(DTYPES), default="", help="number format [default: as it is]")
     parser.add_argument("--replace", action="store_true", help="overwrite OUT")
     parser.add_argument("--drop", action="store_true", help="leave out layers that not every webui loads")
-    asked = parser.parse_args(argv)
-    done = convert_lora(asked.source, asked.target, asked.family, asked.precision, asked.replace, asked.drop)
+    args = parser.parse_args(argv)
+    done = convert_lora(args.source, args.target, args.family, args.precision, args.replace, args.drop)
     print(Message("cli.converted", path=done.path, count=done.modules, family=done.family, dtype=done.dtype))
     for module in done.left_out:
         print(Message("cli.left_out", layer=module))
@@ -78,15 +78,15 @@ def convert(argv: list[str]) -> int:
 
 def export(argv: list[str]) -> int:
     """`export RUN [--to WEBUI]`: a run's LoRA into a webui, with picture and card."""
-    asked = _export_parser().parse_args(argv)
-    card = card_for(asked.run)
-    webui = _chosen(asked.to)
-    changes = {name: value for name, value in vars(asked).items() if name in _SIDECAR and value is not None}
-    picture = card.picture if asked.picture is None else Path(asked.picture) if asked.picture != "none" else None
+    args = _export_parser().parse_args(argv)
+    card = card_for(args.run)
+    webui = _chosen(args.to)
+    changes = {name: value for name, value in vars(args).items() if name in _SIDECAR and value is not None}
+    picture = card.picture if args.picture is None else Path(args.picture) if args.picture != "none" else None
     for remark in card.remarks:
         print(remark)
     done = export_lora(
-        card.lora, webui.folder, asked.name or card.name, asked.on_existing,
+        card.lora, webui.folder, args.name or card.name, args.on_existing,
         dataclasses.replace(card.sidecar, **changes), picture,
     )  # fmt: skip
     search.remember(paths.config_folder(), webui.folder.absolute())
@@ -131,16 +131,16 @@ def _caption_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _described(asked: argparse.Namespace, pictures: Sequence[Path], terminal: Terminal) -> tuple[dict[Path, str], bool]:
+def _described(args: argparse.Namespace, pictures: Sequence[Path], terminal: Terminal) -> tuple[dict[Path, str], bool]:
     """The new captions by picture, and whether that is all of them: Ctrl-C ends with those that are known."""
     captions: dict[Path, str] = {}
     try:
-        for picture, text in captioners.describe(asked.captioner, pictures, terminal, asked.threshold):
+        for picture, text in captioners.describe(args.captioner, pictures, terminal, args.threshold):
             if not text:
                 terminal.say(Message("cli.not_recognised", picture=picture.name))
                 continue
             named = {picture: text}
-            captions |= {**named, **(add_trigger(named, asked.trigger) if asked.trigger else {})}
+            captions |= {**named, **(add_trigger(named, args.trigger) if args.trigger else {})}
             terminal.say(f"{picture.name}: {captions[picture]}")
     except KeyboardInterrupt:
         if not captions:

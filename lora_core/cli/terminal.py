@@ -174,7 +174,9 @@ class _Bar:
             yield shown
             return
         line = Table.grid(padding=(0, 1))
-        line.add_row(percent, ProgressBar(1.0, min(self.share, 1.0), width=room), Text(f" {text}", no_wrap=True))
+        share = min(self.share, 1.0)
+        bar = ProgressBar(1, share, room, style="bright_black", complete_style="green", finished_style="green")
+        line.add_row(percent, bar, Text(f" {text}", no_wrap=True))
         yield line
 
 
