@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,14 @@ class Message:
 def plain(text: str) -> Message:
     """A text that has no key, said as it is in every language."""
     return Message(PLAIN, text=text)
+
+
+def joined(parts: Sequence[str | Message], key: str) -> str | Message:
+    """Parts in one line, by a key that joins two: "{first} and {last}"."""
+    told, *rest = parts
+    for part in rest:
+        told = Message(key, first=told, last=part)
+    return told
 
 
 def say(message: Message, language: str = "en") -> str:

@@ -136,12 +136,9 @@ def _explaining_memory() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_full_card(error):
-            raise UserError(
-                "The graphics card has no memory left for the captioner. Wait for the end of what computes on it, or close "
-                "other programs."
-            ) from error
+            raise UserError("captioners.card_full") from error
         if is_full_computer(error):
-            raise UserError("The computer has no memory left for the captioner. Close other programs.") from error
+            raise UserError("captioners.computer_full") from error
         raise
 
 

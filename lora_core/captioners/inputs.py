@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.models import device as precision
 from lora_core.models.checkpoint_keys import Place
-from lora_core.models.weights import Source, bring, hollow, open_weights
+from lora_core.models.weights import Source, bring, hollow, open_weights, reason
 
 # An RGB picture and the confidence, 0 to 1, that a tag needs (sentences pass over it) to a caption; "" is none.
 Describe = Callable[[Image.Image, float], str]
@@ -26,9 +27,9 @@ def settings(file: Path) -> dict[str, Any]:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as cause:
-        raise unusable(file, "it cannot be read") from cause
+        raise unusable(file, Message("captioners.unreadable")) from cause
     if not isinstance(table, dict):
-        raise unusable(file, "it holds no settings")
+        raise unusable(file, Message("captioners.no_settings"))
     return table
 
 
@@ -46,14 +47,14 @@ def loaded(
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, ArithmeticError) as cause:
-        raise unusable(file, (str(cause) or repr(cause)).splitlines()[0]) from cause
+        raise unusable(file, reason(cause)) from cause
     precision.use_cores(module)
     return module
 
 
-def unusable(file: Path, why: str) -> UserError:
+def unusable(file: Path, why: Message | str) -> UserError:
     """The sentence for a file that is not what its captioner needs."""
-    return UserError(f"{file} is no file of this captioner ({why}): delete it and try again, it is downloaded anew.")
+    return UserError("captioners.unusable", file=file, why=why)
 
 
 def numbers(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:

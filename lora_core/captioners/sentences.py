@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from transformers import BlipConfig, BlipForConditionalGeneration
 
 from lora_core.captioners.inputs import Describe, loaded, numbers, settings, unusable
+from lora_core.messages import Message
 from lora_core.models.checkpoint_keys import Place
 
 BEAMS, LONGEST = 3, 40  # tokens
@@ -39,7 +40,8 @@ def load(folder: Path, device: torch.device) -> Describe:
     vocabulary = _vocabulary(folder / "tokenizer.json")
     model = loaded(lambda: BlipForConditionalGeneration(config), folder / "model.safetensors", device, _places)
     if size != (config.vision_config.image_size,) * 2:
-        raise unusable(folder / "preprocessor_config.json", f"{size[0]}x{size[1]} is not the size of the model's pictures")
+        why = Message("captioners.odd_size", width=size[0], height=size[1])
+        raise unusable(folder / "preprocessor_config.json", why)
     end = config.text_config.sep_token_id
 
     def describe(image: Image.Image, threshold: float) -> str:
@@ -66,11 +68,11 @@ def cleaned(sentence: str) -> str:
 def _config(file: Path) -> Any:
     table = settings(file)
     if table.get("model_type") != "blip":
-        raise unusable(file, "it is not of BLIP")
+        raise unusable(file, Message("captioners.not_blip"))
     try:
         return BlipConfig.from_dict(table)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as cause:
-        raise unusable(file, "its settings make no sense") from cause
+        raise unusable(file, Message("captioners.senseless_settings")) from cause
 
 
 def _processing(file: Path) -> tuple[tuple[int, int], Sequence[float], Sequence[float]]:
@@ -84,14 +86,14 @@ def _processing(file: Path) -> tuple[tuple[int, int], Sequence[float], Sequence[
             raise ValueError("not three channels")
         return size, mean, std
     except (ValueError, TypeError, KeyError) as cause:
-        raise unusable(file, "its settings make no sense") from cause
+        raise unusable(file, Message("captioners.senseless_settings")) from cause
 
 
 def _vocabulary(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as cause:  # the tokenizers library raises plain Exceptions
-        raise unusable(file, "it cannot be read") from cause
+        raise unusable(file, Message("captioners.unreadable")) from cause
 
 
 def _places(name: str) -> list[Place]:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lora_core.captioners.inputs import Describe, loaded, numbers, settings, unusable
+from lora_core.messages import Message
 from lora_core.models.checkpoint_keys import Place
 from lora_core.system import tensor_headers
 
@@ -96,7 +97,8 @@ def load(folder: Path, device: torch.device) -> Describe:
     file = folder / "model.safetensors"
     shape, tags = shape_of(file, settings(folder / "config.json")), read_tags(folder / "selected_tags.csv")
     if len(tags) != shape.tags:
-        raise unusable(folder / "selected_tags.csv", f"it has {len(tags)} tags, and the model {shape.tags}")
+        why = Message("captioners.odd_tags", count=len(tags), wanted=shape.tags)
+        raise unusable(folder / "selected_tags.csv", why)
     model = loaded(lambda: Tagger(shape), file, device, lambda name: [Place(name)])
 
     def describe(image: Image.Image, threshold: float) -> str:
@@ -114,7 +116,7 @@ def shape_of(file: Path, config: dict[str, Any]) -> Shape:
     asked = config.get("model_args")
     arguments = asked if isinstance(asked, dict) else {}
     if (act := str(arguments.get("act_layer") or "gelu")) not in ACTIVATIONS:
-        raise unusable(file.with_name("config.json"), f"no tagger has {act}")
+        raise unusable(file.with_name("config.json"), Message("captioners.odd_activation", name=act))
     try:
         width, _, patch, _ = found["patch_embed.proj.weight"]
         patches = found["pos_embed"][1]
@@ -124,13 +126,13 @@ def shape_of(file: Path, config: dict[str, Any]) -> Shape:
             approximate=ACTIVATIONS[act], norms_mean="fc_norm.weight" in found,
         )  # fmt: skip
     except (KeyError, ValueError, IndexError) as cause:
-        raise unusable(file, f"{cause} is not as a tagger has it") from cause
+        raise unusable(file, Message("captioners.odd_weight", cause=cause)) from cause
     if width % HEAD_DIM or shape.grid**2 != patches:
-        raise unusable(file, f"a transformer of {width} channels and {patches} patches is no tagger")
+        raise unusable(file, Message("captioners.odd_shape", width=width, patches=patches))
     with torch.device("meta"):
         known = Tagger(shape).state_dict()
     if others := sorted(found.keys() - known.keys()):
-        raise unusable(file, f"it also holds {others[0]}")
+        raise unusable(file, Message("captioners.also_holds", name=others[0]))
     return shape
 
 
@@ -140,7 +142,7 @@ def read_tags(file: Path) -> list[Tag]:
         with open(file, encoding="utf-8", newline="") as lines:
             return [Tag(row["name"], row["category"]) for row in csv.DictReader(lines)]
     except (OSError, ValueError, KeyError, csv.Error) as cause:
-        raise unusable(file, "it is no list of tags") from cause
+        raise unusable(file, Message("captioners.no_tags")) from cause
 
 
 def prepared(image: Image.Image, side: int) -> Tensor:

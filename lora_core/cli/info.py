@@ -32,7 +32,7 @@ def describe(name: str) -> list[Message]:
         return _folder(path)
     if name and path.exists():
         found = identify.of_path(path)
-        return _lora(path, found) if found.kind == "LoRA" else _model(str(path), found, str(path))
+        return _lora(path, found) if found.is_lora else _model(str(path), found, str(path))
     return _of_hub(name, path)
 
 

@@ -86,7 +86,7 @@ def shapes_of(name: str) -> Shapes:
     if name and path.is_file():
         found = identify.of_path(path)
         if not found.family:
-            raise UserError("models.shapes_not_trainable", file=path, kind=found.title, problem=found.problem)
+            raise UserError("models.is_a", file=path, kind=found.title, problem=found.problem or "")
         return of_family(found.family)
     return _of_hub(name)
 
@@ -96,7 +96,7 @@ def _of_hub(name: str) -> Shapes:
 
     repo = hub.canonical(name)[0]
     if not hub.is_repo_id(repo):
-        raise UserError("models.shapes_no_base", name=name)
+        raise UserError("models.base_missing_here", name=name)
     if folder := hub.cached_folder(repo):
         try:
             return _of_folder(folder, "")
@@ -118,7 +118,7 @@ def _read(folder: Path, family: str, newest: int) -> Shapes:
     width = unet.get("cross_attention_dim")
     found = FAMILIES[family] if family else by_width(width)
     if found is None:
-        raise UserError("models.shapes_strange_width", folder=folder, width=width)
+        raise UserError("models.odd_width", folder=folder, width=width)
     encoders = {path.parent.name: settings_in(path) for path in sorted(folder.glob("text_encoder*/config.json"))}
     return Shapes(found.name, unet, encoders, settings_in(folder / "vae" / "config.json"))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_core.messages import plain
+from lora_core.messages import Message
 from lora_core.settings import ConfigError, Problem
 from lora_core.system.distributed import ProcessGroup
 
@@ -43,7 +43,7 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     scale_loss: bool
-    notices: tuple[str, ...] = ()
+    notices: tuple[Message, ...] = ()
     title: str = "the CPU"  # of the device, in words
 
 
@@ -58,10 +58,10 @@ def choose(device: str, mixed_precision: str, group: ProcessGroup | None = None)
     there, notices = _device(device, group or ProcessGroup())
     chosen, asked = torch.device(there.name), DTYPES[mixed_precision]
     if chosen.type == "cpu" and asked != torch.float32 and not (asked == torch.bfloat16 and _cpu_has_bf16()):
-        why = f"mixed_precision {mixed_precision} is slow or unsupported on this CPU; computing in fp32 instead."
+        why = Message("models.cpu_format", format=mixed_precision)
         return Compute(chosen, torch.float32, False, (*notices, why), str(there))
     if chosen.type == "cuda" and asked == torch.bfloat16 and not _card_has_bf16(chosen):
-        why = "This graphics card has no bf16 units; computing in fp16 with loss scaling instead."
+        why = Message("models.no_bf16")
         return Compute(chosen, torch.float16, True, (*notices, why), str(there))
     return Compute(chosen, asked, asked == torch.float16, notices, str(there))
 
@@ -124,34 +124,34 @@ def smallest_for(needed: int, found: Sequence[Device]) -> Device | None:
     return min(enough, key=lambda device: device.bytes, default=None)
 
 
-def _device(name: str, group: ProcessGroup) -> tuple[Device, tuple[str, ...]]:
+def _device(name: str, group: ProcessGroup) -> tuple[Device, tuple[Message, ...]]:
     found = devices()
     number = name.partition(":")[2]
     # "cuda" without a number is the best of its kind.
     matching = [device for device in found if name in ("auto", device.name) or (not number and device.kind == name)]
     if not matching:
         here = "; ".join(f"{device.name} ({device.title})" for device in found)
-        raise ConfigError([Problem("device", plain(f"{name!r} is not available here; take 'auto', or of {here}"))])
+        raise ConfigError([Problem("device", Message("models.device_missing", name=name, here=here))])
     usable = [device for device in matching if device.works]
     if not usable:
-        raise ConfigError([Problem("device", plain(f"{_useless(matching)}; take another device or build"))])
+        raise ConfigError([Problem("device", Message("models.device_useless", why=_useless(matching)))])
     if group.size > 1 and usable[0].kind in ("cuda", "xpu"):
         return _own_card(name, group, usable), ()
     idle = [device for device in matching if not device.works]
-    told = (f"Computing on {usable[0]}: {_useless(idle)}.",) if idle and usable[0].name == "cpu" else ()
+    told = (Message("models.computing_on_cpu", why=_useless(idle)),) if idle and usable[0].name == "cpu" else ()
     return usable[0], told
 
 
 def _own_card(name: str, group: ProcessGroup, usable: Sequence[Device]) -> Device:
     cards = {int(card.name.partition(":")[2]): card for card in usable if card.kind == usable[0].kind}
     if ":" in name or group.local_rank not in cards:
-        what = f"with {name!r}, {group} has no graphics card of its own; take 'auto' and as many processes as cards"
-        raise ConfigError([Problem("device", plain(f"{what} ({len(cards)})"))])
+        told = Message("models.device_not_own", name=name, process=str(group), count=len(cards))
+        raise ConfigError([Problem("device", told)])
     return cards[group.local_rank]
 
 
-def _useless(cards: Sequence[Device]) -> str:
-    return f"this build of PyTorch {torch.__version__} has no code for {', '.join(str(card) for card in cards)}"
+def _useless(cards: Sequence[Device]) -> Message:
+    return Message("models.no_code_for", version=torch.__version__, cards=[str(card) for card in cards])
 
 
 def _cuda_cards() -> list[Device]:

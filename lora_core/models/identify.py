@@ -10,62 +10,93 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lora_core.errors import UserError
-from lora_core.models.families.specs import COMPONENTS, FAMILIES, FamilySpec, by_width
+from lora_core.messages import Message, from_json, joined, to_json
+from lora_core.models.families.specs import COMPONENTS, FAMILIES, SDXL, FamilySpec, by_width
 from lora_core.system import tensor_headers
 from lora_core.system.tensor_headers import Header, Tensor
 
 REFINER_WIDTH = 1280
 LAYERS = {spec.widths[0]: spec.layers for spec in FAMILIES.values()}  # cross attention layers of the full model, by width
-BASE, UNET = "base model", "UNet"
+BASE, UNET = Message("models.kind_base"), Message("models.kind_unet")
 EMA_PREFIX = "model_ema."
 VAE_PREFIXES = ("first_stage_model.", "vae.")
 TEXT_PREFIXES = {
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
     "text_encoder_2": ("conditioner.embedders.1.",),
 }
-TAKE_ANOTHER = "Take a Stable Diffusion 1.x, 2.x or XL base model."
+TAKE_ANOTHER = Message("models.take_another")
 
 
 @dataclass(frozen=True)
 class Identity:
     """What a file is.
 
-    kind: "base model" (a checkpoint or a diffusers folder), "UNet", or what else it is ("LoRA", "VAE", "Flux model").
+    kind: BASE (a checkpoint or a diffusers folder), UNET, or what else it is ("LoRA", "VAE", "Flux model").
     family: sd1, sd2 or sdxl; empty for other kinds.
     prediction_type: "epsilon" or "v_prediction"; empty where the file does not tell.
-    traits: what is special about it: inpainting, refiner, LCM, pruned, EMA...
+    traits: what is special about it: inpainting, lcm, pruned, with_ema... (models.trait_... of the catalogs)
     precision: fp32, fp16, bf16, fp8, or two joined by "+".
     parts: the components in it, of unet, vae, text_encoder, text_encoder_2.
-    problem: why it cannot be trained on and what to do instead; empty when it can.
+    problem: why it cannot be trained on and what to do instead; None when it can.
     """
 
-    kind: str
+    kind: Message
     family: str = ""
     prediction_type: str = ""
     zero_snr: bool = False
     traits: tuple[str, ...] = ()
     precision: str = ""
     parts: tuple[str, ...] = ()
-    problem: str = ""
-    notes: tuple[str, ...] = ()
+    problem: Message | None = None
+    notes: tuple[Message, ...] = ()
 
     @property
-    def title(self) -> str:
+    def is_lora(self) -> bool:
+        return self.kind == _kind("lora")
+
+    @property
+    def title(self) -> Message:
         """For people: "Stable Diffusion XL base model (turbo, fp16)"."""
-        inside = ", ".join(part for part in (*self.traits, self.precision) if part)
-        name = f"{FAMILIES[self.family].title} {self.kind}" if self.family else self.kind
-        return f"{name} ({inside})" if inside else name
+        traits: list[str | Message] = [Message(f"models.trait_{trait}") for trait in self.traits]
+        traits += [self.precision] if self.precision else []
+        inside = Message("models.inside", traits=joined(traits, "models.comma")) if traits else ""
+        if not self.family:
+            return Message("models.title", kind=self.kind, inside=inside)
+        return Message("models.title_of_family", family=FAMILIES[self.family].title, kind=self.kind, inside=inside)
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """Components that the family needs and the file has not."""
         needed = FAMILIES[self.family].components if self.family else ()
         return tuple(part for part in needed if part not in self.parts)
+
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON holds it; `from_json` is the way back."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        said = {"kind": to_json(self.kind), "problem": to_json(self.problem) if self.problem else None}
+        lists = {"notes": [to_json(note) for note in self.notes], "traits": list(self.traits), "parts": list(self.parts)}
+        return {**found, **said, **lists}
+
+    @staticmethod
+    def from_json(stored: Mapping[str, Any]) -> Identity:
+        """The identity behind `to_json`.
+
+        Raises:
+            ValueError: it is of another version.
+        """
+        try:
+            values = dict(stored)
+            values["kind"], values["notes"] = from_json(values["kind"]), tuple(map(from_json, values["notes"]))
+            values["problem"] = from_json(values["problem"]) if values["problem"] else None
+            return Identity(**values | {name: tuple(values[name]) for name in ("traits", "parts")})
+        except (KeyError, TypeError) as cause:
+            raise ValueError("no identity") from cause
 
 
 def of_path(path: Path) -> Identity:
@@ -88,66 +119,70 @@ def of_header(header: Header) -> Identity:
     unet = unet_in(names)
     for pattern, kind, advice in (*_OTHERS, *(_PARTS if unet is None else ())):
         if any(map(re.compile(pattern).search, names)):
-            return Identity(kind, precision=precision, problem=f"This is {_a(kind)}. {advice}")
+            problem = Message("models.this_is", what=Message(f"models.a_{kind}"), advice=advice)
+            return Identity(_kind(kind), precision=precision, problem=problem)
     if unet is None:
-        return Identity("file of no known kind", precision=precision, problem=f"It is no model known here. {TAKE_ANOTHER}")
+        problem = Message("models.no_model_known", advice=TAKE_ANOTHER)
+        return Identity(_kind("unknown"), precision=precision, problem=problem)
     return replace(_of_unet(unet, names, header.metadata), precision=precision)
+
+
+def _kind(name: str) -> Message:
+    return Message(f"models.kind_{name}")
 
 
 # --- what is no base model ------------------------------------------------------------------------------------------
 
 _ANY_PREFIX = r"^(?:model\.diffusion_model\.|diffusion_model\.|transformer\.|model\.)?"
-_ELSEWHERE = f"Treino trains the UNets of Stable Diffusion only. {TAKE_ANOTHER}"
-_BESIDE = "It works beside a base model: give that one."
+_ELSEWHERE = Message("models.elsewhere", advice=TAKE_ANOTHER)
+_BESIDE = Message("models.beside")
+_EDM = Message("models.edm", advice=TAKE_ANOTHER)
 # In this order; the first pattern found in a name of a tensor decides. (pattern, kind, what to do)
 _OTHERS = (
-    (r"^control_model\.|controlnet_|^input_hint_block\.|^lllite_|^lora_controlnet$", "ControlNet", _BESIDE),
+    (r"^control_model\.|controlnet_|^input_hint_block\.|^lllite_|^lora_controlnet$", "controlnet", _BESIDE),
     (
         r"^(?:lora|lycoris)_|\.lora[_.]|\.(?:lora_[AB]|hada_w[12]_[ab]|lokr_w[12]|dora_scale)\b|_lora\.(?:down|up)\.",
-        "LoRA", "It was made for a base model: give that one.",
+        "lora", Message("models.made_for"),
     ),
-    (r"^adapter\.body\.|^body\.\d+\.(?:block1|in_conv|resnets)", "T2I adapter", _BESIDE),
-    (r"^ip_adapter\.|^image_proj", "IP-Adapter", _BESIDE),
-    (r"motion_modules\.", "AnimateDiff motion module", _BESIDE),
+    (r"^adapter\.body\.|^body\.\d+\.(?:block1|in_conv|resnets)", "t2i_adapter", _BESIDE),
+    (r"^ip_adapter\.|^image_proj", "ip_adapter", _BESIDE),
+    (r"motion_modules\.", "motion", _BESIDE),
     (
         _ANY_PREFIX + r"(?:double_blocks\.0\.img_attn\.|single_transformer_blocks\.0\.|double_stream_mod)",
-        "Flux model", _ELSEWHERE,
+        "flux", _ELSEWHERE,
     ),
-    (_ANY_PREFIX + r"(?:joint_blocks\.0\.|transformer_blocks\.0\.norm1_context\.)", "Stable Diffusion 3 model", _ELSEWHERE),
-    (_ANY_PREFIX + r"(?:clip_txt_mapper|effnet_mapper|clip_txt_pooled_mapper)\.", "Stable Cascade model", _ELSEWHERE),
-    (r"\.(?:time_stack|time_mixer|temporal_transformer_blocks)\.", "Stable Video Diffusion model", _ELSEWHERE),
-    (r"^edm_mean$", "Playground 2.5 model", f"It is trained by other formulas (EDM). {TAKE_ANOTHER}"),
-    (r"^edm_vpred\.", "CosXL model", f"It is trained by other formulas (EDM). {TAKE_ANOTHER}"),
-    (r"(?:^|\.)encoder_hid_proj\.", "Kolors or IF model", f"Its text encoder is not CLIP. {TAKE_ANOTHER}"),
+    (_ANY_PREFIX + r"(?:joint_blocks\.0\.|transformer_blocks\.0\.norm1_context\.)", "sd3", _ELSEWHERE),
+    (_ANY_PREFIX + r"(?:clip_txt_mapper|effnet_mapper|clip_txt_pooled_mapper)\.", "cascade", _ELSEWHERE),
+    (r"\.(?:time_stack|time_mixer|temporal_transformer_blocks)\.", "video", _ELSEWHERE),
+    (r"^edm_mean$", "playground", _EDM),
+    (r"^edm_vpred\.", "cosxl", _EDM),
+    (r"(?:^|\.)encoder_hid_proj\.", "kolors", Message("models.not_clip", advice=TAKE_ANOTHER)),
     (
         _ANY_PREFIX + r"(?:patchify_proj|cap_embedder|distilled_guidance_layer|x_embedder|txt_in|head\.modulation"
         r"|pos_embed\.proj|cond_seq_linear|blocks\.0\.(?:cross_attn|attn|self_attn))\b",
-        "diffusion transformer (PixArt, Lumina, Wan, Qwen and the like)", _ELSEWHERE,
+        "transformer", _ELSEWHERE,
     ),
     (
         r"\.(?:absmax|quant_map|qweight|scale_weight|weight_scale)$|\.quant_state|^scaled_fp8$",
-        "quantized model", "Its numbers are cut down for drawing: take the fp16 or bf16 model.",
+        "quantized", Message("models.cut_down"),
     ),
 )  # fmt: skip
 # Only where there is no UNet.
 _PARTS = (
+    (r"^(?:emb_params|string_to_param|clip_[lg])$", "embedding", Message("models.into_prompts")),
+    (r"^(?:first_stage_model\.|vae\.)?(?:encoder|decoder)\.conv_in\.", "vae", Message("models.with_vae")),
+    (r"token_embedding|^encoder\.block\.0\.layer\.", "text_encoder", Message("models.part_of_model")),
     (
-        r"^(?:emb_params|string_to_param|clip_[lg])$", "textual inversion embedding",
-        "It belongs into prompts: give the base model it was made for.",
+        r"^(?:model\.)?(?:conv_first|body\.0\.rdb1|model\.1\.sub)\b",
+        "upscaler", Message("models.enlarges", advice=TAKE_ANOTHER),
     ),
-    (
-        r"^(?:first_stage_model\.|vae\.)?(?:encoder|decoder)\.conv_in\.", "VAE",
-        "Give a base model, and this file with --vae if it shall be used with it.",
-    ),
-    (r"token_embedding|^encoder\.block\.0\.layer\.", "text encoder", "It is a part of a model: give the whole."),
-    (r"^(?:model\.)?(?:conv_first|body\.0\.rdb1|model\.1\.sub)\b", "upscaler", f"It enlarges pictures. {TAKE_ANOTHER}"),
 )  # fmt: skip
-# Input channels of UNets that need more than noise and a prompt.
+# Input channels of UNets that need more than noise and a prompt: trait, and why not.
 _CHANNELS = {
-    9: ("inpainting", "It fills in masked pictures. Train on the base model it was made from: the LoRA works in both."),
-    8: ("editing (InstructPix2Pix)", f"It changes given pictures. {TAKE_ANOTHER}"),
-    7: ("upscaler", f"It enlarges given pictures. {TAKE_ANOTHER}"),
-    5: ("depth", "It needs a depth map. Train on the Stable Diffusion 2 base model instead: the LoRA works in both."),
+    9: ("inpainting", Message("models.fills_in")),
+    8: ("editing", Message("models.changes_pictures", advice=TAKE_ANOTHER)),
+    7: ("upscaler", Message("models.enlarges_given", advice=TAKE_ANOTHER)),
+    5: ("depth", Message("models.needs_depth")),
 }
 
 
@@ -211,41 +246,42 @@ def _of_unet(unet: Unet, names: Mapping[str, Tensor], metadata: Mapping[str, str
     kind = BASE if len(parts) > 1 else UNET
     family = by_width(unet.width)
     if unet.width == REFINER_WIDTH:
-        advice = "It finishes what the SDXL base model begins. Train on that one: stabilityai/stable-diffusion-xl-base-1.0."
-        return Identity("Stable Diffusion XL refiner", parts=parts, problem=advice)
+        return Identity(_kind("refiner"), parts=parts, problem=Message("models.refines", base=SDXL.default_model))
     if not family:
-        width = f"{unet.width} wide" if unet.width else "not there"
-        problem = f"Its cross attention is {width}, as in no Stable Diffusion. {TAKE_ANOTHER}"
-        return Identity("UNet of another kind", parts=parts, problem=problem)
+        odd = Message("models.no_cross_attention", advice=TAKE_ANOTHER)
+        if unet.width:
+            odd = Message("models.odd_cross_attention", width=unet.width, advice=TAKE_ANOTHER)
+        return Identity(_kind("other_unet"), parts=parts, problem=odd)
     traits, problem, notes = _traits(unet, family, names)
     prediction, zero_snr = _prediction(names, metadata, family)
     return Identity(kind, family.name, prediction, zero_snr, traits, "", parts, problem, notes)
 
 
-def _traits(unet: Unet, family: FamilySpec, names: Mapping[str, Tensor]) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+def _traits(
+    unet: Unet, family: FamilySpec, names: Mapping[str, Tensor]
+) -> tuple[tuple[str, ...], Message | None, tuple[Message, ...]]:
     """What is special about it, why it cannot be trained, and what to know of it."""
-    traits, notes, problem = [], [], ""
+    traits: list[str] = []
+    notes: list[Message] = []
+    problem: Message | None = None
     if unet.in_channels in _CHANNELS:
         trait, problem = _CHANNELS[unet.in_channels]
         traits.append(trait)
     elif unet.in_channels != 4:
-        problem = f"Its UNet takes {unet.in_channels} channels instead of 4. {TAKE_ANOTHER}"
+        problem = Message("models.odd_channels", count=unet.in_channels, advice=TAKE_ANOTHER)
     elif unet.has_labels and not family.has_added_embedding:
-        traits, problem = ["unCLIP"], f"It draws variations of given pictures. {TAKE_ANOTHER}"
+        traits, problem = ["unclip"], Message("models.varies", advice=TAKE_ANOTHER)
     elif unet.width in LAYERS and unet.layers < LAYERS[unet.width]:
         traits.append("reduced")
-        problem = (
-            "It has fewer layers than the original (as SSD-1B, Segmind or small-sd have), so its settings are not known: "
-            "give its diffusers folder or hub id."
-        )
+        problem = Message("models.fewer_layers")
     if unet.is_distilled:
-        traits.append("LCM")
-        notes.append("It draws in few steps (LCM), which training unlearns: better train on the model it was made from.")
+        traits.append("lcm")
+        notes.append(Message("models.draws_in_few_steps"))
     if unet.original:
         has_ema = sum(name.startswith(EMA_PREFIX) for name in names) > 100
-        traits.append("EMA only" if unet.ema_only else "with EMA" if has_ema else "pruned")
+        traits.append("ema_only" if unet.ema_only else "with_ema" if has_ema else "pruned")
         if has_ema and not unet.ema_only:
-            notes.append("It holds its weights twice; those that webuis draw with are used, not the averaged ones (EMA).")
+            notes.append(Message("models.holds_twice"))
     return tuple(traits), problem, tuple(notes)
 
 
@@ -296,32 +332,33 @@ def _with_yaml(identity: Identity, file: Path) -> Identity:
 def _with_hints(identity: Identity, words: str) -> Identity:
     """Turbo, Lightning and Hyper models have the tensors of any other; only what people call them tells."""
     found = re.search(r"(?i)(?<![a-z])(turbo|lightning|hyper|lcm|dmd2)(?![a-z])", words.replace("_", " "))
-    if not identity.family or not found or "LCM" in identity.traits:
+    if not identity.family or not found or "lcm" in identity.traits:
         return identity
-    name = found[1].upper() if found[1].lower() in ("lcm", "dmd2") else found[1].lower()
-    note = f"Its name says {name}: such models draw in few steps, which training unlearns; better train on a plain one."
-    return replace(identity, traits=(name, *identity.traits), notes=(*identity.notes, note))
+    trait = found[1].lower()
+    note = Message("models.named_quick", name=Message(f"models.trait_{trait}"))
+    return replace(identity, traits=(trait, *identity.traits), notes=(*identity.notes, note))
 
 
 def _of_folder(folder: Path) -> Identity:
     """A diffusers folder, by the settings of its parts."""
     if not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} is no base model: it has no model_index.json. Give the folder that holds it.")
+        raise UserError("models.base_no_index", folder=folder)
     index = settings_in(folder / "model_index.json")
     if not isinstance(index.get("unet"), list):
         kind = str(index.get("_class_name", "unknown")).removesuffix("Pipeline")
-        return Identity(f"{kind} model", problem=f"It has no UNet. {_ELSEWHERE}")
+        return Identity(Message("models.kind_named", name=kind), problem=Message("models.no_unet", advice=_ELSEWHERE))
     unet = settings_in(folder / "unet" / "config.json")
     scheduler = settings_in(folder / "scheduler" / "scheduler_config.json")
     width, channels = unet.get("cross_attention_dim"), unet.get("in_channels")
     parts = tuple(part for part in COMPONENTS if isinstance(index.get(part), list) and index[part][0])
     family = by_width(width)
-    problem, traits = "", []
+    problem: Message | None = None
+    traits = []
     if channels in _CHANNELS:
         trait, problem = _CHANNELS[channels]
         traits.append(trait)
     if unet.get("time_cond_proj_dim"):
-        traits.append("LCM")
+        traits.append("lcm")
     name = str(index.get("_class_name", ""))
     identity = Identity(
         BASE, family.name if family else "",
@@ -329,10 +366,11 @@ def _of_folder(folder: Path) -> Identity:
         tuple(traits), _precision_of(folder), parts, problem,
     )  # fmt: skip
     if width == REFINER_WIDTH:
-        return replace(identity, kind="Stable Diffusion XL refiner", problem="Train on the SDXL base model instead.")
+        return replace(identity, kind=_kind("refiner"), problem=Message("models.refines_folder"))
     if not family:
         kind = name.removesuffix("Pipeline") or "unknown"
-        return replace(identity, kind=f"{kind} model", problem=f"Its UNet is of no known family. {TAKE_ANOTHER}")
+        problem = Message("models.unet_of_no_family", advice=TAKE_ANOTHER)
+        return replace(identity, kind=Message("models.kind_named", name=kind), problem=problem)
     return _with_hints(identity, f"{folder.name} {index.get('_name_or_path', '')}")
 
 
@@ -346,16 +384,12 @@ def settings_in(file: Path) -> dict[str, Any]:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
         part = f"{file.parent.name}/{file.name}"
-        raise UserError(f"The base model is incomplete: {part} cannot be read in {file.parent.parent}.") from cause
+        raise UserError("models.settings_missing", part=part, folder=file.parent.parent) from cause
     if not isinstance(table, dict):
-        raise UserError(f"The base model is damaged: {file} holds no settings.")
+        raise UserError("models.settings_damaged", file=file)
     return table
 
 
 def _precision_of(folder: Path) -> str:
     weights = sorted((folder / "unet").glob("*.safetensors"))
     return _precision(tensor_headers.read(weights[0]).tensors) if weights else ""
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'AEIOUaeiou' or noun.startswith('IP') else 'a'} {noun}"

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.messages import plain
+from lora_core.messages import Message
 from lora_core.models import device as precision
 from lora_core.models import identify, single_file
 from lora_core.models.catalog import STARTER, STARTER_FOLDER
@@ -22,7 +22,7 @@ from lora_core.models.families.base import BaseModel
 from lora_core.models.families.registry import family_of
 from lora_core.models.hub import client as hub
 from lora_core.models.identify import settings_in
-from lora_core.models.weights import bring
+from lora_core.models.weights import bring, reason
 from lora_core.system import windows
 
 
@@ -53,10 +53,9 @@ def open_hollow(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", predic
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as cause:
-        first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise UserError(f"The base model {name} cannot be loaded: {first_line}") from cause
-    for sentence in _remarks(name, model, prediction_type):
-        emit(Warned(plain(sentence)))
+        raise UserError("models.base_unloadable", name=name, why=reason(cause)) from cause
+    for remark in _remarks(name, model, prediction_type):
+        emit(Warned(remark))
     precision.use_cores(model.unet)
     return model
 
@@ -80,7 +79,7 @@ def check(name: str, vae: str = "") -> None:
     """
     path = Path(name).expanduser()
     if vae and not Path(vae).expanduser().exists():
-        raise UserError(f"There is no VAE {vae}: give a .safetensors file, or a diffusers folder.")
+        raise UserError("models.no_vae", vae=vae)
     if name and path.is_file():
         single_file.check(path, vae)
     elif name == STARTER or (name and path.exists()):
@@ -88,9 +87,7 @@ def check(name: str, vae: str = "") -> None:
     elif problem := windows.path_problem(path):
         raise UserError(problem)
     elif not hub.is_repo_id(hub.canonical(name)[0]):
-        raise UserError(
-            f"There is no base model {name!r}: no such file or folder, and no hub id (owner/name). Or try 'starter'."
-        )
+        raise UserError("models.base_missing", name=name)
 
 
 def locate(name: str, dtype: torch.dtype, emit: Emit) -> tuple[Path, str | None]:
@@ -106,22 +103,19 @@ def _local(name: str) -> tuple[Path, str | None]:
         return STARTER_FOLDER, None
     folder = Path(name).expanduser()
     if not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} is no base model: it has no model_index.json. Give the folder that holds it.")
+        raise UserError("models.base_no_index", folder=folder)
     return folder, _variant(folder)
 
 
-def _remarks(name: str, model: BaseModel, prediction_type: str) -> list[str]:
+def _remarks(name: str, model: BaseModel, prediction_type: str) -> list[Message]:
     """What to know of a file that can be trained."""
     path = Path(name).expanduser()
     if not name or not path.is_file():
         return []
     identity = identify.of_path(path)
-    remarks = [f"{path.name}: {note}" for note in identity.notes]
+    remarks = [Message("models.remark", file=path.name, note=note) for note in identity.notes]
     if not identity.prediction_type and prediction_type == "auto":
-        remarks.append(
-            f"{path.name} does not say what it predicts; by its weights it is taken for {model.prediction_type}. "
-            "If its pictures are noise, set --prediction_type to the other one."
-        )
+        remarks.append(Message("models.prediction_guessed", file=path.name, prediction=model.prediction_type))
     return remarks
 
 

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from lora_core.dataset.tokens import byte_letters, merges
 from lora_core.errors import UserError
+from lora_core.messages import joined
 from lora_core.models import checkpoint_keys, identify
 from lora_core.models.catalog import ASSETS
 from lora_core.models.families import components as parts
@@ -38,14 +39,12 @@ def check(path: Path, vae: str = "") -> Identity:
     """
     identity = identify.of_path(path)
     if identity.problem:
-        raise UserError(f"{path} is a {identity.title}. {identity.problem}")
+        raise UserError("models.is_a", file=path, kind=identity.title, problem=identity.problem)
     lacking = [part for part in identity.lacking if part != "vae" or not vae]
     if lacking == ["vae"]:
-        raise UserError(f"{path} has no VAE: name one for {FAMILIES[identity.family].title} with --vae PATH.")
+        raise UserError("models.lacks_vae", file=path, family=FAMILIES[identity.family].title)
     if lacking:
-        raise UserError(
-            f"{path} is a {identity.title} without {' and '.join(lacking)}: take the whole checkpoint, which has it."
-        )
+        raise UserError("models.lacks_parts", file=path, kind=identity.title, parts=joined(lacking, "models.and"))
     return identity
 
 
@@ -88,12 +87,12 @@ def load_vae(place: str, family: str) -> Any:
         scale = settings_in(settings / "config.json")["scaling_factor"]
         theirs = settings_in(folder / "config.json").get("scaling_factor", 0.18215)  # left out by the first diffusers
         if theirs != scale:
-            raise UserError(f"The VAE in {path} is for another family: it scales by {theirs}, this model by {scale}.")
+            raise UserError("models.vae_of_others", path=path, theirs=theirs, scale=scale)
         settings, read = folder, functools.partial(_folder_weights, folder)
     try:
         return parts.vae(settings, str(path), read, torch.float32)
     except ValueError as cause:
-        raise cause if isinstance(cause, UserError) else UserError(f"{path} gives no VAE: {cause}.") from cause
+        raise cause if isinstance(cause, UserError) else UserError("models.gives_no_vae", path=path, cause=cause) from cause
 
 
 def _folder_weights(folder: Path) -> Weights:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models.checkpoint_keys import Place
 from lora_core.system import tensor_headers
@@ -101,11 +102,11 @@ class _Pickled:
             with torch.serialization.safe_globals(known):
                 content = torch.load(self._path, map_location="cpu", weights_only=True, mmap=is_zip)
         except pickle.UnpicklingError as cause:
-            raise UserError(f"{self._path} holds more than weights; it is not opened. Take it as .safetensors.") from cause
+            raise UserError("models.more_than_weights", path=self._path) from cause
         except (OSError, MemoryError):
             raise
         except Exception as cause:  # torch.load raises whatever the damaged bytes lead it to
-            raise UserError(f"{self._path} is damaged. {tensor_headers.AGAIN}") from cause
+            raise UserError("models.weights_damaged", path=self._path) from cause
         tensors: dict[str, Tensor] = content.get("state_dict", content)
         return tensors
 
@@ -141,8 +142,14 @@ def open_folder(folder: Path, stem: str, variant: str | None) -> Weights:
         if any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
             raise ValueError("names that lead out of the folder")
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise UserError(f"{index} is damaged: it does not list the files of the weights. {tensor_headers.AGAIN}") from cause
+        raise UserError("models.index_damaged", path=index) from cause
     return _Shards([open_weights(folder / name) for name in names])
+
+
+def reason(cause: Exception) -> Message | str:
+    """What a library or a file's content led to, in one line."""
+    told = getattr(cause, "message", None)
+    return told if isinstance(told, Message) else (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,7 @@ def bring(module: Any, device: torch.device | str) -> Any:
     except UserError:
         raise
     except (OSError, ValueError, KeyError) as cause:
-        raise UserError(f"{source.where} cannot be read: {cause}.") from cause
+        raise UserError("models.unreadable", path=source.where, cause=cause) from cause
     return module
 
 

@@ -7,7 +7,6 @@ what was found is remembered by path, size and time of change. Does not need tor
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from lora_core import __version__
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.models import identify
 from lora_core.models.hub.layout import HALF, INDEX, PARTS, choose
 from lora_core.models.identify import Identity
@@ -84,7 +84,7 @@ def _identity(path: Path) -> Identity:
     try:
         return identify.of_path(path)
     except UserError as problem:
-        return Identity("unreadable file", problem=str(problem))
+        return Identity(Message("models.kind_unreadable"), problem=problem.message)
 
 
 def _models_in(folder: Path) -> Iterator[Path]:
@@ -143,7 +143,7 @@ class _Known:
         entry = self._before.get(str(path))
         if not (isinstance(entry, dict) and entry.get("stamp") == stamp and (identity := _restored(entry))):
             identity = _identity(path)
-        self._now[str(path)] = {"stamp": stamp, **json.loads(json.dumps(dataclasses.asdict(identity)))}
+        self._now[str(path)] = {"stamp": stamp, **identity.to_json()}
         return identity
 
     def write(self) -> None:
@@ -153,10 +153,8 @@ class _Known:
 
 def _restored(entry: dict[str, Any]) -> Identity | None:
     try:
-        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-        values.pop("stamp")
-        return Identity(**values)
-    except TypeError:  # of another version
+        return Identity.from_json({name: value for name, value in entry.items() if name != "stamp"})
+    except ValueError:  # of another version
         return None
 
 

@@ -36,7 +36,7 @@ def plug_in(
 
 def test_fp16_on_a_cpu_computes_in_fp32_and_says_so() -> None:
     compute = precision.choose("cpu", "fp16")
-    assert compute.dtype == torch.float32 and not compute.scale_loss and "fp32" in compute.notices[0]
+    assert compute.dtype == torch.float32 and not compute.scale_loss and "fp32" in str(compute.notices[0])
     assert precision.choose("cpu", "no").notices == () and compute.title == "the CPU"
 
 
@@ -78,7 +78,7 @@ def test_of_several_cards_the_one_with_most_memory_is_taken_and_any_can_be_named
 def test_a_card_the_build_has_no_code_for_is_left_alone_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, card("GeForce GTX 780", 3, (3, 5)))
     compute = precision.choose("auto", "no")
-    assert compute.device.type == "cpu" and "no code for GeForce GTX 780" in compute.notices[0]
+    assert compute.device.type == "cpu" and "no code for GeForce GTX 780" in str(compute.notices[0])
     with pytest.raises(ConfigError, match="no code for GeForce GTX 780"):
         precision.choose("cuda", "no")
     plug_in(monkeypatch, card("GeForce GTX 780", 99, (3, 5)), card("GeForce RTX 2060", 6, (7, 5)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.models import identify
 from lora_core.system import tensor_headers
 from lora_core.system.tensor_headers import Header, Tensor
@@ -58,8 +59,8 @@ def test_each_kind_is_told_as_what_it_is(name: str, tmp_path: Path) -> None:
     found = stripped.header(name)
     identity = identify.of_header(found)
     title, prediction_type, problem = KNOWN[name]
-    assert (identity.title, identity.prediction_type) == (title, prediction_type)
-    assert bool(identity.problem) == bool(problem) and problem in identity.problem
+    assert (str(identity.title), identity.prediction_type) == (title, prediction_type)
+    assert bool(identity.problem) == bool(problem) and problem in str(identity.problem)
     path = stripped.hollow_file(tmp_path / "any name.safetensors", found.tensors, dict(found.metadata))
     assert identify.of_path(path) == identity, "the same from a file of full size, whose weights are a hole"
 
@@ -76,11 +77,12 @@ def test_what_a_file_lacks() -> None:
 def test_names_of_files_are_hints_and_no_more(tmp_path: Path) -> None:
     found = stripped.header("sdxl")
     turbo = identify.of_path(stripped.hollow_file(tmp_path / "sd_xl_turbo_1.0.safetensors", found.tensors))
-    assert turbo.traits == ("turbo", "pruned") and "Its name says turbo" in turbo.notes[0] and not turbo.problem
+    assert turbo.traits == ("turbo", "pruned") and "Its name says turbo" in str(turbo.notes[0]) and not turbo.problem
     by_title = {"modelspec.title": "Thing Lightning 8 steps"}
-    assert "lightning" in identify.of_path(stripped.hollow_file(tmp_path / "a.safetensors", found.tensors, by_title)).title
+    lightning = identify.of_path(stripped.hollow_file(tmp_path / "a.safetensors", found.tensors, by_title))
+    assert "lightning" in str(lightning.title)
     for name in ("hyperrealism.safetensors", "sd15_inpainting_flux_refiner.safetensors"):
-        assert identify.of_path(stripped.hollow_file(tmp_path / name, found.tensors)).title == KNOWN["sdxl"][0]
+        assert str(identify.of_path(stripped.hollow_file(tmp_path / name, found.tensors)).title) == KNOWN["sdxl"][0]
 
 
 def test_precision_is_of_most_of_the_bytes() -> None:
@@ -90,7 +92,7 @@ def test_precision_is_of_most_of_the_bytes() -> None:
     eight = {n: Tensor("F8_E4M3", t.shape) if t.dtype == "F16" else t for n, t in found.items()}
     assert identify.of_header(Header(eight)).precision == "fp8"
     scaled = {**eight, "model.diffusion_model.out.2.scale_weight": Tensor("F32", ())}
-    assert identify.of_header(Header(scaled)).kind == "quantized model"
+    assert identify.of_header(Header(scaled)).kind == Message("models.kind_quantized")
 
 
 def test_a_diffusers_folder(tiny_sd1: Path, tmp_path: Path) -> None:
@@ -110,11 +112,11 @@ def test_a_diffusers_folder(tiny_sd1: Path, tmp_path: Path) -> None:
     scheduler, unet, index = "scheduler/scheduler_config.json", "unet/config.json", "model_index.json"
     velocity = changed(scheduler, prediction_type="v_prediction", rescale_betas_zero_snr=True)
     assert velocity.prediction_type == "v_prediction" and velocity.zero_snr
-    assert "inpainting" in changed(unet, in_channels=9).title and changed(unet, in_channels=9).problem
-    assert "refiner" in changed(unet, cross_attention_dim=1280).title
-    assert "no known family" in changed(unet, cross_attention_dim=4096).problem
+    assert "inpainting" in str(changed(unet, in_channels=9).title) and changed(unet, in_channels=9).problem
+    assert "refiner" in str(changed(unet, cross_attention_dim=1280).title)
+    assert "no known family" in str(changed(unet, cross_attention_dim=4096).problem)
     flux = changed(index, unet=None, _class_name="FluxPipeline")
-    assert flux.kind == "Flux model" and "no UNet" in flux.problem
+    assert str(flux.kind) == "Flux model" and "no UNet" in str(flux.problem)
     (model / unet).write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"unet/config.json cannot be read"):
         identify.of_path(model)
@@ -160,3 +162,12 @@ def test_what_is_no_model_is_named(name: str, content: bytes, told: str, tmp_pat
 def test_no_file() -> None:
     with pytest.raises(UserError, match="There is no file"):
         identify.of_path(Path("nowhere.safetensors"))
+
+
+@pytest.mark.parametrize("name", stripped.NAMES)
+def test_it_can_be_kept_as_json(name: str) -> None:
+    identity = identify.of_header(stripped.header(name))
+    assert identify.Identity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
+    for rubbish in ({}, {**identity.to_json(), "kind": "LoRA"}, {**identity.to_json(), "older": 1}):
+        with pytest.raises(ValueError, match=r"no identity|not a message"):
+            identify.Identity.from_json(rubbish)

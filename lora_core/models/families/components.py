@@ -100,13 +100,10 @@ def schedule(config: Mapping[str, Any]) -> DDIMScheduler:
     """
     kind = str(config.get("_class_name", ""))
     if kind.startswith(("EDM", "FlowMatch")):
-        raise UserError(f"The base model has a noise schedule of another kind ({kind}); Treino cannot train it.")
+        raise UserError("models.odd_schedule", kind=kind)
     settings = {**config, "clip_sample": False}  # latents are not bounded by one
     if settings.get("rescale_betas_zero_snr"):
         if settings.get("prediction_type", "epsilon") != "v_prediction":
-            raise UserError(
-                "The base model's scheduler asks for zero terminal SNR but not for v_prediction: from pure noise, "
-                "noise says nothing about the picture. Correct prediction_type in its scheduler_config.json."
-            )
+            raise UserError("models.zero_snr_of_noise")
         settings["timestep_spacing"] = "trailing"
     return DDIMScheduler.from_config(settings)

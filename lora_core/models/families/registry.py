@@ -8,6 +8,7 @@ from typing import Any
 from lora_core.errors import UserError
 from lora_core.models.families import sd1, sd2, sdxl
 from lora_core.models.families.base import Family
+from lora_core.models.families.specs import SD1
 
 
 def family_of(unet_config: Mapping[str, Any]) -> Family:
@@ -19,9 +20,5 @@ def family_of(unet_config: Mapping[str, Any]) -> Family:
     for family in (sd1.FAMILY, sd2.FAMILY, sdxl.FAMILY):
         if family.matches(unet_config):
             return family
-    width = unet_config.get("cross_attention_dim")
-    raise UserError(
-        f"The base model is of a kind Treino cannot train (cross-attention width {width}, "
-        f"{unet_config.get('in_channels')} input channels); take a Stable Diffusion 1.x, 2.x or XL base model, "
-        "e.g. stable-diffusion-v1-5/stable-diffusion-v1-5."
-    )
+    width, channels = unet_config.get("cross_attention_dim"), unet_config.get("in_channels")
+    raise UserError("models.odd_unet", width=width, channels=channels, example=SD1.default_model)

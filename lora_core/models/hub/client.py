@@ -28,11 +28,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
-from lora_core.messages import Message
+from lora_core.messages import Message, joined
 from lora_core.models.hub import download
 from lora_core.models.hub.download import Meter, RemoteFile, Target
 from lora_core.models.hub.errors import NotAHub, UnreachableError, endpoint, explain, host, session
-from lora_core.models.hub.layout import HALF, INDEX, PARTS, Choice, Variant, all_of, choose, single_files
+from lora_core.models.hub.layout import HALF, INDEX, PARTS, Choice, Variant, choose, single_files
 from lora_core.system import files, windows
 from lora_core.system.units import disk_size
 
@@ -142,7 +142,7 @@ def fetch_files(repo_id: str, names: Sequence[str], emit: Emit) -> Path:
             return found
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         if missing := [path for path in names if path not in siblings]:
-            raise UserError("models.hub_lacks", repo=name, host=host(), files=all_of(missing, "models.and_no"))
+            raise UserError("models.hub_lacks", repo=name, host=host(), files=joined(missing, "models.and_no"))
         target = _target(name, str(info.sha))
         _download_all(name, [_remote(name, siblings[path], target) for path in names], target, emit)
         _set_main(target)

@@ -7,14 +7,13 @@ settings of each component and its weights once, as safetensors.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lora_core.errors import UserError
-from lora_core.messages import Message
+from lora_core.messages import joined
 
 INDEX = "model_index.json"
 PARTS = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae", "unet")
@@ -77,12 +76,6 @@ def single_files(paths: Collection[str]) -> list[str]:
     return sorted(path for path in paths if "/" not in path and path.endswith((".safetensors", ".ckpt")))
 
 
-def all_of(names: Sequence[str], word: str = "models.and") -> str | Message:
-    """Names as a sentence lists them: "vae and unet"."""
-    first, *rest = names
-    return functools.reduce(lambda told, name: Message(word, first=told, last=name), rest, first)  # type: ignore[arg-type, return-value]
-
-
 def _parts(repo: str, index: Mapping[str, Any]) -> list[str]:
     """The needed components that model_index.json names, in the order of PARTS."""
 
@@ -93,7 +86,7 @@ def _parts(repo: str, index: Mapping[str, Any]) -> list[str]:
     missing = [part for part in REQUIRED_PARTS if not named(part)]
     if missing:
         kind = str(index.get("_class_name", "no class"))
-        raise UserError("models.hub_not_sd", repo=repo, kind=kind, parts=all_of(missing))
+        raise UserError("models.hub_not_sd", repo=repo, kind=kind, parts=joined(missing, "models.and"))
     return [part for part in PARTS if named(part)]
 
 
