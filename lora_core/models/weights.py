@@ -31,6 +31,14 @@ DTYPES = {
 }  # fmt: skip
 
 
+class MisfitError(ValueError):
+    """A file does not hold what a model needs. `message` goes into the sentence of whoever wanted it."""
+
+    def __init__(self, key: str, **params: object) -> None:
+        self.message = Message(key, **params)
+        super().__init__(str(self.message))
+
+
 class Weights(Protocol):
     """An open file of tensors."""
 
@@ -61,13 +69,13 @@ class _Safetensors:
     def read(self, name: str) -> Tensor:
         about = self.header.tensors[name]
         if about.dtype not in DTYPES:
-            raise ValueError(f"{name} has the number format {about.dtype}, which is not known here")
+            raise MisfitError("models.weight_format", name=name, dtype=about.dtype)
         whole = torch.empty(about.bytes, dtype=torch.uint8)
         self._file.seek(self.header.starts[name])
         into, done = memoryview(whole.numpy().data), 0
         while done < about.bytes:
             if not (count := self._file.readinto(into[done:])):  # type: ignore[attr-defined]  # raw files have it
-                raise ValueError(f"the file ends within {name}")
+                raise MisfitError("models.weight_cut", name=name)
             done += count
         return whole.view(DTYPES[about.dtype]).reshape(about.shape)
 
@@ -167,7 +175,7 @@ def hollow(make: Callable[[], nn.Module], source: Source) -> Any:
 
     Raises:
         UserError: the files are damaged.
-        ValueError: a weight is missing or of another shape; the first is named, the others are counted.
+        MisfitError: a weight is missing or of another shape; the first is named, the others are counted.
     """
     with torch.device("meta"):
         module: Any = make().requires_grad_(False).eval()
@@ -179,7 +187,7 @@ def hollow(make: Callable[[], nn.Module], source: Source) -> Any:
         shape = (rows // 3, *columns) if place.third is not None else (rows, *columns)
         shape = shape[::-1] if place.transposed else shape
         if _plain(shape) != _plain(wanted[name]):
-            raise ValueError(f"{name} is {list(shape)} in the file and not {list(wanted[name])}")
+            raise MisfitError("models.weight_shape", name=name, there=str(list(shape)), wanted=str(list(wanted[name])))
     module.source = source
     return module
 
@@ -242,7 +250,10 @@ def _matched(
     """For every weight, where it stands and what stands there."""
     found = {name: next((place for place in places(name) if place.name in header.tensors), None) for name in names}
     if missing := [name for name, place in found.items() if place is None]:
-        raise ValueError(f"{_first(missing)} not in the file")
+        first, *rest = missing
+        if rest:
+            raise MisfitError("models.weights_missing", name=first, count=len(rest))
+        raise MisfitError("models.weight_missing", name=first)
     return {name: (place, header.tensors[place.name]) for name, place in found.items() if place is not None}
 
 
@@ -286,8 +297,3 @@ def _fill_positions(module: nn.Module, device: torch.device | str) -> None:
             if buffer.is_meta:
                 assert name == "position_ids", f"{name} is neither a weight nor known"
                 part.register_buffer(name, torch.arange(buffer.shape[-1], device=device)[None], persistent=False)
-
-
-def _first(names: Iterable[str]) -> str:
-    first, *rest = names
-    return f"{first} is" if not rest else f"{first} and {len(rest)} more weights are"

@@ -86,7 +86,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     compute = choose(config.device, config.mixed_precision, group)
     group.join(compute.device)
     for notice in compute.notices:
-        emit(Warned(plain(notice)))
+        emit(Warned(notice))
     for message in plan.notices:
         emit(Warned(message))
     model = base_models.open_hollow(

@@ -24,9 +24,8 @@ from lora_core.captioners import CAPTIONERS, Captioner, describe, inputs, is_her
 from lora_core.captioners.tags import Tag, Tagger
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase, Warned
+from lora_core.messages import say
 from lora_core.training.controls import Stopped
-from lora_core.ui.shared.texts import Texts
-from lora_core.ui.shared.translate import translated
 from tests.support import tiny_captioners as tiny
 from tests.support.hub_server import HubServer, in_use
 
@@ -155,7 +154,7 @@ def test_too_little_memory_is_a_sentence(
     monkeypatch.setitem(CAPTIONERS, "tags", short)
     with pytest.raises(UserError, match="has no memory left for the captioner") as caught:
         next(describe("tags", pictures, lambda event: None))
-    assert " memória " in translated(str(caught.value), Texts("pt-BR"))
+    assert " memória " in say(caught.value.message, "pt-BR")
 
 
 def test_which_pictures_are_described(tmp_path: Path) -> None:
@@ -283,7 +282,7 @@ def test_what_is_no_tagger_is_told(file: str, content: Any, words: str, tmp_path
         tags.load(folder, CPU)
     assert str(folder / file).replace("\\", "/") in str(caught.value).replace("\\", "/")
     if "truncated" not in words:
-        assert translated(str(caught.value), Texts("pt-BR")) != str(caught.value)
+        assert say(caught.value.message, "pt-BR") != str(caught.value)
 
 
 # ---- sentences ------------------------------------------------------------------------------------------------------

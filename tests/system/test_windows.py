@@ -384,7 +384,7 @@ def test_a_model_is_looked_at_again_when_it_came_down(system: Windows, tmp_path:
 
     def problem() -> str:
         (model,) = list_models(Places((tmp_path / "disk",)), tmp_path / "hub", tmp_path / "home")
-        return str(model.problem or "")
+        return str(model.identity.problem or "")
 
     system.marks[str(path)] = 0x400000
     assert "only in the cloud" in problem()

@@ -19,7 +19,7 @@ from lora_core.models import checkpoint_keys
 from lora_core.models.checkpoint_keys import Place
 from lora_core.models.hub.layout import WEIGHTS
 from lora_core.models.identify import settings_in
-from lora_core.models.weights import Source, Weights, hollow, open_folder
+from lora_core.models.weights import MisfitError, Source, Weights, hollow, open_folder, reason
 
 
 def load_unet(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
@@ -74,13 +74,13 @@ def _as_named(name: str) -> list[Place]:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in a folder; raises ValueError when it is damaged or, which the library lets pass, has no words."""
+    """The tokenizer in a folder; raises MisfitError when it is damaged or, which the library lets pass, has no words."""
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as cause:  # the tokenizers library raises plain Exceptions for damaged files
-        raise ValueError(f"its tokenizer cannot be read: {(str(cause) or repr(cause)).splitlines()[0]}") from cause
+        raise MisfitError("models.tokenizer_unreadable", cause=reason(cause)) from cause
     if len(tokenizer) < 256:  # fewer than there are bytes
-        raise ValueError("its tokenizer has no vocabulary: tokenizer.json, or vocab.json and merges.txt, is missing")
+        raise MisfitError("models.tokenizer_empty")
     return tokenizer
 
 
