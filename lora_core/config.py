@@ -127,7 +127,7 @@ class TrainConfig:
 
     @property
     def is_compiled(self) -> bool:
-        """8-bit layers are no program for a compiler (frozen.py), and dropout's draws would be others."""
+        """8-bit layers are no program for a compiler (models/frozen_layers.py), and dropout's draws would be others."""
         return self.torch_compile and not self.eight_bit_base and not self.lora_dropout
 
     @property

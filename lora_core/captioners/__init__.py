@@ -1,7 +1,11 @@
 """Captioners: models that look at pictures and write captions, downloaded when they are first asked for.
 
-`sentences` answers with a sentence (BLIP), `tags` with comma-separated tags (a WD14 tagger). Nothing is written here:
-`describe` gives captions, and who asked shows them, lets them be changed, and writes them through a CaptionEditor.
+Nothing is written here: `describe` gives captions, and who asked shows them, lets them be changed, and writes them
+through a CaptionEditor.
+
+    inputs     what all of them begin with: settings, weights, a picture as numbers
+    sentences  a caption as a sentence, by BLIP
+    tags       a caption as comma-separated tags, by a WD14 tagger
 """
 
 from __future__ import annotations
@@ -69,10 +73,10 @@ CAPTIONERS: dict[str, Captioner] = {
 
 def is_here(name: str) -> bool:
     """Whether the captioner needs no download any more. No network."""
-    from lora_core.models.hub import client as hub
+    from lora_core.models.hub import client
 
     captioner = CAPTIONERS[name]
-    return hub.cached_files(captioner.repo, captioner.files) is not None
+    return client.cached_files(captioner.repo, captioner.files) is not None
 
 
 def to_describe(captions: Mapping[Path, str], replace: bool) -> list[Path]:
@@ -100,16 +104,16 @@ def describe(
         UserError: no connection, no space, files that are no such captioner, or not enough memory.
     """
     assert 0 <= threshold <= 1, threshold
-    from lora_core.models import device as precision
-    from lora_core.models.hub import client as hub
+    from lora_core.models.device import choose
+    from lora_core.models.hub import client
     from lora_core.models.weights import free_device_memory
 
     captioner, answer = CAPTIONERS[name], None
-    folder = hub.fetch_files(captioner.repo, captioner.files, emit)
+    folder = client.fetch_files(captioner.repo, captioner.files, emit)
     try:
         emit(Phase("captioner", detail=captioner.repo))
         with _explaining_memory():
-            answer = captioner.load(folder, precision.choose("auto", "no").device)
+            answer = captioner.load(folder, choose("auto", "no").device)
         for done, picture in enumerate(pictures):
             emit(Phase("describe", done, len(pictures), picture.name))
             try:

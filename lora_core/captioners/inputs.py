@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lora_core.errors import UserError
 from lora_core.messages import Message
-from lora_core.models import device as precision
 from lora_core.models.checkpoint_keys import Place
-from lora_core.models.weights import Source, bring, hollow, open_weights, reason
+from lora_core.models.device import use_cores
+from lora_core.models.weights import Source, load_to, on_meta, open_weights, reason
 
 # An RGB picture and the confidence, 0 to 1, that a tag needs (sentences pass over it) to a caption; "" is none.
 Describe = Callable[[Image.Image, float], str]
@@ -43,12 +43,12 @@ def loaded(
     """
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     try:
-        module = bring(hollow(make, Source(str(file), lambda: open_weights(file), places, dtype)), device)
+        module = load_to(on_meta(make, Source(str(file), lambda: open_weights(file), places, dtype)), device)
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, ArithmeticError) as cause:
         raise unusable(file, reason(cause)) from cause
-    precision.use_cores(module)
+    use_cores(module)
     return module
 
 

@@ -108,13 +108,13 @@ def _folder(folder: Path) -> list[Message]:
 
 
 def _of_hub(name: str, path: Path) -> list[Message]:
-    from lora_core.models.hub import client as hub
+    from lora_core.models.hub import client
 
-    repo, note = hub.canonical(name)
-    if not hub.is_repo_id(repo) or path.is_absolute() or name.startswith(("./", "../", "~")):
+    repo, note = client.canonical(name)
+    if not client.is_repo_id(repo) or path.is_absolute() or name.startswith(("./", "../", "~")):
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
         raise UserError("cli.info_nothing", path=path, suggestion=suggest(path.name, beside))
-    cached = hub.cached_folder(repo)
+    cached = client.cached_folder(repo)
     if cached and (cached / INDEX).is_file():
         told = _model(Message("cli.info_cached", repo=repo), identify.of_path(cached), repo)
         return [*told, *([Message("cli.info_note", what=note)] if note else [])]

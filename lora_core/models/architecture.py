@@ -65,7 +65,7 @@ def of_family(family: str) -> Shapes:
 
 
 def of_model(model: BaseModel) -> Shapes:
-    """The shapes of a model that is loaded, or hollow."""
+    """The shapes of a model that is loaded, or on the meta device."""
     encoders = {name: encoder.config.to_dict() for name, encoder in model.text_encoders.items()}
     return Shapes(model.family.name, dict(model.unet.config), encoders, dict(model.vae.config))
 
@@ -92,12 +92,12 @@ def shapes_of(name: str) -> Shapes:
 
 
 def _of_hub(name: str) -> Shapes:
-    from lora_core.models.hub import client as hub
+    from lora_core.models.hub import client
 
-    repo = hub.canonical(name)[0]
-    if not hub.is_repo_id(repo):
+    repo = client.canonical(name)[0]
+    if not client.is_repo_id(repo):
         raise UserError("models.base_missing_here", name=name)
-    if folder := hub.cached_folder(repo):
+    if folder := client.cached_folder(repo):
         try:
             return _of_folder(folder, "")
         except UserError:  # only a part of it has come down

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lora_core import __version__
+from lora_core.models.families.specs import SD1
 from lora_core.system import files, hardware, paths
 
 MOST_KEPT = 16  # tables; the one that was kept last is the first
@@ -88,12 +89,12 @@ class Computer:
     disk_bytes_per_second: float | None = None
     checked_at: float = 0.0
 
-    def seconds(self, mixed_precision: str, way: str = PLAIN, family: str = "sd1") -> float | None:
+    def seconds(self, mixed_precision: str, way: str = PLAIN, family: str = SD1.name) -> float | None:
         """Of a step at the family's own size and one picture. mixed_precision: fp32, fp16 or bf16."""
         return self.step_seconds.get(step_key(mixed_precision, way, family))
 
 
-def step_key(mixed_precision: str, way: str = PLAIN, family: str = "sd1") -> str:
+def step_key(mixed_precision: str, way: str = PLAIN, family: str = SD1.name) -> str:
     """The name of a step's seconds. way: one of PLAIN, GRAPH, EIGHT_BIT, RECOMPUTED."""
     return f"{family}-{mixed_precision}-{way}"
 

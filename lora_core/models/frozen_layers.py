@@ -1,7 +1,7 @@
 """Layers whose weights need no gradient: they keep neither input nor weight for their backward pass.
 
 PyTorch keeps the input of every convolution, though only the gradient of its weight needs it. The weight may be held in
-8 bits (eight_bit.py): then it is cast again on the way back, for a cast one that is kept would save nothing.
+8 bits (int8.py): then it is cast again on the way back, for a cast one that is kept would save nothing.
 """
 
 from __future__ import annotations

@@ -14,15 +14,15 @@ from transformers.utils import logging as transformers_logging
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import Message
-from lora_core.models import device as precision
 from lora_core.models import identify, single_file
 from lora_core.models.catalog import STARTER, STARTER_FOLDER
-from lora_core.models.families import components as parts
+from lora_core.models.device import use_cores
+from lora_core.models.families import components
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.registry import family_of
-from lora_core.models.hub import client as hub
+from lora_core.models.hub import client
 from lora_core.models.identify import settings_in
-from lora_core.models.weights import bring, reason
+from lora_core.models.weights import load_to, reason
 from lora_core.system import windows
 
 
@@ -35,28 +35,28 @@ def load(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_ty
     Raises:
         UserError: no such model, or one that Treino cannot train, with what to do.
     """
-    model = open_hollow(name, dtype, emit, vae, prediction_type)
+    model = open_on_meta(name, dtype, emit, vae, prediction_type)
     for module in (model.unet, model.vae, *model.text_encoders.values()):
-        bring(module, "cpu")
+        load_to(module, "cpu")
     return model
 
 
-def open_hollow(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto") -> BaseModel:
-    """As `load`, but no weight is read yet: `weights.bring` does that, component by component, straight to a device."""
+def open_on_meta(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto") -> BaseModel:
+    """As `load`, but no weight is read yet: `weights.load_to` does that, component by component, straight to a device."""
     emit(Phase("load", detail=name))
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     try:
         model = _opened(name, dtype, emit, vae)
         if prediction_type not in ("auto", model.prediction_type):
-            model.scheduler = parts.schedule({**model.scheduler.config, "prediction_type": prediction_type})
+            model.scheduler = components.schedule({**model.scheduler.config, "prediction_type": prediction_type})
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as cause:
         raise UserError("models.base_unloadable", name=name, why=reason(cause)) from cause
     for remark in _remarks(name, model, prediction_type):
         emit(Warned(remark))
-    precision.use_cores(model.unet)
+    use_cores(model.unet)
     return model
 
 
@@ -86,7 +86,7 @@ def check(name: str, vae: str = "") -> None:
         family_of(settings_in(_local(name)[0] / "unet" / "config.json"))
     elif problem := windows.path_problem(path):
         raise UserError(problem)
-    elif not hub.is_repo_id(hub.canonical(name)[0]):
+    elif not client.is_repo_id(client.canonical(name)[0]):
         raise UserError("models.base_missing", name=name)
 
 
@@ -94,7 +94,7 @@ def locate(name: str, dtype: torch.dtype, emit: Emit) -> tuple[Path, str | None]
     """The diffusers folder of a model, and the variant ("fp16" or None) of its weight files; downloads if needed."""
     if name == STARTER or (name and Path(name).expanduser().exists()):
         return _local(name)
-    fetched = hub.fetch(name, emit, "no" if dtype == torch.float32 else "fp16")
+    fetched = client.fetch(name, emit, "no" if dtype == torch.float32 else "fp16")
     return fetched.folder, fetched.variant
 
 

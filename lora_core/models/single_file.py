@@ -17,7 +17,7 @@ from lora_core.errors import UserError
 from lora_core.messages import joined
 from lora_core.models import checkpoint_keys, identify
 from lora_core.models.catalog import ASSETS
-from lora_core.models.families import components as parts
+from lora_core.models.families import components
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.registry import family_of
 from lora_core.models.families.specs import FAMILIES
@@ -49,7 +49,7 @@ def check(path: Path, vae: str = "") -> Identity:
 
 
 def load(name: str, path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
-    """The model in the file, its components hollow (see weights.py): UNet and text encoders in `dtype`, the VAE in fp32,
+    """The model in the file, its components on the meta device: UNet and text encoders in `dtype`, the VAE in fp32,
     for SDXL's and at times SD1's overflow in fp16. `vae`: another VAE's file or folder instead of the one inside.
 
     Raises:
@@ -60,13 +60,14 @@ def load(name: str, path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
     assets, header = ASSETS / identity.family, tensor_headers.read(path)
     read, place = functools.partial(open_weights, path, header), identify.unet_in(header.tensors)
     assert place, "a model without a UNet passed the check"
+    unet = Source(name, read, functools.partial(checkpoint_keys.of_unet, unet=place), dtype)
     return BaseModel(
         name=name,
         family=family_of(settings_in(assets / "unet" / "config.json")),
-        unet=parts.unet(assets / "unet", Source(name, read, functools.partial(checkpoint_keys.of_unet, unet=place), dtype)),
-        vae=load_vae(vae, identity.family) if vae else parts.vae(assets / "vae", name, read, torch.float32),
+        unet=components.unet(assets / "unet", unet),
+        vae=load_vae(vae, identity.family) if vae else components.vae(assets / "vae", name, read, torch.float32),
         text_encoders={
-            folder.name: parts.text_encoder(TEXT_CLASSES[folder.name], folder, name, read, dtype)
+            folder.name: components.text_encoder(TEXT_CLASSES[folder.name], folder, name, read, dtype)
             for folder in sorted(assets.glob("text_encoder*"))
         },
         tokenizers={folder.name: tokenizer(folder) for folder in sorted(assets.glob("tokenizer*"))},
@@ -75,7 +76,7 @@ def load(name: str, path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
 
 
 def load_vae(place: str, family: str) -> Any:
-    """A hollow VAE of a file of its own, of a whole checkpoint, or of a diffusers folder; in fp32.
+    """A VAE on the meta device, of a file of its own, a whole checkpoint, or a diffusers folder; in fp32.
 
     Raises:
         UserError: there is none, or it belongs to another family.
@@ -90,7 +91,7 @@ def load_vae(place: str, family: str) -> Any:
             raise UserError("models.vae_of_others", path=path, theirs=theirs, scale=scale)
         settings, read = folder, functools.partial(_folder_weights, folder)
     try:
-        return parts.vae(settings, str(path), read, torch.float32)
+        return components.vae(settings, str(path), read, torch.float32)
     except ValueError as cause:
         raise cause if isinstance(cause, UserError) else UserError("models.gives_no_vae", path=path, cause=cause) from cause
 
@@ -106,7 +107,7 @@ def _scheduler(identity: Identity, assets: Path, weights: Weights) -> Any:
         settings["prediction_type"] = identity.prediction_type or _sd2_prediction(weights)
     finally:
         weights.close()
-    return parts.schedule({**settings, "rescale_betas_zero_snr": identity.zero_snr})
+    return components.schedule({**settings, "rescale_betas_zero_snr": identity.zero_snr})
 
 
 def _sd2_prediction(weights: Weights) -> str:

@@ -1,7 +1,7 @@
 """Weights from a file into a model, one tensor at a time and straight to its number format and device.
 
 No table of all weights is ever held: the most memory a component needs on the way is itself and its largest tensor.
-Components start out hollow (shapes without memory), are brought to a device when they are needed, and dropped after.
+Components start on the meta device (shapes without memory), are loaded to a device when needed, and offloaded after.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ class Source:
     dtype: torch.dtype
 
 
-def hollow(make: Callable[[], nn.Module], source: Source) -> Any:
-    """A frozen module with shapes and no memory, which `bring` fills. Names and shapes are compared with its files now.
+def on_meta(make: Callable[[], nn.Module], source: Source) -> Any:
+    """A frozen module with shapes and no memory, which `load_to` fills. Names and shapes are compared with its files now.
 
     Raises:
         UserError: the files are damaged.
@@ -192,17 +192,17 @@ def hollow(make: Callable[[], nn.Module], source: Source) -> Any:
     return module
 
 
-def is_hollow(module: Any) -> bool:
+def is_on_meta(module: Any) -> bool:
     return bool(next(module.parameters()).is_meta)
 
 
-def bring(module: Any, device: torch.device | str) -> Any:
-    """Let a module stand on `device`; a hollow one is read from its files straight to there.
+def load_to(module: Any, device: torch.device | str) -> Any:
+    """Let a module stand on `device`; one on the meta device is read from its files straight to there.
 
     Raises:
         UserError: the files cannot be read any more.
     """
-    if not is_hollow(module):
+    if not is_on_meta(module):
         return module.to(device)
     source: Source = module.source
     try:
@@ -218,18 +218,18 @@ def bring(module: Any, device: torch.device | str) -> Any:
     return module
 
 
-def drop(module: Any) -> None:
+def offload(module: Any) -> None:
     """Give a module's memory back, if it can be read again; else move it to the CPU."""
     module.to("meta" if hasattr(module, "source") else "cpu")
 
 
 @contextmanager
-def at_hand(modules: Iterable[Any], device: torch.device | str) -> Iterator[None]:
-    """Modules stand on `device` within the block and are as they were after it: elsewhere, or hollow."""
+def on_device(modules: Iterable[Any], device: torch.device | str) -> Iterator[None]:
+    """Modules stand on `device` within the block and are as they were after it: elsewhere, or on the meta device."""
     homes = [(module, next(module.parameters()).device) for module in modules]
     try:
         for module, _ in homes:
-            bring(module, device)
+            load_to(module, device)
         yield
     finally:
         for module, home in homes:

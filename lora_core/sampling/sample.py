@@ -16,7 +16,7 @@ from lora_core.models.device import free_bytes, free_cores
 from lora_core.models.families.base import BaseModel
 from lora_core.models.parallel import divided
 from lora_core.models.vae_tiling import in_tiles
-from lora_core.models.weights import at_hand, free_device_memory
+from lora_core.models.weights import free_device_memory, on_device
 from lora_core.sampling import samplers
 from lora_core.sampling.batches import drawn_at_once
 from lora_core.sampling.params import GenerationParams
@@ -47,7 +47,7 @@ def draw(
     device = model.device
     batches = list(draw_latents(model, wanted, on_step, pipeline))
     needed = DECODED_BYTES * max((p.width * p.height for p in wanted), default=0) * max(map(len, batches), default=0)
-    with torch.no_grad(), _aside(model, needed), at_hand([model.vae], device):
+    with torch.no_grad(), _aside(model, needed), on_device([model.vae], device):
         for latents_BCHW in batches:
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor
             with in_tiles(model.vae, wanted=free_bytes(device) < needed):
@@ -88,7 +88,7 @@ def draw_latents(
 def encode_prompts(model: BaseModel, wanted: Iterable[GenerationParams], device: torch.device) -> None:
     """Encode the prompts of pictures drawn later with fixed text encoders, now that nothing else fills the device."""
     pipeline = model.family.pipeline(model)
-    with torch.no_grad(), at_hand(model.text_encoders.values(), device):
+    with torch.no_grad(), on_device(model.text_encoders.values(), device):
         for params in wanted:
             if _key(params) not in model.prompt_cache:
                 model.prompt_cache[_key(params)] = _encode(pipeline, params, device)
@@ -99,7 +99,7 @@ def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[Generat
     wanted = {_key(params): params for batch in batches for params in batch}
     found = {key: model.prompt_cache[key] for key in wanted if key in model.prompt_cache}
     if missing := wanted.keys() - found.keys():
-        with at_hand(model.text_encoders.values(), model.device):
+        with on_device(model.text_encoders.values(), model.device):
             found |= {key: _encode(pipeline, wanted[key], model.device) for key in wanted if key in missing}
     rows = [[found[_key(params)] for params in batch] for batch in batches]
     return [{name: torch.cat([row[name] for row in batch]).to(model.device) for name in batch[0]} for batch in rows]

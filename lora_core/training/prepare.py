@@ -21,7 +21,7 @@ from lora_core.models.architecture import of_model
 from lora_core.models.device import Compute, choose
 from lora_core.models.families.base import BaseModel, Predict
 from lora_core.models.load import fingerprint
-from lora_core.models.weights import at_hand, bring
+from lora_core.models.weights import load_to, on_device
 from lora_core.sampling.sample import encode_prompts, params_of
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.caption_augment import captions_to_prepare
@@ -89,7 +89,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
         emit(Warned(notice))
     for message in plan.notices:
         emit(Warned(message))
-    model = base_models.open_hollow(
+    model = base_models.open_on_meta(
         config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type
     )
     for message in quality_warnings(model, dataset, config):
@@ -157,18 +157,18 @@ def encode(config: TrainConfig, plan: Plan, loaded: Loaded, emit: Emit, group: P
     model, device = loaded.model, loaded.compute.device
     if config.train_text_encoder or config.shuffle_tags:  # else they are gone again once the captions are encoded
         for encoder in model.text_encoders.values():
-            bring(encoder, device)
+            load_to(encoder, device)
     prompts = Prompts(model, device, live=config.train_text_encoder)
     training, held_out = _examples(model, config, plan, device, emit, group)
     captions = [example.caption for example in (*training, *held_out)]
-    with at_hand(model.text_encoders.values(), device):
+    with on_device(model.text_encoders.values(), device):
         prompts.prepare([*captions_to_prepare(captions, config), *config.prior_prompts], emit)
         if not config.train_text_encoder:
             drawn = params_of(config, [example.caption for example in (*held_out, *training)])
             encode_prompts(model, [*prior_params(config), *drawn], device)
     if config.eight_bit_base:
-        int8.shrink(model.unet)
-    bring(model.unet, device)
+        int8.quantize(model.unet)
+    load_to(model.unet, device)
     if config.sample_count:  # the base model's pictures are kept under it, and with adapters on it would be another
         fingerprint(model, "unet")
     return Encoded(prompts, training, held_out, draw_prior(model, config, emit))

@@ -65,7 +65,7 @@ def weights(path: Path) -> None:
         try:
             for name in opened.header.tensors:
                 opened.read(name)
-        except ValueError:  # `bring` makes a sentence of it
+        except ValueError:  # `load_to` makes a sentence of it
             pass
         finally:
             opened.close()

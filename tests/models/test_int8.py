@@ -13,7 +13,7 @@ from lora_core.events import Finished, Step
 from lora_core.models import frozen_layers, int8
 from lora_core.models import load as base_models
 from lora_core.models.families.base import BaseModel, whole_frame
-from lora_core.models.weights import at_hand, bring, drop
+from lora_core.models.weights import load_to, offload, on_device
 from lora_core.training.data.latent_cache import Prompts
 from lora_core.training.engine import adapters
 from tests.support.training import config_for, run
@@ -27,7 +27,7 @@ def shrunk(layer: nn.Linear | nn.Conv2d) -> tuple[nn.Linear | nn.Conv2d, nn.Line
     torch.manual_seed(1)
     small, plain = (type(layer)(*_shape(layer)).requires_grad_(False) for _ in range(2))
     plain.load_state_dict(small.state_dict())
-    int8.shrink(nn.Sequential(small))
+    int8.quantize(nn.Sequential(small))
     plain.weight.copy_(frozen_layers.weight_of(small, torch.float32))
     return small, plain
 
@@ -72,10 +72,10 @@ def test_no_number_is_off_by_more_than_half_a_step() -> None:
 
 def adapted(folder: Path, small: bool, dtype: torch.dtype = torch.float32, **values: object) -> BaseModel:
     """The tiny model with adapters that already change what it draws, read in 8 bits or not."""
-    model = base_models.open_hollow(str(folder), dtype, lambda event: None)
+    model = base_models.open_on_meta(str(folder), dtype, lambda event: None)
     if small:
-        int8.shrink(model.unet)
-    bring(model.unet, "cpu")
+        int8.quantize(model.unet)
+    load_to(model.unet, "cpu")
     adapters.attach(model, TrainConfig.of({"lora_rank": 4, **values}))
     torch.manual_seed(3)
     for parameter in adapters.named_parameters(model).values():
@@ -106,14 +106,14 @@ def test_a_step_comes_out_near_that_in_full(tiny_sd1: Path, values: dict[str, ob
 
 def test_it_is_read_from_the_file_as_it_would_be_shrunk(tiny_sd1: Path) -> None:
     whole = base_models.load(str(tiny_sd1), torch.float16, lambda event: None).unet
-    int8.shrink(whole)
-    read = base_models.open_hollow(str(tiny_sd1), torch.float16, lambda event: None).unet
-    int8.shrink(read)
-    with at_hand([read], "cpu"):
+    int8.quantize(whole)
+    read = base_models.open_on_meta(str(tiny_sd1), torch.float16, lambda event: None).unet
+    int8.quantize(read)
+    with on_device([read], "cpu"):
         assert_same(read, whole)
-    bring(read, "cpu")
+    load_to(read, "cpu")
     assert_same(read, whole)
-    drop(read)
+    offload(read)
     assert {tensor.device.type for tensor in (*read.parameters(), *read.buffers())} == {"meta"}
     plain = base_models.load(str(tiny_sd1), torch.float16, lambda event: None).unet
     smaller, size = (sum(p.nbytes for p in unet.parameters()) for unet in (whole, plain))
@@ -134,7 +134,7 @@ def test_a_trained_model_answers_nearly_the_same() -> None:
     conditioning = prompts.base(["a red zebu"] * 4, [whole_frame(64, 64)] * 4)
     with torch.no_grad():
         wanted = model.family.predict(model.unet, noisy_latents, timesteps, conditioning).flatten(1)
-        int8.shrink(model.unet)
+        int8.quantize(model.unet)
         found = model.family.predict(model.unet, noisy_latents, timesteps, conditioning).flatten(1)
     assert bool(((found - wanted).norm(dim=1) < 0.005 * wanted.norm(dim=1)).all())
 

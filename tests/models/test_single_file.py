@@ -22,7 +22,7 @@ from lora_core.models import load as base_models
 from lora_core.models.families import components as parts
 from lora_core.models.families.base import BaseModel
 from lora_core.models.identify import settings_in
-from lora_core.models.weights import Source, bring
+from lora_core.models.weights import Source, load_to
 from tests import stripped
 from tests.support.single_files import FAMILIES, tiny_assets, tiny_checkpoint, use, write
 from tests.support.training import config_for, run
@@ -32,8 +32,8 @@ def load(path: Path, dtype: torch.dtype, vae: str = "") -> BaseModel:
     return base_models.load(str(path), dtype, lambda event: None, vae)
 
 
-def hollow(path: Path, vae: str = "") -> BaseModel:
-    return base_models.open_hollow(str(path), torch.float32, lambda event: None, vae)
+def open_file(path: Path, vae: str = "") -> BaseModel:
+    return base_models.open_on_meta(str(path), torch.float32, lambda event: None, vae)
 
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -105,7 +105,7 @@ def test_the_shipped_settings_fit_the_full_size_models(family: str, monkeypatch:
     header = stripped.header(family)
     tensors = {name: torch.empty(about.shape, device="meta") for name, about in header.tensors.items()}
 
-    class Hollow:
+    class FileOnMeta:
         def __init__(self) -> None:
             self.header = header
 
@@ -115,7 +115,7 @@ def test_the_shipped_settings_fit_the_full_size_models(family: str, monkeypatch:
         def close(self) -> None:
             pass
 
-    folder, read = single_file.ASSETS / family, Hollow
+    folder, read = single_file.ASSETS / family, FileOnMeta
     place = identify.unet_in(header.tensors)
     assert place and place.width == {"sd1": 768, "sd2": 1024, "sdxl": 2048}[family]
     places = functools.partial(checkpoint_keys.of_unet, unet=place)
@@ -159,7 +159,7 @@ def test_a_checkpoint_in_pickle_loads_without_running_anything(sd1: dict[str, Te
         content = {"state_dict": sd1, "epoch": 3, "callbacks": {kind: {"best": torch.tensor(1.0)}}}
         with _module("pytorch_lightning.callbacks.model_checkpoint", ModelCheckpoint=kind):
             torch.save(content, path, _use_new_zipfile_serialization=zipped)
-        unet = bring(hollow(path).unet, "cpu").state_dict()
+        unet = load_to(open_file(path).unet, "cpu").state_dict()
         for key, tensor in whole.unet.state_dict().items():
             assert torch.equal(tensor, unet[key])
     cut = tmp_path / "cut.ckpt"
@@ -228,43 +228,43 @@ def test_what_is_missing_is_told_with_the_way_out(sd1: dict[str, Tensor], assets
         single_file.check(unet, vae="some.safetensors")
     torn = {n: t for n, t in sd1.items() if "middle_block.0" not in n}
     with pytest.raises(UserError, match=r"mid_block.resnets.0.* and \d+ more weights are not in the file"):
-        hollow(write(tmp_path / "torn.safetensors", torn))
+        open_file(write(tmp_path / "torn.safetensors", torn))
     odd = {**sd1, f"{UNET}out.2.weight": torch.zeros(4, 8, 3, 3, dtype=torch.float16)}
     with pytest.raises(UserError, match=r"conv_out.weight is \[4, 8, 3, 3\] in the file and not"):
-        hollow(write(tmp_path / "odd.safetensors", odd))
+        open_file(write(tmp_path / "odd.safetensors", odd))
 
 
 def test_an_external_vae_from_a_file_a_checkpoint_and_a_folder(
     sd1: dict[str, Tensor], assets: Path, tmp_path: Path
 ) -> None:
     bare = write(tmp_path / "bare.safetensors", {n: t for n, t in sd1.items() if not n.startswith(VAE)})
-    inside = hollow(whole := write(tmp_path / "whole.safetensors", sd1))
-    bring(inside.vae, "cpu")
+    inside = open_file(whole := write(tmp_path / "whole.safetensors", sd1))
+    load_to(inside.vae, "cpu")
     alone = {n.removeprefix(VAE): t for n, t in sd1.items() if n.startswith(VAE)}
     inside.vae.save_pretrained(tmp_path / "folder" / "vae")
     torch.save({"state_dict": {**alone, "loss.logvar": torch.zeros(1)}}, tmp_path / "a.vae.pt")
     plain = write(tmp_path / "vae.safetensors", alone)
     named = tmp_path / "folder" / "vae" / "diffusion_pytorch_model.safetensors"
     for place in (plain, whole, named, tmp_path / "a.vae.pt", tmp_path / "folder", tmp_path / "folder" / "vae"):
-        vae = bring(hollow(bare, vae=str(place)).vae, "cpu")
+        vae = load_to(open_file(bare, vae=str(place)).vae, "cpu")
         assert vae.dtype == torch.float32
         for key, tensor in inside.vae.state_dict().items():
             assert torch.equal(tensor, vae.state_dict()[key]), f"{place} {key}"
     with pytest.raises(UserError, match="gives no VAE"):
-        hollow(bare, vae=str(bare))
+        open_file(bare, vae=str(bare))
     other = shutil.copytree(tmp_path / "folder", tmp_path / "other")
     config = other / "vae" / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace("0.18215", "0.13025"), encoding="utf-8")
     with pytest.raises(UserError, match="for another family"):
-        hollow(bare, vae=str(other))
+        open_file(bare, vae=str(other))
 
 
 def test_averaged_weights_are_used_only_where_there_are_no_others(sd1: dict[str, Tensor], tmp_path: Path) -> None:
     averaged = {f"model_ema.diffusion_model{n[len(UNET) :].replace('.', '')}": t + 1 for n, t in sd1.items() if UNET in n}
-    both = bring(hollow(write(tmp_path / "both.safetensors", {**sd1, **averaged})).unet, "cpu").state_dict()
-    plain = bring(hollow(write(tmp_path / "plain.safetensors", sd1)).unet, "cpu").state_dict()
+    both = load_to(open_file(write(tmp_path / "both.safetensors", {**sd1, **averaged})).unet, "cpu").state_dict()
+    plain = load_to(open_file(write(tmp_path / "plain.safetensors", sd1)).unet, "cpu").state_dict()
     rest = {n: t for n, t in sd1.items() if not n.startswith(UNET)}
-    only = bring(hollow(write(tmp_path / "only.safetensors", {**rest, **averaged})).unet, "cpu").state_dict()
+    only = load_to(open_file(write(tmp_path / "only.safetensors", {**rest, **averaged})).unet, "cpu").state_dict()
     for key, tensor in plain.items():
         assert torch.equal(tensor, both[key])
         assert torch.equal((tensor.half() + 1).float(), only[key])
@@ -273,13 +273,13 @@ def test_averaged_weights_are_used_only_where_there_are_no_others(sd1: dict[str,
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float32], ids=str)
 def test_other_number_formats(dtype: torch.dtype, assets: Path, sd1: dict[str, Tensor], tmp_path: Path) -> None:
     tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in sd1.items()}
-    weight = bring(hollow(write(tmp_path / "model.safetensors", tensors)).unet, "cpu").conv_in.weight
+    weight = load_to(open_file(write(tmp_path / "model.safetensors", tensors)).unet, "cpu").conv_in.weight
     assert torch.equal(weight, tensors[f"{UNET}input_blocks.0.0.weight"].float())
 
 
 def test_v_prediction_by_mark_by_metadata_by_yaml_and_by_rule_of_thumb(assets: Path, tmp_path: Path) -> None:
     def kind(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> tuple[str, bool]:
-        scheduler = hollow(write(tmp_path / "model.safetensors", tensors, metadata)).scheduler
+        scheduler = open_file(write(tmp_path / "model.safetensors", tensors, metadata)).scheduler
         return scheduler.config.prediction_type, bool(scheduler.config.rescale_betas_zero_snr)
 
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
@@ -316,8 +316,8 @@ def test_v_prediction_is_told_when_it_was_a_guess(assets: Path, tmp_path: Path) 
         told.extend([str(event.message)] if isinstance(event, Warned) else [])
 
     path = write(tmp_path / "model.safetensors", tiny_checkpoint("sd2", assets))
-    model = base_models.open_hollow(str(path), torch.float32, emit)
+    model = base_models.open_on_meta(str(path), torch.float32, emit)
     assert model.prediction_type == "epsilon" and "--prediction_type" in told[0]
     told.clear()
-    model = base_models.open_hollow(str(path), torch.float32, emit, prediction_type="v_prediction")
+    model = base_models.open_on_meta(str(path), torch.float32, emit, prediction_type="v_prediction")
     assert model.prediction_type == "v_prediction" and not told

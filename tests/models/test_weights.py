@@ -21,12 +21,12 @@ from lora_core.models.checkpoint_keys import Place
 from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import (
     Source,
-    at_hand,
-    bring,
-    drop,
     free_device_memory,
-    hollow,
-    is_hollow,
+    is_on_meta,
+    load_to,
+    offload,
+    on_device,
+    on_meta,
     open_folder,
     open_weights,
 )
@@ -41,7 +41,7 @@ def layer(path: Path, names: str = "weight bias", dtype: torch.dtype = torch.flo
     def places(name: str) -> list[Place]:
         return [Place(name)] if name in names else []
 
-    return hollow(lambda: torch.nn.Linear(3, 2), Source(str(path), lambda: open_weights(path), places, dtype))
+    return on_meta(lambda: torch.nn.Linear(3, 2), Source(str(path), lambda: open_weights(path), places, dtype))
 
 
 @pytest.fixture
@@ -50,25 +50,25 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "a.safetensors"
 
 
-def test_a_component_is_hollow_until_it_is_brought_and_after_it_is_dropped(file: Path) -> None:
+def test_a_component_is_on_meta_until_it_is_loaded_and_after_it_is_offloaded(file: Path) -> None:
     module = layer(file)
-    assert is_hollow(module) and not module.training
+    assert is_on_meta(module) and not module.training
     for _ in range(2):
-        assert bring(module, "cpu") is module and module.weight.dtype == torch.float16
+        assert load_to(module, "cpu") is module and module.weight.dtype == torch.float16
         assert module.weight.tolist() == [[0, 1, 2], [3, 4, 5]] and module.bias.tolist() == [1, 2]
         assert not any(p.requires_grad for p in module.parameters())
-        drop(module)
-        assert is_hollow(module)
+        offload(module)
+        assert is_on_meta(module)
 
 
 def test_at_hand_leaves_things_as_they_were(file: Path) -> None:
-    asleep, awake, plain = layer(file), bring(layer(file), "cpu"), torch.nn.Linear(3, 2)
+    asleep, awake, plain = layer(file), load_to(layer(file), "cpu"), torch.nn.Linear(3, 2)
     weight = plain.weight.clone()
-    with pytest.raises(ZeroDivisionError), at_hand([asleep, awake, plain], "cpu"):
-        assert not any(map(is_hollow, (asleep, awake, plain)))
+    with pytest.raises(ZeroDivisionError), on_device([asleep, awake, plain], "cpu"):
+        assert not any(map(is_on_meta, (asleep, awake, plain)))
         raise ZeroDivisionError
-    assert is_hollow(asleep) and not is_hollow(awake) and torch.equal(plain.weight, weight)
-    drop(plain)
+    assert is_on_meta(asleep) and not is_on_meta(awake) and torch.equal(plain.weight, weight)
+    offload(plain)
     assert torch.equal(plain.weight, weight), "what cannot be read again is kept"
 
 
@@ -80,7 +80,7 @@ def test_what_is_missing_is_told_before_anything_is_read_and_what_went_missing_a
     module = layer(file)
     file.unlink()
     with pytest.raises(UserError, match="There is no file"):
-        bring(module, "cpu")
+        load_to(module, "cpu")
 
 
 def test_a_component_in_several_files(tmp_path: Path, tiny_sd1: Path) -> None:
@@ -119,20 +119,20 @@ import json, sys
 from pathlib import Path
 import torch
 from lora_core.models import identify, load, single_file
-from lora_core.models.weights import at_hand, bring
+from lora_core.models.weights import on_device, load_to
 single_file.ASSETS, identify.LAYERS = Path(sys.argv[1]), {}
 
 def kilobytes(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
-model = load.open_hollow(sys.argv[2], getattr(torch, sys.argv[3]), print)
+model = load.open_on_meta(sys.argv[2], getattr(torch, sys.argv[3]), print)
 before = kilobytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # begins the peak anew
 for part in (model.vae, *model.text_encoders.values()):
-    with at_hand([part], "cpu"):
+    with on_device([part], "cpu"):
         pass
-bring(model.unet, "cpu")
+load_to(model.unet, "cpu")
 size = sum(p.numel() * p.element_size() for p in model.unet.parameters())
 print(json.dumps([(kilobytes("VmHWM") - before) * 1024, size]))
 """
@@ -161,14 +161,14 @@ def test_ten_trainings_in_a_row_leave_nothing_behind(
     tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[weakref.ref[BaseModel]] = []
-    plain = base_models.open_hollow
+    plain = base_models.open_on_meta
 
     def remember(*arguments: object) -> BaseModel:
         model = plain(*arguments)  # type: ignore[arg-type]
         opened.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(prepare.base_models, "open_hollow", remember)
+    monkeypatch.setattr(prepare.base_models, "open_on_meta", remember)
     numbers = []  # of all tensors alive, which is what memory is made of
     kept, resident = [], []
     for number in range(10):
@@ -181,7 +181,7 @@ def test_ten_trainings_in_a_row_leave_nothing_behind(
         assert kept[-1].state == ("failed" if number == 4 else "finished"), kept[-1].error
         if number == 4:
             monkeypatch.undo()
-            monkeypatch.setattr(prepare.base_models, "open_hollow", remember)
+            monkeypatch.setattr(prepare.base_models, "open_on_meta", remember)
         gc.collect()
         numbers.append(sum(thing.numel() for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)))
         resident.append(psutil.Process().memory_info().rss)

@@ -13,7 +13,7 @@ from lora_core.config import TrainConfig
 from lora_core.models import load as base_models
 from lora_core.models import vae_tiling
 from lora_core.models.families.base import BaseModel
-from lora_core.models.weights import bring
+from lora_core.models.weights import load_to
 from lora_core.sampling import sample
 from lora_core.sampling.params import GenerationParams
 from lora_core.training.engine import adapters
@@ -63,8 +63,8 @@ def test_sampling_can_be_cancelled_between_denoising_steps(model: BaseModel) -> 
 
 
 def test_only_the_unet_is_there_while_it_denoises(tiny_sd1: Path) -> None:
-    model = base_models.open_hollow(str(tiny_sd1), torch.float32, lambda event: None)
-    bring(model.unet, "cpu")
+    model = base_models.open_on_meta(str(tiny_sd1), torch.float32, lambda event: None)
+    load_to(model.unet, "cpu")
     seen = []
 
     def look() -> None:
@@ -79,9 +79,9 @@ def test_only_the_unet_is_there_while_it_denoises(tiny_sd1: Path) -> None:
 def test_prompts_that_were_encoded_need_no_text_encoder(tiny_sd1: Path) -> None:
     asked = [*wishes(1, 2), GenerationParams("a cat", 3, 64, 48, "a dog", steps=3, guidance=3.0)]
     wanted = sample.draw(base_models.load(str(tiny_sd1), torch.float32, lambda event: None), asked)
-    model = base_models.open_hollow(str(tiny_sd1), torch.float32, lambda event: None)
+    model = base_models.open_on_meta(str(tiny_sd1), torch.float32, lambda event: None)
     sample.encode_prompts(model, asked, torch.device("cpu"))
-    bring(model.unet, "cpu")
+    load_to(model.unet, "cpu")
     source = model.text_encoders["text_encoder"].source
     model.text_encoders["text_encoder"].source = dataclasses.replace(source, open=lambda: pytest.fail("it was read again"))
     for picture, other in zip(sample.draw(model, asked), wanted, strict=True):

@@ -28,7 +28,7 @@ from lora_core.errors import UserError
 from lora_core.install import pip
 from lora_core.models import identify
 from lora_core.models.device import choose
-from lora_core.models.load import check, open_hollow
+from lora_core.models.load import check, open_on_meta
 from lora_core.runs.run import Run
 from lora_core.system import files, paths, tensor_headers, windows
 from lora_core.training.estimate import fit
@@ -183,7 +183,7 @@ def test_it_grows_to_three_times_the_ram_and_no_further(system: Windows, monkeyp
 def test_a_training_on_a_small_page_file_says_so(system: Windows, pictures: Path, tmp_path: Path) -> None:
     system.left = GB
     config = config_for("starter", pictures, tmp_path / "out", resolution=64, bucket_step=64)
-    model = open_hollow("starter", torch.float32, lambda event: None)
+    model = open_on_meta("starter", torch.float32, lambda event: None)
     told = fit.page_file_notice(model, config, choose("cpu", "no"))
     assert "1.0 GB" in told and "1455" in told
     system.left = 20 * GB

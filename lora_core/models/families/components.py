@@ -1,6 +1,6 @@
 """The parts all families are made of: how each is read from a diffusers folder, frozen, in its number format.
 
-UNets, VAEs and text encoders come hollow: their weights are read when they are brought to a device (weights.py).
+UNets, VAEs and text encoders start on the meta device: weights are read when they are loaded to a real one (weights.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_core.models import checkpoint_keys
 from lora_core.models.checkpoint_keys import Place
 from lora_core.models.hub.layout import WEIGHTS
 from lora_core.models.identify import settings_in
-from lora_core.models.weights import MisfitError, Source, Weights, hollow, open_folder, reason
+from lora_core.models.weights import MisfitError, Source, Weights, on_meta, open_folder, reason
 
 
 def load_unet(folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
@@ -45,24 +45,24 @@ def load_text_encoder(kind: Any, folder: Path, variant: str | None, dtype: torch
 
 
 def unet(settings: Path, source: Source) -> Any:
-    """A hollow UNet (see weights.py) with the config.json in the folder `settings`."""
+    """A UNet on the meta device with the config.json in the folder `settings`."""
     config = settings_in(settings / "config.json")
-    return hollow(lambda: UNet2DConditionModel.from_config(config), source)
+    return on_meta(lambda: UNet2DConditionModel.from_config(config), source)
 
 
 def vae(settings: Path, where: str, read: Callable[[], Weights], dtype: torch.dtype) -> Any:
-    """A hollow VAE with the config.json in the folder `settings`, from the open file that `read` gives."""
+    """A VAE on the meta device with the config.json in the folder `settings`, from the open file that `read` gives."""
     config = settings_in(settings / "config.json")
     levels = len(config.get("block_out_channels", ()))
     places = functools.partial(checkpoint_keys.of_vae, levels=levels)
-    return hollow(lambda: AutoencoderKL.from_config(config), Source(where, read, places, dtype))
+    return on_meta(lambda: AutoencoderKL.from_config(config), Source(where, read, places, dtype))
 
 
 def text_encoder(kind: Any, settings: Path, where: str, read: Callable[[], Weights], dtype: torch.dtype) -> Any:
-    """A hollow text encoder with the config.json in the folder `settings`, which has the component's name."""
+    """A text encoder on the meta device with the config.json in the folder `settings`, which has the component's name."""
     config = CLIPTextConfig.from_dict(settings_in(settings / "config.json"))
     places = functools.partial(checkpoint_keys.of_text_encoder, component=settings.name)
-    return hollow(lambda: kind(config), Source(where, read, places, dtype))
+    return on_meta(lambda: kind(config), Source(where, read, places, dtype))
 
 
 def _reader(folder: Path, variant: str | None) -> Callable[[], Weights]:

@@ -31,7 +31,7 @@ from lora_core.models.device import free_bytes
 from lora_core.models.families.base import BaseModel, Conditioning, Frame, Tensors
 from lora_core.models.load import fingerprint
 from lora_core.models.vae_tiling import in_tiles
-from lora_core.models.weights import at_hand, free_device_memory
+from lora_core.models.weights import free_device_memory, on_device
 from lora_core.training.data import tensor_store
 from lora_core.training.data.plan import Plan, Size
 
@@ -73,7 +73,7 @@ def encode_pictures(
     model: BaseModel, plan: Plan, items: Sequence[Item], config: TrainConfig, device: torch.device, emit: Emit
 ) -> list[Example]:
     """Latents of `items` at their bucket's size, from the store where they are; the VAE is on `device` meanwhile."""
-    with at_hand([model.vae], device), _helpers() as pool:
+    with on_device([model.vae], device), _helpers() as pool:
         key = f"{fingerprint(model, 'vae')} {config.transparent_color}"
 
         def look_up(item: Item) -> _Picture:
@@ -246,7 +246,7 @@ class Prompts:
         """Encode captions ahead, with the base model's own encoders, from the store where they are there."""
         wanted = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
         at_once = 1 if self.device.type == "cpu" else CAPTIONS_AT_ONCE  # as with pictures
-        with at_hand(self.model.text_encoders.values(), self.device):
+        with on_device(self.model.text_encoders.values(), self.device):
             key = " ".join(fingerprint(self.model, name) for name in self.model.text_encoders)
             missing: dict[str, Path] = {}
             for done, caption in enumerate(wanted, start=1):
@@ -304,6 +304,6 @@ class Prompts:
     def _encoded(self, captions: Sequence[str]) -> list[Conditioning]:
         if not captions:
             return []
-        with at_hand(self.model.text_encoders.values(), self.device):
+        with on_device(self.model.text_encoders.values(), self.device):
             together = {name: rows.cpu() for name, rows in self.encode(captions).items()}
         return [{name: rows[n].clone() for name, rows in together.items()} for n in range(len(captions))]

@@ -77,7 +77,7 @@ def session_of(
 ) -> Session:  # fmt: skip
     """A session of a frozen model that stands on `device`, on one picture of nothing with latents of (width, height)."""
     if config.eight_bit_base:
-        int8.shrink(model.unet)
+        int8.quantize(model.unet)
     adapters.attach(model, config)
     adapters.checkpoint(model, config)
     for module in model.adapted().values():
