@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_IN_CACHE_KEY = ("prompt", "seed", "width", "height", "negative_prompt", "steps", "guidance", "sampler")
 
 
 @dataclass(frozen=True)
@@ -41,5 +44,19 @@ class GenerationParams:
         """The LoRA as A1111's prompts call it."""
         return f"<lora:{self.name}:{self.weight:g}>"
 
+    @property
+    def cache_key(self) -> str:
+        """The picture of the base model that draws it, in the name of what is kept; every version finds what older ones kept.
+
+        So it is the text of the class that held these values first, and more of them is not in it.
+        """
+        held = {name: getattr(self, name) for name in _IN_CACHE_KEY}
+        return f"Wish({', '.join(f'{name}={value!r}' for name, value in held.items())})"
+
     def without_lora(self) -> GenerationParams:
         return dataclasses.replace(self, lora="", name="", hash="", trigger="", weight=1.0)
+
+
+def cache_key_of(wanted: Sequence[GenerationParams]) -> str:
+    """Of pictures that are kept together."""
+    return f"[{', '.join(params.cache_key for params in wanted)}]"

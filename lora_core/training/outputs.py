@@ -25,7 +25,7 @@ from lora_core.models.architecture import of_model
 from lora_core.runs.run import SHEET, Run
 from lora_core.sampling import sample
 from lora_core.sampling.infotext import parameters_text, save_picture
-from lora_core.sampling.params import GenerationParams
+from lora_core.sampling.params import GenerationParams, cache_key_of
 from lora_core.sampling.sheet import Place, sheet
 from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
 from lora_core.training import checkpoint
@@ -222,8 +222,9 @@ def _of_base_model(
         return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn]))}
 
     model = session.model
-    about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.use_dora, todo)
-    pixels_NHW3 = stored(f"samples {about}", make, emit)["pixels"]
+    about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.use_dora)
+    key = f"({', '.join(map(repr, about))}, {cache_key_of(todo)})"
+    pixels_NHW3 = stored(f"samples {key}", make, emit)["pixels"]
     return [Image.fromarray(pixels_HW3) for pixels_HW3 in pixels_NHW3.numpy()]
 
 

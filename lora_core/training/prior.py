@@ -17,7 +17,7 @@ from lora_core.config import TrainConfig
 from lora_core.events import Emit, Phase
 from lora_core.models.families.base import BaseModel, whole_frame
 from lora_core.models.load import fingerprint
-from lora_core.sampling.params import GenerationParams
+from lora_core.sampling.params import GenerationParams, cache_key_of
 from lora_core.sampling.sample import draw_latents
 from lora_core.training import diffusion
 from lora_core.training.data.tensor_store import stored
@@ -44,7 +44,7 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
         return []
     emit(Phase("prior", 0, len(wanted)))
     models = [fingerprint(model, "unet"), *(fingerprint(model, name) for name in model.text_encoders)]
-    key = hashlib.sha256(repr((models, wanted)).encode()).hexdigest()
+    key = hashlib.sha256(f"({models}, {cache_key_of(wanted)})".encode()).hexdigest()
 
     def make() -> dict[str, Tensor]:
         batches = []

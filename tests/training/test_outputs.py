@@ -9,6 +9,8 @@ import pytest
 
 from lora_core.sampling import sample
 from lora_core.sampling.params import GenerationParams
+from lora_core.training import outputs
+from lora_core.training.data.tensor_store import stored
 from tests.support.training import config_for, run
 
 
@@ -22,6 +24,13 @@ def test_the_base_models_pictures_are_drawn_once_for_all_runs(
         drawn.append([params.prompt for params in wanted])
         return draw(model, wanted, *others)
 
+    kept: list[str] = []
+
+    def looked_up(key: str, *others: Any) -> Any:
+        kept.append(key)
+        return stored(key, *others)
+
+    monkeypatch.setattr(outputs, "stored", looked_up)
     monkeypatch.setattr(sample, "draw", counted)
     monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
     asked = {"max_train_steps": 1, "sample_count": 1, "sample_inference_steps": 1}
@@ -31,3 +40,5 @@ def test_the_base_models_pictures_are_drawn_once_for_all_runs(
     assert drawn == [["a zebu"], ["a zebu"], ["a zebu"], ["a gnu"], ["a gnu"]]  # the second run draws only its last one
     one, other = (tmp_path / name / "samples" / "step_0000000_0.png" for name in ("first", "second"))
     assert one.read_bytes() == other.read_bytes()
+    wish = "Wish(prompt='a zebu', seed=42, width=64, height=64, negative_prompt='', steps=1, guidance=7.5, sampler='DDIM')"
+    assert kept[0].endswith(f", False, [{wish}])"), "as version 3075548 called them, so that what it drew is found"
