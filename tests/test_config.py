@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from lora_core.config import PRESETS, TrainConfig, find_preset, read_preset, read_values, settings
 from lora_core.errors import UserError
 from lora_core.settings import ConfigError, Setting
+from tests.support import header_lengths
 
 # What the brief lists under "Parâmetros importantes" and in its text.
 BRIEF = {
@@ -268,3 +269,12 @@ def test_presets_by_name_by_file_and_by_a_wrong_name(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_bytes(b"preset = 5\n")
     with pytest.raises(UserError, match=r"\[preset\] must be a table"):
         find_preset(str(tmp_path / "bad.toml"))
+
+
+def test_settings_are_read_from_a_header_of_any_length() -> None:
+    for length, path in header_lengths.headers():
+        if length >= header_lengths.SHORTEST:
+            assert read_values(path) == {"max_train_steps": 7}, length
+        else:
+            with pytest.raises(UserError, match="settings"):
+                read_values(path)

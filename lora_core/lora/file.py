@@ -176,9 +176,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise LoraError("lora.no_file", file=path) from None
     except OSError as cause:
         raise LoraError("lora.unreadable", file=path, why=cause.strerror or cause) from None
-    if data[:2] in _PICKLES:
-        raise LoraError("lora.pickle", file=path)
     try:
         return load(data), dict(tensor_headers.safetensors(io.BytesIO(data), path).metadata)
     except (SafetensorError, ValueError):
-        raise LoraError("lora.cut_short", file=path) from None
+        # Asked last: the length that a .safetensors begins with may be the same two bytes.
+        is_pickle = data[:2] in _PICKLES and data[8:9] != b"{"
+        raise LoraError("lora.pickle" if is_pickle else "lora.cut_short", file=path) from None

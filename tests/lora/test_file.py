@@ -25,6 +25,7 @@ from lora_core.lora.peft_layers import from_peft
 from lora_core.system.files import WriteError
 from tests.clients import a1111, comfy, sd_scripts
 from tests.clients.models import FAMILIES, TARGETS, TEXT_TARGETS, tiny_text_encoders, tiny_unet
+from tests.support import header_lengths
 from tests.support.lora_values import equal, random_lora, real_modules, small_lora
 
 TARGET_SETS = {
@@ -366,3 +367,23 @@ def test_names_with_other_letters(tmp_path: Path) -> None:
     path = tmp_path / "coração 猫.safetensors"
     write(path, small_lora(), "sd1", {}, "fp16")
     assert equal(read(path)[0], small_lora(dtype=torch.float16))
+
+
+def test_a_header_of_any_length_is_read_also_where_its_length_looks_like_a_pickle() -> None:
+    for length, path in header_lengths.headers():
+        if length >= header_lengths.SHORTEST:
+            tensors, metadata = lora_file.load_tensors(path)
+            assert list(tensors) == ["a"] and metadata["sshs_model_hash"] == "0af1", length
+        else:
+            with pytest.raises(LoraError, match="cut short"):
+                lora_file.load_tensors(path)
+
+
+def test_what_is_written_is_read_again_whatever_the_length_of_its_metadata() -> None:
+    tensors = {"a": torch.ones(1)}
+    shortest, seen = len(lora_file.pack(tensors, {"note": ""})), set()
+    for length in range(0, header_lengths.LENGTHS[-1], 8):  # what a header is filled up to
+        path = header_lengths.in_memory(lora_file.pack(tensors, {"note": "x" * length}))
+        seen.add(len(path.data) - shortest)
+        assert len(lora_file.load_tensors(path)[1]["note"]) == length
+    assert len(seen) == len(header_lengths.LENGTHS) // 8

@@ -33,6 +33,7 @@ from lora_core.models.weights import (
 from lora_core.training import job, prepare
 from tests import ROOT
 from tests.stripped import hollow_file, make
+from tests.support import header_lengths
 from tests.support.single_files import tiny_assets
 from tests.support.training import config_for, run
 
@@ -201,3 +202,11 @@ def fail(session: object, callbacks: object) -> None:
 def test_device_memory_is_given_back_where_there_is_a_device() -> None:
     free_device_memory()
     assert not torch.cuda.is_available() or torch.cuda.memory_reserved() == torch.cuda.memory_allocated()
+
+
+def test_weights_are_read_behind_a_header_of_any_length() -> None:
+    for length, path in header_lengths.headers():
+        if length >= header_lengths.SHORTEST:
+            weights = open_weights(path)
+            assert weights.read("a").tolist() == [1.0], length
+            weights.close()

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from lora_core.errors import UserError
-from lora_core.system.tensor_headers import Tensor, metadata_of, safetensors
+from lora_core.system.tensor_headers import Tensor, metadata_of, read, safetensors
+from tests.support import header_lengths
 
 
 def test_metadata_of_a_file_of_any_name(tmp_path: Path) -> None:
@@ -36,3 +37,12 @@ def test_a_header_in_memory_reads_as_one_on_disk() -> None:
     file.seek(5)
     header = safetensors(file, Path("memory"))
     assert (header.tensors, header.metadata) == ({"a": Tensor("F32", (2, 3))}, {"k": "v"})
+
+
+def test_a_header_of_any_length_is_read_or_told_to_be_damaged() -> None:
+    for length, path in header_lengths.headers():
+        if length >= header_lengths.SHORTEST:
+            assert read(path).tensors == {"a": Tensor("F16", (1,))}, length
+        else:
+            with pytest.raises(UserError, match="header cannot be read|no .safetensors"):
+                read(path)

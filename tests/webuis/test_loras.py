@@ -8,6 +8,7 @@ from lora_core.lora.file import read
 from lora_core.runs.run import run_of
 from lora_core.webuis import loras
 from lora_core.webuis.detect import Places, find
+from tests.support import header_lengths
 from tests.support.lora_runs import finished_run, write_lora
 
 
@@ -67,3 +68,8 @@ def test_the_hash_is_the_one_in_the_file(tmp_path: Path) -> None:
     assert loras.hash_of(path) == read(path)[1]["sshs_model_hash"] != ""
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 100)
     assert loras.hash_of(tmp_path / "broken.safetensors") == loras.hash_of(tmp_path / "none") == ""
+
+
+def test_the_hash_is_read_from_a_header_of_any_length() -> None:
+    for length, path in header_lengths.headers():
+        assert loras.hash_of(path) == ("0af1" if length >= header_lengths.SHORTEST else ""), length

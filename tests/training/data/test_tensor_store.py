@@ -10,6 +10,7 @@ import torch
 
 from lora_core.events import Event, Warned
 from lora_core.training.data import tensor_store
+from tests.support import header_lengths
 
 SIZE = 4000  # bytes of a file in these tests, and a little for its header
 
@@ -86,3 +87,17 @@ def test_a_damaged_file_counts_as_missing_and_is_replaced() -> None:
     assert tensor_store.read(path) is None
     made = tensor_store.stored("one", lambda: {"x": torch.ones(3)}, lambda event: None)
     assert torch.equal(made["x"], torch.ones(3)) and tensor_store.read(path) is not None
+
+
+def test_a_header_of_any_length_is_read() -> None:
+    for length, path in header_lengths.headers():
+        found = tensor_store.read(path)
+        assert (found is not None and found["a"].tolist() == [1.0]) == (length >= header_lengths.SHORTEST), length
+
+
+def test_what_is_written_is_read_again_whatever_the_length_of_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(tensor_store, "write_bytes_whole", lambda path, data: written.append(data))
+    for length in range(0, header_lengths.LENGTHS[-1], 8):
+        assert tensor_store.write(tensor_store.place_of("any"), {"x" * length: torch.ones(1)}) is None
+        assert list(tensor_store.read(header_lengths.in_memory(written.pop())) or {}) == ["x" * length]
