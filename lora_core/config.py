@@ -18,7 +18,7 @@ from lora_core.system.file_names import RESERVED
 from lora_core.system.redact import holds_secret
 from lora_core.system.tensor_headers import metadata_of
 
-SCHEMA = 1
+SCHEMA = 2  # 1: cuda_graphs was on or off
 PRESETS = Path(__file__).parent.parent / "presets"
 TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
@@ -53,7 +53,7 @@ class TrainConfig:
     lean_activations: bool = setting(True, "Model", "Keep only what the gradients need and recompute the rest: two fifths less for activations, a little slower.")
     gradient_checkpointing: bool = setting(False, "Model", "Recompute instead of remember: far less memory, about a third slower.")
     checkpointed_quarters: int = setting(0, "Model", "Recompute only so many quarters of the UNet, each about a twelfth slower; 0: as many as the card's memory needs.", low=0, high=3)
-    cuda_graphs: bool = setting(True, "Model", "On an NVIDIA or AMD card: start a step's thousands of operations with one call; a step that cannot be is computed as before.")
+    cuda_graphs: str = setting("auto", "Model", "On an NVIDIA or AMD card: start a step's thousands of operations with one call; auto: where the check of this computer proved it, and where that is what steps wait for.", choices=("auto", "on", "off"))
     torch_compile: bool = setting(False, "Model", "Compile the UNet: faster steps after minutes at the first of each picture size. Needs Triton on a card, a C++ compiler on a CPU; not with 8 bits or dropout.")
 
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
@@ -219,7 +219,14 @@ def _parsed(text: str, path: Path) -> tuple[dict[str, Any], dict[str, object]]:
     schema = table.get("schema", SCHEMA)
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise UserError("settings.schema_too_new", file=path, schema=repr(schema), known=SCHEMA)
-    return table, {name: value for name, value in table.items() if name not in ("schema", "preset")}
+    return table, _migrated({name: value for name, value in table.items() if name not in ("schema", "preset")})
+
+
+def _migrated(values: dict[str, object]) -> dict[str, object]:
+    """Settings of an older schema as the present one calls them."""
+    if isinstance(graphs := values.get("cuda_graphs"), bool):
+        values["cuda_graphs"] = "auto" if graphs else "off"  # on was the default, so it was nobody's wish
+    return values
 
 
 def _metadata_toml(path: Path) -> str:

@@ -203,7 +203,7 @@ def test_settings_that_clash_are_refused(values: dict[str, object], field: str |
         (b"\xff\xfe\x00", "not valid TOML"),
         (b"a = " + b"[" * 100_000, "not valid TOML"),
         (b"lora_rank = " + b"9" * 5000, "not valid TOML"),
-        (b"schema = 2\n", "schema 2; this Treino reads up to 1"),
+        (b"schema = 3\n", "schema 3; this Treino reads up to 2"),
         (b"schema = 'x'\n", "schema 'x'"),
         (b"schema = true\n", "schema True"),
     ],
@@ -278,3 +278,13 @@ def test_settings_are_read_from_a_header_of_any_length() -> None:
         else:
             with pytest.raises(UserError, match="settings"):
                 read_values(path)
+
+
+@pytest.mark.parametrize(("before", "now"), [("true", "auto"), ("false", "off"), ("'on'", "on"), ("'off'", "off")])
+@pytest.mark.parametrize("schema", ["", "schema = 1\n", "schema = 2\n"], ids=["by hand", "first", "second"])
+def test_graphs_that_were_on_or_off_are_read_as_what_was_meant(
+    schema: str, before: str, now: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"{schema}cuda_graphs = {before}\n", encoding="utf-8")
+    assert TrainConfig.of(read_values(file)).cuda_graphs == now

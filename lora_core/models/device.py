@@ -37,6 +37,20 @@ class Device:
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """A device's own memory in bytes, by its driver: free for all, in all; and what torch holds of it for this program."""
+
+    free: int
+    total: int
+    held: int
+
+    @property
+    def taken_by_others(self) -> int:
+        """By other programs, the desktop and the driver."""
+        return max(0, self.total - self.free - self.held)
+
+
+@dataclass(frozen=True)
 class Compute:
     """Where and how to compute. fp16 gradients underflow without `scale_loss` (Micikevicius et al. 2018)."""
 
@@ -72,6 +86,24 @@ def free_bytes(device: torch.device) -> float:
         return float("inf")
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return float(torch.cuda.mem_get_info(device)[0] + kept)
+
+
+def memory_of(device: Device) -> DeviceMemory | None:
+    """A device's own memory at this moment; None where it has none, or its driver does not tell.
+
+    The first question opens a context on the device, of some hundred MB, as computing there does.
+    """
+    if not device.bytes or not device.works or device.kind not in ("cuda", "xpu"):
+        return None
+    backend = torch.cuda if device.kind == "cuda" else torch.xpu
+    number = int(device.name.partition(":")[2] or 0)
+    if number >= backend.device_count():
+        return None
+    try:
+        free, total = backend.mem_get_info(number)
+    except RuntimeError:  # some drivers of Intel's cards do not know it
+        return None
+    return DeviceMemory(int(free), int(total), int(backend.memory_reserved(number)))
 
 
 def is_small(unet: torch.nn.Module) -> bool:

@@ -32,7 +32,6 @@ from lora_core.training import checkpoint
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.engine import adapters
 from lora_core.training.estimate.disk import run_bytes
-from lora_core.training.estimate.fit import fitted
 from lora_core.training.estimate.speed import remember
 from lora_core.training.progress import Diverged
 from lora_core.training.session import Session
@@ -258,5 +257,4 @@ def remember_speed(session: Session) -> None:
     if session.group.size > 1 or laps <= FEWEST_STEPS or not speed or session.meter.sysmem_fallback.is_told:
         return
     shapes, sizes = of_model(session.model), session.plan.buckets
-    ran = fitted(session.config, shapes, session.compute, sizes)
-    remember(ran, shapes, session.compute, sizes, speed)
+    remember(session.fitted or session.config, shapes, session.compute, sizes, speed)

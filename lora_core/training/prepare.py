@@ -243,6 +243,7 @@ def build(
         optimizer=build_optimizer(adapted.groups, config),
         scaler=torch.amp.GradScaler(loaded.compute.device.type, enabled=loaded.compute.scale_loss),
         meter=_meter(plan, loaded, emit), group=group, stepper=adapted.stepper, predict=adapted.predict,
+        fitted=loaded.fitted,
         ema=EMA(adapted.parameters, config.ema_decay if group.is_first else 0.0),
     )  # fmt: skip
 

@@ -46,6 +46,7 @@ class Session:
     scaler: torch.amp.GradScaler
     meter: ProgressMeter
     predict: Predict
+    fitted: TrainConfig | None = None  # the settings as they run, with what makes them fit the card; None: as asked
     group: ProcessGroup = field(default_factory=ProcessGroup)
     stepper: Stepper = field(default_factory=PlainStepper)
     ema: EMA = field(default_factory=EMA)

@@ -64,7 +64,7 @@ def measured_with_graphs(shapes: Shapes, config: TrainConfig) -> int:
     """Bytes that the card has less after steps that were replayed."""
     torch.cuda.empty_cache()
     before = torch.cuda.mem_get_info()[0]
-    session = on_card(shapes, config.replace(cuda_graphs=True))
+    session = on_card(shapes, config.replace(cuda_graphs="on"))
     for _ in range(3):
         train.optimizer_step(session)
     torch.cuda.synchronize()
@@ -88,7 +88,7 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
     config = TrainConfig.of({
         "target_modules": MODULES[name], "gradient_checkpointing": checkpointing, "resolution": RESOLUTION[family],
         "lora_rank": asked.rank, "train_batch_size": asked.batch, "eight_bit_base": asked.eight_bit,
-        "cuda_graphs": False,
+        "cuda_graphs": "off",
     })  # fmt: skip
     with counted(shapes, config, 2):
         found = estimate.memory(config, shapes)
@@ -107,7 +107,7 @@ def row(family: str, name: str, checkpointing: bool, asked: argparse.Namespace) 
 def cards() -> None:
     """The table of the docs: for each family and batch the whole run's peak, and the smallest card it fits on."""
     print(
-        "| model, pictures | batch | as it is | `--gradient_checkpointing --cuda_graphs false` | `--eight_bit_base` too |"
+        "| model, pictures | batch | as it is | `--gradient_checkpointing --cuda_graphs off` | `--eight_bit_base` too |"
     )
     print("|---|---|---|---|---|")
     for family, resolution in RESOLUTION.items():
@@ -117,7 +117,7 @@ def cards() -> None:
                 found = estimate.memory(TrainConfig.of({
                     "target_modules": MODULES["attention"], "gradient_checkpointing": checkpointing,
                     "resolution": resolution, "train_batch_size": batch, "eight_bit_base": eight_bit,
-                    "cuda_graphs": not checkpointing,
+                    "cuda_graphs": "off" if checkpointing else "on",
                 }), of_family(family))  # fmt: skip
                 assert found, "it comes with Treino"
                 cells.append(f"{found.total / 2**30:.1f} GB: card of {found.smallest_card_gb} GB")
@@ -134,7 +134,7 @@ def level(family: str, quarters: int) -> tuple[float, float]:
     """Bytes that a step adds with so many quarters recomputed, and how much more it computes."""
     shapes = of_family(family)
     config = TrainConfig.of({
-        "target_modules": MODULES["attention"], "resolution": RESOLUTION[family], "cuda_graphs": False,
+        "target_modules": MODULES["attention"], "resolution": RESOLUTION[family], "cuda_graphs": "off",
         "gradient_checkpointing": quarters == 4, "checkpointed_quarters": quarters % 4,
     })  # fmt: skip
     found = estimate.memory(config, shapes)

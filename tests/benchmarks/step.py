@@ -42,7 +42,7 @@ RANK = 16
 CORES = torch.get_num_threads()
 RESOLUTION = {"sd1": 512, "sd2": 768, "sdxl": 1024, STARTER: 64}
 LEVELS: dict[str, dict[str, object]] = {
-    "without graphs": {"cuda_graphs": False},
+    "without graphs": {"cuda_graphs": "off"},
     "all kept": {"lean_activations": False},
     "a quarter recomputed": {"checkpointed_quarters": 1},
     "half recomputed": {"checkpointed_quarters": 2},
@@ -171,7 +171,7 @@ def _wait(device: torch.device) -> None:
 def kept_mib(make: Callable[[Case], Made], case: Case) -> float:
     """What a step takes at its worst moment, beside weights, adapters and optimizer."""
     if case.device.type == "cuda":
-        step, _ = make(replace(case, level={**case.level, "cuda_graphs": False}))
+        step, _ = make(replace(case, level={**case.level, "cuda_graphs": "off"}))
         step()
         _wait(case.device)
         standing = torch.cuda.memory_allocated()

@@ -30,7 +30,7 @@ def test_the_files_give_reasons_and_no_unmeasured_numbers(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert text.count("\n#") + text.count("  # ") >= 1 or path.stem == "careful"
-    assert "schema = 1\n" in text
+    assert "schema = 2\n" in text
     assert b"\r" not in path.read_bytes()
     claims = re.findall(r"\d+ ?(?:minutes|min\b|seconds|hours|it/s|GiB|MiB|[GM]B)", text)
     assert claims == []

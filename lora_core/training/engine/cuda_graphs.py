@@ -35,8 +35,11 @@ Found = tuple[Tensor, list[bool]]  # the first answer, and which of the others t
 
 
 def can_capture(config: TrainConfig, device: torch.device) -> bool:
-    """Dropout is left out, because its draws would not be those of the plain way."""
-    return config.cuda_graphs and device.type == "cuda" and not config.lora_dropout
+    """Whether graphs are on; what "auto" comes to has been settled (`estimate.graphs`).
+
+    Dropout is left out, because its draws would not be those of the plain way.
+    """
+    return config.cuda_graphs == "on" and device.type == "cuda" and not config.lora_dropout
 
 
 class CudaGraphStepper:

@@ -10,7 +10,7 @@ from lora_core.models.architecture import shapes_of
 from lora_core.models.device import Compute, choose
 from lora_core.training.data.plan import Plan
 from lora_core.training.estimate.disk import Disk, disk
-from lora_core.training.estimate.fit import Fit, device_of, fits
+from lora_core.training.estimate.fit import Fit, as_it_runs, device_of, fits
 from lora_core.training.estimate.levels import Level, levels
 from lora_core.training.estimate.memory import Memory, memory
 from lora_core.training.estimate.speed import Pace, run_seconds
@@ -46,9 +46,10 @@ def estimate(config: TrainConfig, plan: Plan | None = None, compute: Compute | N
         return Estimate(is_base_known=False)
     device, sizes, width = device_of(compute), plan.buckets if plan else {}, compute.dtype.itemsize
     fit = fits(config, shapes, device, sizes, width) if device else None
-    runs = config.replace(**fit.changes) if fit else config
+    runs = as_it_runs(config, shapes, device, fit, sizes, width) if device else config
+    asked = as_it_runs(config, shapes, device, None, sizes, width) if device else config
     return Estimate(
         memory=memory(runs, shapes, sizes, width), fit=fit, disk=disk(runs, plan, shapes) if plan else None,
         time=run_seconds(runs, shapes, compute, plan),
-        levels=tuple(levels(config, shapes, device, fit, sizes, width)) if device and plan else (), certain=shapes.certain,
+        levels=tuple(levels(asked, shapes, device, fit, sizes, width)) if device and plan else (), certain=shapes.certain,
     )  # fmt: skip

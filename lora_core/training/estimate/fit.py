@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-
-import psutil
+from functools import partial
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
@@ -14,8 +13,10 @@ from lora_core.models.architecture import Shapes, of_model, shapes_of
 from lora_core.models.device import Compute, Device, choose, devices, smallest_for
 from lora_core.models.families.base import BaseModel
 from lora_core.system import windows
+from lora_core.training.estimate.budget import Budget
 from lora_core.training.estimate.ladder import changes_to, ladder, together
-from lora_core.training.estimate.memory import RESERVE_BYTES, Memory, Size, arithmetic, memory, needed_on
+from lora_core.training.estimate.memory import RESERVE_BYTES, Memory, Size, arithmetic, bytes_of, memory
+from lora_core.training.estimate.proven import with_graphs_settled
 
 NOTICEABLE = 0.05  # of what a training was thought to need beside the weights: less is not worth another start
 SURE = {"gradient_checkpointing", "train_batch_size", "eight_bit_base", "resolution"}  # save much, counted or not
@@ -31,10 +32,11 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a training fits a device. `has`: its bytes. `remedies`: of least harm first; each holds the changes of
-    those before it, and the last one fits unless nothing does.
+    """Whether a training fits a device. `has`: the bytes it may take there. `remedies`: of least harm first; each holds
+    the changes of those before it, and the last one fits unless nothing does.
 
     changes: what makes it fit, costs nothing but time, and is made without asking; `needed` is with it, `whole` without.
+    budget: what of the device was planned with.
     longer: that time, as a share of the step's arithmetic; 0 where only what is cheap is computed again.
     """
 
@@ -45,6 +47,7 @@ class Fit:
     changes: Mapping[str, object] = field(default_factory=dict)
     whole: int = 0
     longer: float = 0.0
+    budget: Budget = field(default_factory=partial(Budget, 0))
 
 
 def fits(
@@ -52,29 +55,30 @@ def fits(
 ) -> Fit | None:
     """Whether a training fits a device, and which steps of the ladder to take if not; None: its memory is not known.
 
-    The computer's own memory counts for a device without one. On a card, what costs nothing but time is changed unasked,
-    no more of it than needed. `sizes`: the pictures', in pixels. `number_bytes`: of the frozen model; 0: as asked for, 4
-    on the CPU.
+    Of a card what is free at this moment counts; of a device without memory of its own, all of the computer's. On a
+    card, what costs nothing but time is changed unasked, no more of it than needed. `sizes`: the pictures', in pixels.
+    `number_bytes`: of the frozen model; 0: as asked for, 4 on the CPU.
     """
     width = number_bytes or (4 if device.kind == "cpu" else 0)
+    config = with_graphs_settled(config, shapes, device, width or bytes_of(config), sizes)
     now = memory(config, shapes, sizes, width)
     if now is None:
         return None
-    has = device.bytes or int(psutil.virtual_memory().total)
-    needed = needed_on(device, now)
+    budget = Budget.of(device)
+    has, needed = budget.has, budget.needed(now)
     if needed <= has:
-        return Fit(True, needed, has, whole=needed)
+        return Fit(True, needed, has, whole=needed, budget=budget)
     for changes in together(config, (step for step in ladder(config) if step.same)) if device.bytes else ():
         less = memory(config.replace(**changes), shapes, sizes, width)
-        if less and needed_on(device, less) <= has:
+        if less and budget.needed(less) <= has:
             work = [arithmetic(asked, shapes, sizes, width) for asked in (config.replace(**changes), config)]
-            return Fit(True, needed_on(device, less), has, (), changes, needed, max(0.0, work[0] / work[1] - 1))
+            return Fit(True, budget.needed(less), has, (), changes, needed, max(0.0, work[0] / work[1] - 1), budget)
     remedies: list[Remedy] = []
     for remedy in _remedies(config, shapes, device, sizes, width):
         remedies.append(remedy)
-        if needed_on(device, remedy.memory) <= has:
+        if budget.needed(remedy.memory) <= has:
             break
-    return Fit(False, needed, has, tuple(remedies), whole=needed)
+    return Fit(False, needed, has, tuple(remedies), whole=needed, budget=budget)
 
 
 def _remedies(
@@ -102,9 +106,20 @@ def device_of(compute: Compute) -> Device | None:
 
 
 def fitted(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size] = ()) -> TrainConfig:
-    """The settings with what makes the training fit its card and costs nothing but time."""
+    """The settings as they run: graphs on or off, and what makes the training fit its card and costs nothing but time."""
+    device = device_of(compute)
+    if device is None:
+        return config
     found = _on_card(config, shapes, compute, sizes)
-    return config.replace(**found.changes) if found else config
+    return as_it_runs(config, shapes, device, found, sizes, compute.dtype.itemsize)
+
+
+def as_it_runs(
+    config: TrainConfig, shapes: Shapes, device: Device, found: Fit | None, sizes: Collection[Size], number_bytes: int
+) -> TrainConfig:
+    """`fitted`, where it is known already whether the training fits its device."""
+    settled = with_graphs_settled(config, shapes, device, number_bytes, sizes)
+    return settled.replace(**found.changes) if found else settled
 
 
 def after_failure(config: TrainConfig) -> dict[str, object]:
@@ -123,7 +138,7 @@ def _noticeably_less(config: TrainConfig) -> dict[str, object]:
         return {}
     device, width = device_of(compute), compute.dtype.itemsize
     found = fits(config, shapes, device, (), width) if device else None
-    ran = config.replace(**found.changes) if found else config
+    ran = as_it_runs(config, shapes, device, found, (), width) if device else config
     now = memory(ran, shapes, (), width)
     if device is None or found is None or now is None:
         return {}
@@ -131,7 +146,7 @@ def _noticeably_less(config: TrainConfig) -> dict[str, object]:
     changes: dict[str, object] = {}
     for remedy in _remedies(ran, shapes, device, (), width):
         changes = changes_to(config, {**found.changes, **remedy.changes})
-        if needed_on(device, remedy.memory) <= enough:
+        if found.budget.needed(remedy.memory) <= enough:
             break
     return changes
 
@@ -147,7 +162,8 @@ def notice(
         return None
     here = devices()
     card = next(device for device in here if device.name == str(compute.device))
-    other = smallest_for(found.whole, here)
+    # Of another card nobody asks what is free: the question alone would take memory there.
+    other = smallest_for(found.whole + RESERVE_BYTES - found.budget.reserve, [each for each in here if each is not card])
     advice: list[Message] = [_recomputed(found)] if found.fits else []
     if other:
         key = "training.memory_other_as_it_is" if found.fits else "training.memory_other"
@@ -155,7 +171,10 @@ def notice(
     elif not found.fits:
         advice.append(_advice(found))
     both = advice[0] if len(advice) == 1 else Message("training.memory_both", done=advice[0], other=advice[1])
-    return Message("training.memory_needs", needed=found.whole / 2**30, card=str(card), advice=both)
+    if found.budget.others is None:
+        return Message("training.memory_needs", needed=found.whole / 2**30, card=str(card), advice=both)
+    free = {"free": found.has / 2**30, "taken": found.budget.others / 2**30}
+    return Message("training.memory_needs_free", needed=found.whole / 2**30, card=str(card), **free, advice=both)
 
 
 def page_file_notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
@@ -188,7 +207,7 @@ def _advice(found: Fit) -> Message:
     if not found.remedies:
         return Message("training.memory_no_setting")
     last = found.remedies[-1]
-    needed = last.memory.total + RESERVE_BYTES
+    needed = found.budget.needed(last.memory)
     key = "training.memory_remedy_fits" if needed <= found.has else "training.memory_remedy_nearest"
     return Message(key, flags=flags(last.changes), needed=needed / 2**30)
 

@@ -42,8 +42,8 @@ def ladder(config: TrainConfig) -> Iterator[Step]:
         for quarters in range(config.checkpointed_quarters + 1, 4):
             yield Step({"checkpointed_quarters": quarters}, same=True, fine=True)
         yield Step({"checkpointed_quarters": 0, "gradient_checkpointing": True}, same=True)
-    if config.cuda_graphs:
-        yield Step({"cuda_graphs": False}, same=True, fine=True)
+    if config.cuda_graphs == "on":
+        yield Step({"cuda_graphs": "off"}, same=True, fine=True)
     batch, added = config.train_batch_size, config.gradient_accumulation_steps
     while batch > 1:
         smaller = math.ceil(batch / 2)

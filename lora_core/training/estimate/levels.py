@@ -14,7 +14,7 @@ from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
 from lora_core.training.estimate.fit import Fit
 from lora_core.training.estimate.ladder import ladder, together
-from lora_core.training.estimate.memory import Size, arithmetic, memory, needed_on
+from lora_core.training.estimate.memory import Size, arithmetic, memory
 
 if TYPE_CHECKING:
     from lora_core.models.device import Device
@@ -66,7 +66,7 @@ def levels(
         level = config.replace(**changes)
         less = memory(level, shapes, sizes, width)
         if less and less.exact:
-            needed = needed_on(device, less)
+            needed = found.budget.needed(less)
             longer = max(0.0, arithmetic(level, shapes, sizes, width) / work - 1)
             is_now = all(getattr(now, setting) == value for setting, value in changes.items())
             yield Level(name, changes, needed, longer, needed <= found.has, is_now)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
@@ -20,9 +19,6 @@ from lora_core.models.vae_tiling import TILE
 from lora_core.sampling.batches import drawn_at_once
 from lora_core.training.data.validation import timesteps_at_once
 from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, StepCount, known, worst
-
-if TYPE_CHECKING:
-    from lora_core.models.device import Device
 
 Size = tuple[int, int]  # width, height in pixels
 RESERVE_BYTES = 2**30  # a round allowance for driver, desktop, workspaces and gaps; not measured
@@ -90,11 +86,6 @@ def bytes_of(config: TrainConfig) -> int:
     return 4 if config.mixed_precision == "no" else 2
 
 
-def needed_on(device: Device, found: Memory) -> int:
-    """Bytes of a device that a training needs, reserve included; where it has no memory of its own, the host's part too."""
-    return found.total + RESERVE_BYTES + (0 if device.bytes else found.host)
-
-
 def _sum(
     config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsCount, rest: tuple[Collection[Size], int, bool]
 ) -> Memory:
@@ -110,7 +101,7 @@ def _sum(
     optimizer, host = (0.0, state + 2 * adapters) if config.optimizer_on_host else (state, 0.0)
     host += (2 if config.ema_decay else 0) * adapters
     # The gradients of the batches before are there from the beginning, and graphs keep a place for theirs (graphs.py).
-    keeps_place = config.cuda_graphs and not config.lora_dropout
+    keeps_place = config.cuda_graphs == "on" and not config.lora_dropout
     added = adapters if config.gradient_accumulation_steps > 1 or keeps_place else 0.0
     draws = bool(config.sample_count or config.prior_pictures)
     activations = max(worst(step.moments, where) for where in at) + added

@@ -1,8 +1,9 @@
 """How long a training will take, from what was measured on this computer: nothing is taken from tables of cards.
 
 At the end of each run its speed is kept with its settings (`remember`). The speed of other settings on the same device
-follows by arithmetic counted on the real step. Before the first run a CPU is measured by a matrix product, a convolution
-and tiny operations, which gives a rough figure; of a graphics card nothing is claimed until it has trained once.
+follows by arithmetic counted on the real step. Before the first run the step that the check of this computer measured is
+taken; where it was not made, a CPU is measured by a matrix product, a convolution and tiny operations, which gives a rough
+figure, and of a graphics card nothing is claimed until it has trained once.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
+from lora_core.models.computer import known
 from lora_core.system.files import JsonMemo
 from lora_core.system.paths import cache_folder
 from lora_core.training.data.validation import MOST_PICTURES, TIMESTEPS, pictures_measured
-from lora_core.training.estimate.counts import At, Graph, StepCount, known
+from lora_core.training.estimate.counts import At, Graph
+from lora_core.training.estimate.proven import count_of, mean_area, seconds, work_of
 
 if TYPE_CHECKING:
     from lora_core.models.device import Compute
@@ -54,7 +57,7 @@ def step_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: C
 
     The first question on a CPU takes a third of a second, for the trial.
     """
-    mine, work = _key(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
+    mine, work = _key(config, shapes, compute, sizes), work_of(config, shapes, compute.dtype.itemsize, sizes)
     there = [row for row in _kept()["runs"] if row["device"] == mine["device"] and row["bytes"] == mine["bytes"]]
     for row in there:
         if all(row.get(name) == value for name, value in mine.items()):
@@ -62,13 +65,29 @@ def step_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: C
     if work is None:
         return None
     counted = [row for row in there if row["flops"]]
+    alike = [row for row in counted if row.get("unet") == mine["unet"]]
+    checked = None if alike else _as_checked(config, shapes, compute, sizes)
+    if checked is not None:
+        return Pace(checked)
     if counted:
-        nearest = min(counted, key=lambda row: abs(math.log(row["flops"] / work[0])))
-        return Pace(work[0] / nearest["flops"] / nearest["steps_per_second"])
+        nearest = min(alike or counted, key=lambda row: abs(math.log(row["flops"] / work.flops)))
+        return Pace(work.flops / nearest["flops"] / nearest["steps_per_second"])
     if compute.device.type != "cpu":
         return None
     machine = cpu()
-    return Pace(work[0] / machine.flops + work[1] * machine.launch_s, rough=True)
+    return Pace(work.flops / machine.flops + work.ops * machine.launch_s, rough=True)
+
+
+def _as_checked(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]) -> float | None:
+    """Seconds of a step by the check of this computer; None where it was never made."""
+    from lora_core.training.estimate.fit import device_of  # brings torch
+
+    device = device_of(compute)
+    found = known(device) if device else None
+    of_step = seconds(config, shapes, found, compute.dtype.itemsize, sizes) if found else None
+    if of_step is None:
+        return None
+    return of_step.device if config.cuda_graphs == "on" else max(of_step.host, of_step.device)
 
 
 def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Plan | None = None) -> Pace | None:
@@ -77,8 +96,8 @@ def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Pla
     Validation and samples count by their arithmetic, at the speed of the steps. Without a plan pictures are square.
     """
     sizes: Collection[Size] = plan.buckets if plan else ()
-    pace, work = step_seconds(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
-    found, steps = _count(config, shapes, compute), config.max_train_steps
+    pace, work = step_seconds(config, shapes, compute, sizes), work_of(config, shapes, compute.dtype.itemsize, sizes)
+    found, steps = count_of(config, shapes, compute.dtype.itemsize), config.max_train_steps
     if pace is None or work is None or found is None:
         return pace and Pace(pace.seconds * steps, pace.measured, pace.rough)
     side = config.resolution // shapes.pixels_per_latent
@@ -86,7 +105,7 @@ def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Pla
     saves = math.ceil(steps / config.save_steps) + 1
     guided = 2 if config.sample_guidance > 1 else 1
     drawn = config.sample_count * config.sample_inference_steps * guided
-    beside = saves * (drawn + _validated(plan)) * forward / work[0]
+    beside = saves * (drawn + _validated(plan)) * forward / work.flops
     return Pace(pace.seconds * (steps + beside), pace.measured, pace.rough)
 
 
@@ -98,8 +117,8 @@ def _validated(plan: Plan | None) -> int:
 
 def remember(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size], speed: float) -> None:
     """Keep the speed, in steps a second, of a training with these settings, as it ran."""
-    mine, work = _key(config, shapes, compute, sizes), _work(config, shapes, compute, sizes)
-    row = {**mine, "steps_per_second": speed, "flops": work[0] if work else 0.0, "at": time.time()}
+    mine, work = _key(config, shapes, compute, sizes), work_of(config, shapes, compute.dtype.itemsize, sizes)
+    row = {**mine, "steps_per_second": speed, "flops": work.flops if work else 0.0, "at": time.time()}
     table = _kept()
     others = [old for old in table["runs"] if any(old.get(name) != value for name, value in mine.items())]
     JsonMemo(speeds_file()).write({**table, "runs": [row, *others][:MOST_KEPT]})
@@ -146,33 +165,9 @@ def _key(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collectio
     graph = Graph.of(shapes, config, compute.dtype.itemsize)
     return {
         "device": _cpu_name() if compute.device.type == "cpu" else compute.title,
-        **json.loads(json.dumps(asdict(graph))), "area": round(_area(config, sizes)), "batch": config.train_batch_size,
+        **json.loads(json.dumps(asdict(graph))), "area": round(mean_area(config, sizes)), "batch": config.train_batch_size,
         "added": config.gradient_accumulation_steps, "rank": config.lora_rank,
     }  # fmt: skip
-
-
-def _work(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]) -> tuple[float, float] | None:
-    """FLOPs and operations of a step; None where it was never counted."""
-    found = _count(config, shapes, compute)
-    if found is None:
-        return None
-    side = _area(config, sizes) ** 0.5 / shapes.pixels_per_latent
-    where = At(config.train_batch_size, side / 8, config.lora_rank)
-    added = config.gradient_accumulation_steps
-    return found.step.at(where) * added, float(found.ops * added)
-
-
-def _count(config: TrainConfig, shapes: Shapes, compute: Compute) -> StepCount | None:
-    found = known().step(Graph.of(shapes, config, compute.dtype.itemsize))
-    return found[0] if found else None
-
-
-def _area(config: TrainConfig, sizes: Collection[Size]) -> float:
-    """Mean pixels of a picture; of buckets, with the number of pictures in each."""
-    if isinstance(sizes, Mapping) and sizes:
-        total: int = sum(sizes.values())
-        return float(sum(w * h * n for (w, h), n in sizes.items()) / total)
-    return sum(w * h for w, h in sizes) / len(sizes) if sizes else float(config.resolution**2)
 
 
 def _cpu_name() -> str:

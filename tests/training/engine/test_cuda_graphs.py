@@ -19,13 +19,14 @@ from tests.support.twins import save_twin
 VALUES: dict[str, object] = {
     "max_train_steps": 9, "save_steps": 5, "prior_prompts": ["a cow"], "prior_pictures": 2, "prior_every": 2,
     "gradient_accumulation_steps": 2, "lora_dropout": 0.0, "validation_split": 0.0,
+    "cuda_graphs": "on",
 }  # fmt: skip
 
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     """Graphs for every training without dropout, also on a processor."""
-    monkeypatch.setattr(graphs, "can_capture", lambda config, device: config.cuda_graphs and not config.lora_dropout)
+    monkeypatch.setattr(graphs, "can_capture", lambda config, _: config.cuda_graphs == "on" and not config.lora_dropout)
     return play(monkeypatch)
 
 
@@ -50,12 +51,12 @@ def test_a_training_ends_where_the_plain_one_does(
 ) -> None:
     base = tiny_sd1 if family == "sd1" else save_twin(family, tmp_path / "base")
     found = {}
-    for name, cuda_graphs in (("plain", False), ("replayed", True)):
-        config = config_for(base, pictures, tmp_path / name, **{**VALUES, **values}, cuda_graphs=cuda_graphs)
+    for name, cuda_graphs in (("plain", "off"), ("replayed", "on")):
+        config = config_for(base, pictures, tmp_path / name, **{**VALUES, **values, "cuda_graphs": cuda_graphs})
         job, events = run(config)
         assert job.error is None and told(events) == []
         found[name] = losses(events)
-        assert bool(played.replays) == cuda_graphs
+        assert bool(played.replays) == (cuda_graphs == "on")
     assert sum(played.replays) > 2 * len(played.replays), "each was tried once, and then used"
     assert found["replayed"] == pytest.approx(found["plain"], rel=1e-5)
     plain, replayed = (adapters_after(tmp_path / name, 9) for name in ("plain", "replayed"))
@@ -224,8 +225,9 @@ def test_sizes_that_seldom_come_again_are_not_worth_graphs(played: Played, monke
 @pytest.mark.parametrize(
     ("values", "device", "expected"),
     [
-        ({}, "cuda", True), ({}, "cpu", False), ({"cuda_graphs": False}, "cuda", False),
-        ({"lora_dropout": 0.1}, "cuda", False),
+        ({"cuda_graphs": "on"}, "cuda", True), ({"cuda_graphs": "on"}, "cpu", False),
+        ({"cuda_graphs": "off"}, "cuda", False),
+        ({"cuda_graphs": "on", "lora_dropout": 0.1}, "cuda", False), ({}, "cuda", False),
     ],
     ids=str,
 )  # fmt: skip

@@ -69,7 +69,7 @@ def test_a_card_that_is_too_small_is_told_with_the_smallest_that_is_not(monkeypa
 
 def test_at_a_high_rank_the_optimizer_is_told_to_go_before_anything_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "devices", lambda: [Device("cuda:0", "small", 8 * GIB)])
-    asked = config(lora_rank=128, train_batch_size=1, gradient_checkpointing=True, cuda_graphs=False)
+    asked = config(lora_rank=128, train_batch_size=1, gradient_checkpointing=True, cuda_graphs="off")
     told = str(fit.notice(sdxl_model(), asked, Compute(torch.device("cuda:0"), torch.float16, True)))
     assert "has. --optimizer_on_host makes it fit, with " in told
 
@@ -143,7 +143,7 @@ def test_what_does_not_fit_gets_remedies_of_least_harm_first() -> None:
 
 def test_at_a_high_rank_the_optimizer_goes_to_the_computer_before_the_model_is_held_in_8_bits() -> None:
     values = {"target_modules": ATTENTION, "resolution": 1024, "lora_rank": 128, "gradient_checkpointing": True}
-    config, shapes = TrainConfig.of({**values, "cuda_graphs": False}), of_family("sdxl")
+    config, shapes = TrainConfig.of({**values, "cuda_graphs": "off"}), of_family("sdxl")
     found = fits(config, shapes, Device("cuda:0", "a card", 8 * GIB))
     assert found and [remedy.changes for remedy in found.remedies] == [{"optimizer_on_host": True}]
     now = memory(config, shapes)

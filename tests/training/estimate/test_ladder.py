@@ -12,7 +12,8 @@ from tests import ROOT
 
 
 def test_what_costs_time_alone_comes_before_what_costs_the_lora_anything() -> None:
-    config = TrainConfig.of({"train_batch_size": 3, "lean_activations": False, "lora_rank": 16, "sample_count": 2})
+    config = TrainConfig.of({"train_batch_size": 3, "lean_activations": False, "lora_rank": 16, "sample_count": 2,
+                                 "cuda_graphs": "on"})
     steps = list(ladder(config))
     names = list(dict.fromkeys(name for step in steps for name in step.changes))
     assert names == [
