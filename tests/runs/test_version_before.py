@@ -1,4 +1,4 @@
-"""lora_core.runs with a run of the version before the rooms: it is listed, its story is read, its LoRA opens, its cache is found, it goes on.
+"""lora_core.runs with a run of the version before the rooms: listed, read, resumed, its LoRA opened, its cache found.
 
 tests/fixtures/run_before was made by that version from Training/ with the starter model, in four steps; of its checkpoints
 the first is kept, of its cache the latents and one caption. cache_names.txt lists all that was in the cache.
