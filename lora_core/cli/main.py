@@ -356,7 +356,7 @@ def _report(failure: BaseException, verbose: bool) -> None:
     if verbose:
         print(traceback_of(failure), end="", file=sys.stderr)
     if known := windows.page_file_failure(failure):
-        _complain(known)
+        _complain(str(known))
         return
     more = "" if verbose else Message("cli.more_with_verbose")
     _complain(Message("cli.unforeseen", kind=type(failure).__name__, what=str(failure), more=more))

@@ -85,10 +85,7 @@ def delete(row: Row, root: Path, system: trash.System | None = None) -> Removal:
         _move_back(aside, folder)
         if isinstance(cause, UserError):
             raise
-        raise UserError(
-            f"{folder} could not be deleted ({cause.strerror or cause}); nothing was changed. "
-            "Close programs that use it, and try again."
-        ) from cause
+        raise UserError("system.not_deleted", path=folder, why=cause.strerror or str(cause)) from cause
 
 
 def restore(removal: Removal, system: trash.System | None = None) -> Path:
@@ -99,7 +96,7 @@ def restore(removal: Removal, system: trash.System | None = None) -> Path:
     """
     taken = [name for name in removal.parts if os.path.lexists(removal.folder / name)]
     if taken:
-        raise UserError(f"{removal.folder / taken[0]} exists again, so nothing was brought back; rename that run first.")
+        raise UserError("runs.exists_again", path=removal.folder / taken[0])
     there = trash.bring_back(removal.gone, system)
     if removal.parts:
         _move_back(there, removal.folder)
@@ -114,15 +111,15 @@ def rename(row: Row, name: str, root: Path) -> Path:
     """
     folder = row.run.folder
     if folder.absolute() == root.absolute():
-        raise UserError(f"{folder} holds all runs, so it cannot be renamed from here.")
+        raise UserError("runs.holds_all", folder=folder)
     if name == folder.name:
         return folder
     check_name(name, folder.parent)
     target = folder.with_name(name)
     if name.lower() in ("previous", trash.FOLDER_BESIDE) or name.startswith("."):
-        raise UserError(f"{name!r} has a meaning of its own among runs; choose another name.")
+        raise UserError("runs.reserved_name", name=name)
     if os.path.lexists(target) and not _is_same(folder, target):
-        raise UserError(f"There is a folder {name} already; choose another name.")
+        raise UserError("runs.folder_taken", name=name)
     try:
         os.rename(folder, target)
     except OSError as cause:

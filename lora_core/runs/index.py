@@ -98,7 +98,7 @@ class RunIndex:
             if self._key(folder) == key:
                 with self._lock:
                     return self._row(folder)
-        raise UserError(f"The run {key} is not there any more; look at the list again.")
+        raise UserError("runs.gone", run=key)
 
     def key_of(self, folder: Path) -> str | None:
         """The key of a run folder; None when it is no run below the root."""

@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system.files import JsonMemo, remove_stray_temporaries, write_text_whole
 from lora_core.system.paths import cache_folder
 
@@ -88,14 +89,12 @@ def release(folder: Path, mine: Holder) -> None:
             (folder / NAME).unlink(missing_ok=True)
 
 
-def _refusal(folder: Path, there: Holder) -> str:
+def _refusal(folder: Path, there: Holder) -> Message:
     if there.host != platform.node():
-        return (
-            f"{folder} is in use by a training on the computer {there.host}. Wait for its end or choose another "
-            f"--output_dir; if that computer no longer trains, delete {folder / NAME}."
-        )
-    who = "this program" if there.pid == os.getpid() else f"another program (process {there.pid})"
-    return f"{folder} is in use: {who} trains there. Wait for its end, stop it, or choose another --output_dir."
+        return Message("runs.in_use_far", folder=folder, host=there.host, file=folder / NAME)
+    is_ours = there.pid == os.getpid()
+    who = Message("runs.this_program") if is_ours else Message("runs.another_program", pid=there.pid)
+    return Message("runs.in_use", folder=folder, who=who)
 
 
 def _noted(folder: Path) -> Holder | None:

@@ -158,7 +158,7 @@ def make_folder(folder: Path) -> None:
     except WriteError as wrong:
         cause = wrong.__cause__
         reason = getattr(cause, "strerror", "") or str(cause)
-        raise UserError(f"The folder {folder} cannot be written to ({reason}); choose another --output_dir.") from None
+        raise UserError("runs.folder_unwritable", folder=folder, why=reason) from None
 
 
 def _later(event: Event, step: int) -> bool:

@@ -66,7 +66,7 @@ class ProcessGroup:
         except RuntimeError as cause:
             raise ProcessLost(str(cause)) from cause
         if state.num_processes != self.size:
-            raise UserError(f"Several processes cannot train together on {device}; start Treino without a launcher.")
+            raise UserError("system.no_group", device=str(device))
 
     def leave(self) -> None:
         """After the last call that the others make too."""

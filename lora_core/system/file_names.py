@@ -8,15 +8,10 @@ from itertools import count
 from pathlib import Path
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 
-# What may be wrong with a name, by kind.
-PROBLEMS = {
-    "empty": "it is empty",
-    "sign": "{value!r} is not allowed in file names; use letters, digits, - and _",
-    "ends": "Windows drops spaces and dots at the end and trips over spaces in front",
-    "device": "Windows keeps {value} for a device; put another word in front",
-    "long": "it is too long ({value} bytes, {most} are allowed)",
-}
+# What may be wrong with a name, by kind; `system.name_...` says it.
+PROBLEMS = ("empty", "sign", "ends", "device", "long")
 # Devices to Windows, whatever the ending.
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 _FORBIDDEN = '<>:"/\\|?*'
@@ -32,16 +27,14 @@ def check_name(name: str, folder: Path, is_windows: bool = os.name == "nt") -> N
     """
     if problem := problem_of(name):
         kind, value = problem
-        raise UserError(f"{name!r} cannot be the name of a LoRA: {PROBLEMS[kind].format(value=value, most=_MOST_BYTES)}.")
+        raise UserError("system.bad_name", name=name, problem=Message(f"system.name_{kind}", value=value, most=_MOST_BYTES))
     longest = len(str(folder.absolute() / f"{name}.safetensors"))
     if is_windows and longest > _MOST_WINDOWS:
-        raise UserError(
-            f"{folder / name} is too long for Windows ({longest} of {_MOST_WINDOWS} characters); choose a shorter name."
-        )
+        raise UserError("system.name_too_long_here", path=folder / name, length=longest, most=_MOST_WINDOWS)
 
 
 def problem_of(name: str) -> tuple[str, str] | None:
-    """A key of PROBLEMS and the value it speaks of; None when the name will do."""
+    """One of PROBLEMS and the value it speaks of; None when the name will do."""
     if not name.strip(" "):
         return "empty", ""
     if odd := [c for c in name if not _is_allowed(c)]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system import windows
 
 TEMPORARY_SUFFIX = ".treino.tmp"
@@ -227,22 +228,19 @@ def remove_stray_temporaries(folder: Path) -> int:
     return len(strays)
 
 
-def explain(error: OSError, path: Path) -> str:
-    """One sentence for a person: what could not be written, why, and what to do."""
+def explain(error: OSError, path: Path) -> Message:
+    """For a person: what could not be written, why, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full: {path} was not written ({_megabytes(path)} MB are free). Free some space and try again."
+        return Message("system.disk_full", path=path, free=_megabytes(path))
     if error.errno == errno.EROFS or isinstance(error, PermissionError):
-        return (
-            f"{path} cannot be written: no permission, or another program has it open. "
-            "Close that program, or choose a folder that is yours."
-        )
+        return Message("system.no_permission", path=path)
     if isinstance(error, FileNotFoundError):
-        return f"{path} cannot be written: the folder {path.parent} is not there. Create it, or choose another."
+        return Message("system.no_folder", path=path, folder=path.parent)
     if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
-        return f"{path} cannot be written: a file and a folder are in each other's way. Choose another name."
+        return Message("system.in_the_way", path=path)
     if error.errno == errno.ENAMETOOLONG:
-        return f"{path} cannot be written: the name is too long. Choose a shorter name or folder."
-    return f"{path} cannot be written: {error.strerror or error}. Check the disk, or choose another folder."
+        return Message("system.long_path", path=path)
+    return Message("system.not_written", path=path, why=error.strerror or str(error))
 
 
 def _megabytes(path: Path) -> int:
@@ -256,10 +254,7 @@ def _check_space(folder: Path, contents: Mapping[Path, bytes]) -> None:
     # What is replaced counts too: a disk without hard links keeps it aside as a copy.
     needed = sum(len(data) + (path.stat().st_size if path.is_file() else 0) for path, data in contents.items())
     if (free := free_bytes(folder)) < needed + _ALLOWANCE:
-        raise WriteError(
-            f"The disk is full: {folder} needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
-            "Free some space and try again."
-        )
+        raise WriteError("system.disk_full_for", folder=folder, needed=needed / 1e6, free=free / 1e6)
 
 
 def _temporary(folder: Path) -> Path:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from lora_core.errors import UserError
+from lora_core.messages import Message
 from lora_core.system import windows
+from lora_core.system.units import exact_size
 
 # Bytes of a number by its name in a .safetensors header.
 SIZES = {
@@ -30,7 +32,7 @@ SIZES = {
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
-AGAIN = "It was not downloaded or copied to its end: get it again."
+AGAIN = Message("system.get_again")
 
 
 class Tensor(NamedTuple):
@@ -60,7 +62,7 @@ def read(path: Path) -> Header:
         UserError: no such file, truncated, with code in it, or another kind of file; in a sentence.
     """
     if windows.is_in_cloud(path):
-        raise UserError(f"{path} is only in the cloud: {windows.KEEP_HERE}, and wait until it is there.")
+        raise UserError("system.in_cloud", path=path, advice=windows.KEEP_HERE)
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -70,9 +72,9 @@ def read(path: Path) -> Header:
                 return safetensors(file, path)
         return _pickled(path, is_zip=start.startswith(b"PK"))
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
+        raise UserError("system.no_file", path=path) from None
     except OSError as cause:
-        raise UserError(f"{path} cannot be read: {cause.strerror or cause}.") from cause
+        raise UserError("system.unreadable", path=path, why=cause.strerror or str(cause)) from cause
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
@@ -89,17 +91,15 @@ def metadata_of(path: Path) -> Mapping[str, str]:
 def _refuse_others(path: Path, start: bytes) -> None:
     """Files that carry a model's name and are something else."""
     if not start:
-        raise UserError(f"{path} is empty. {AGAIN}")
+        raise UserError("system.empty_file", path=path, again=AGAIN)
     if start.startswith(b"version https://git-lfs"):
-        raise UserError(
-            f"{path} is only a pointer of Git LFS, not the model: fetch it with `git lfs pull`, or download it."
-        )
+        raise UserError("system.git_lfs", path=path)
     if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(f"{path} is a web page, not a model: the download led to a login or error page. Get it again.")
+        raise UserError("system.web_page", path=path)
     if start.startswith(b"GGUF"):
-        raise UserError(f"{path} is a GGUF file, whose numbers are cut down for drawing: take the .safetensors model.")
+        raise UserError("system.gguf", path=path)
     if path.suffix.lower() not in (*SAFETENSORS, *PICKLES):
-        raise UserError(f"{path} is no model file: give a .safetensors or .ckpt file.")
+        raise UserError("system.no_model_file", path=path)
 
 
 def safetensors(file: BinaryIO, path: Path) -> Header:
@@ -109,9 +109,9 @@ def safetensors(file: BinaryIO, path: Path) -> Header:
     length = int.from_bytes(file.read(8), "little")
     begins = file.read(1) if size > 8 else b"{"
     if size < 8 or not 2 <= length <= LONGEST_HEADER or begins != b"{":
-        raise UserError(f"{path} is no .safetensors file, whatever its name says. Get it again, or take another.")
+        raise UserError("system.no_safetensors", path=path)
     if length + 8 > size:
-        raise UserError(f"{path} is truncated: it ends within its header. {AGAIN}")
+        raise UserError("system.cut_in_header", path=path, again=AGAIN)
     text = begins + file.read(length - 1)
     try:
         table = json.loads(text)
@@ -120,16 +120,12 @@ def safetensors(file: BinaryIO, path: Path) -> Header:
         starts = {name: 8 + length + int(entry["data_offsets"][0]) for name, entry in table.items()}
         end = max((starts[name] + tensor.bytes for name, tensor in tensors.items()), default=8 + length)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as cause:
-        raise UserError(f"{path} is damaged: its header cannot be read. {AGAIN}") from cause
+        raise UserError("system.damaged_header", path=path, again=AGAIN) from cause
     if size < end:
         raise UserError(
-            f"{path} is truncated: {_gigabytes(size)} of {_gigabytes(end)} are there ({size:,} of {end:,} bytes). {AGAIN}"
+            "system.truncated", path=path, here=exact_size(size), whole=exact_size(end), size=size, end=end, again=AGAIN
         )
     return Header(tensors, metadata, starts)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
 
 
 # --- pickles --------------------------------------------------------------------------------------------------------
@@ -213,7 +209,7 @@ def _pickled(path: Path, is_zip: bool) -> Header:
     with path.open("rb") as file:
         start = file.read(1)
         if start != b"\x80":
-            raise UserError(f"{path} is no torch checkpoint, whatever its name says. Get it again, or take another.")
+            raise UserError("system.no_checkpoint", path=path)
         file.seek(0)
         # Before torch 1.6 (2020): magic number, protocol, system, then the tensors' structure.
         return _header(path, _unpickled(path, file, 4)[-1])
@@ -224,24 +220,21 @@ def _data_of_zip(path: Path) -> io.BytesIO:
         with zipfile.ZipFile(path) as archive:
             inner = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
             if not inner:
-                raise UserError(f"{path} is an archive, but no torch checkpoint: unpack it and give the model inside.")
+                raise UserError("system.archive", path=path)
             return io.BytesIO(archive.read(inner[0]))
     except (UserError, OSError, MemoryError):
         raise
     except Exception as cause:  # the list of contents stands at the end, so it goes missing first; damaged, it lies
-        raise UserError(f"{path} is truncated or damaged: its list of contents is missing. {AGAIN}") from cause
+        raise UserError("system.no_contents", path=path, again=AGAIN) from cause
 
 
 def _unpickled(path: Path, file: Any, count: int) -> list[Any]:
     try:
         return [_Names(file).load() for _ in range(count)]
     except HasCode as cause:
-        raise UserError(
-            f"{path} holds code ({cause}) and not only weights; it is not opened, for opening it could run that code. "
-            "Take the model as .safetensors."
-        ) from cause
+        raise UserError("system.holds_code", path=path, code=str(cause)) from cause
     except Exception as cause:  # a damaged pickle raises whatever it likes
-        raise UserError(f"{path} is damaged: its list of tensors cannot be read. {AGAIN}") from cause
+        raise UserError("system.damaged_list", path=path, again=AGAIN) from cause
 
 
 def _header(path: Path, content: Any) -> Header:
@@ -250,4 +243,4 @@ def _header(path: Path, content: Any) -> Header:
         inner = content.get("state_dict", content)
         if isinstance(inner, Mapping):
             return Header({str(name): value for name, value in inner.items() if isinstance(value, Tensor)})
-    raise UserError(f"{path} is a torch file, but no model: it holds no table of weights. Take another file.")
+    raise UserError("system.no_weights", path=path)

@@ -64,7 +64,7 @@ def discard(path: Path, system: System | None = None) -> Discarded:
     system = system or here()
     path = Path(os.path.abspath(path))  # not resolved: a link is what is deleted, not what it points at
     if not os.path.lexists(path):
-        raise UserError(f"{path} is not there any more; look at the list again.")
+        raise UserError("system.gone", path=path)
     at = time.time()
     if system.windows is not None and recycle_bin.recycle(path, system.windows):
         return Discarded(path, BIN, at)
@@ -80,9 +80,7 @@ def discard(path: Path, system: System | None = None) -> Discarded:
         return Discarded(path, BESIDE, at, _move_into(path, path.parent / FOLDER_BESIDE))
     except OSError as cause:
         reason = cause.strerror or str(cause)
-        raise UserError(
-            f"{path} could not be deleted ({reason}); nothing was changed. Close programs that use it, and try again."
-        ) from cause
+        raise UserError("system.not_deleted", path=path, why=reason) from cause
 
 
 def bring_back(gone: Discarded, system: System | None = None) -> Path:
@@ -92,12 +90,12 @@ def bring_back(gone: Discarded, system: System | None = None) -> Path:
         UserError: something else has its place, the trash was emptied, or it could not be moved.
     """
     if os.path.lexists(gone.original):
-        raise UserError(f"{gone.original} exists again, so nothing was brought back; rename that first.")
+        raise UserError("system.exists_again", path=gone.original)
     kept, info = gone.kept, gone.info
     if gone.kind == BIN:
         kept, info = recycle_bin.find(gone.original, gone.at, (system or here()).bin_folder) or (None, None)
     if kept is None or not os.path.lexists(kept):
-        raise UserError(f"{gone.original.name} is no longer in the trash, so it cannot be brought back.")
+        raise UserError("system.not_in_trash", name=gone.original.name)
     try:
         gone.original.parent.mkdir(parents=True, exist_ok=True)
         os.rename(kept, gone.original)

@@ -34,6 +34,11 @@ def disk_size(count: int) -> Message:
     return Message("system.kb", count=count / 1e3) if count >= 1e3 else Message("system.bytes", count=count)
 
 
+def exact_size(count: int) -> Message:
+    """Bytes of a large file, so finely that one that is cut short differs from the whole."""
+    return Message("system.gb_exact", count=count / 1e9) if count >= 1e8 else Message("system.mb_exact", count=count / 1e6)
+
+
 def memory_size(count: float) -> Message:
     """Bytes in the units that memory comes in."""
     if count >= 2**30:

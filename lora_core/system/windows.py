@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_core.messages import Message
+
 LONGEST_PATH = 259  # MAX_PATH without its ending zero
 LONGEST_TEMPORARY = 45  # characters of a name in files.py
 _CONTINUOUS, _SYSTEM_REQUIRED = 0x80000000, 0x00000001
@@ -28,15 +30,9 @@ _IN_CLOUD = 0x1000 | 0x40000 | 0x400000
 _FILE_SYSTEM = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 _MEMORY = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management"
 _NO_MEMORY = re.compile(r"(?:WinError|os error) 1455\b")  # ERROR_COMMITMENT_LIMIT, as Python and as Rust say it
-ENLARGE = (
-    "Enlarge it: press Win+R, type SystemPropertiesPerformance, choose Advanced, Virtual memory, Change, tick "
-    "'Automatically manage paging file size for all drives', leave space on that disk, and restart Windows."
-)
-ALLOW_LONG = (
-    "Take a folder with a shorter path, or set LongPathsEnabled to 1 in the registry under "
-    r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Control\FileSystem and restart Windows."
-)
-KEEP_HERE = "right-click it in the Explorer and choose 'Always keep on this device'"
+ENLARGE = Message("system.page_file_enlarge")
+ALLOW_LONG = Message("system.path_allow_long")
+KEEP_HERE = Message("system.keep_here")
 
 
 class MemoryStatus(ctypes.Structure):
@@ -93,8 +89,8 @@ def awake() -> Iterator[None]:
 # --- memory and the page file -----------------------------------------------------------------------------------------
 
 
-def page_file_notice(needed: int) -> str:
-    """What to say before `needed` bytes are asked for that Windows may not promise; empty where it can, and elsewhere.
+def page_file_notice(needed: int) -> Message | None:
+    """What to say before `needed` bytes are asked for that Windows may not promise; None where it can, and elsewhere.
 
     Windows promises memory only as far as RAM and page file reach, also memory of a graphics card, which its driver
     keeps a place for.
@@ -102,21 +98,18 @@ def page_file_notice(needed: int) -> str:
     system = api()
     left = _promisable(system) if system else 0
     if not system or left >= needed:
-        return ""
-    return (
-        f"Windows can give programs {_gigabytes(left)} more memory, and this training takes about {_gigabytes(needed)}: "
-        f"it may end with error 1455, the page file is too small. {ENLARGE}"
-    )
+        return None
+    return Message("system.page_file_before", left=left / 2**30, needed=needed / 2**30, advice=ENLARGE)
 
 
-def page_file_failure(error: BaseException) -> str:
-    """What to say of an error that comes of a page file that is too small; empty for any other."""
+def page_file_failure(error: BaseException) -> Message | None:
+    """What to say of an error that comes of a page file that is too small; None for any other."""
     chain: BaseException | None = error
     while chain is not None:
         if getattr(chain, "winerror", None) == 1455 or _NO_MEMORY.search(str(chain)):
-            return f"Windows has no memory left to give, for its page file is too small (error 1455). {ENLARGE}"
+            return Message("system.page_file_after", advice=ENLARGE)
         chain = chain.__cause__ or chain.__context__
-    return ""
+    return None
 
 
 def _promisable(system: Api) -> int:
@@ -137,10 +130,6 @@ def _promisable(system: Api) -> int:
     return left
 
 
-def _gigabytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GB"
-
-
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
@@ -153,15 +142,12 @@ def reachable(path: Path, room: int = 0) -> Path:
     return Path(prefixed(absolute)) if _is_too_long(absolute, room) else path
 
 
-def path_problem(path: Path, room: int = 0) -> str:
-    """What to say of a path that is too long for Windows, with names of `room` characters below it; else empty."""
+def path_problem(path: Path, room: int = 0) -> Message | None:
+    """What to say of a path that is too long for Windows, with names of `room` characters below it; else None."""
     absolute = os.path.abspath(path) if api() else ""
     if not _is_too_long(absolute, room):
-        return ""
-    return (
-        f"{path} is too long for Windows: with the files in it, {len(absolute) + room} characters, and {LONGEST_PATH} are "
-        f"allowed. {ALLOW_LONG}"
-    )
+        return None
+    return Message("system.path_too_long", path=path, count=len(absolute) + room, most=LONGEST_PATH, advice=ALLOW_LONG)
 
 
 def prefixed(absolute: str) -> str:

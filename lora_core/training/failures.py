@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.messages import Message, plain
+from lora_core.messages import Message
 from lora_core.models.device import is_full_card, is_full_computer
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessLost
@@ -15,7 +15,7 @@ from lora_core.training.progress import Diverged
 def explain(error: Exception, config: TrainConfig) -> Message:
     """What to say to a person; the traceback is kept beside it. Its key tells the kind of failure."""
     if failure := windows.page_file_failure(error):  # also behind a sentence that says less
-        return plain(failure)
+        return failure
     if isinstance(error, UserError):
         return error.message
     if is_full_card(error):

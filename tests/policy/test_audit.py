@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -20,7 +21,8 @@ WORKFLOW = ROOT / ".github" / "workflows" / "audit.yml"
 PASSED_OVER = {
     ("CVE-2026-4538",): ("opens no .pt2 archives of torch", r"torch\.export|pt2"),
     ("CVE-2025-14922",): (
-        "of diffusers it reads Stable Diffusion only, tensors only", r"CogView|DiffusionPipeline\.from_pretrained\((?!model, dtype)"
+        "of diffusers it reads Stable Diffusion only, tensors only",
+        r"CogView|DiffusionPipeline\.from_pretrained\((?!model, dtype)",
     ),
     (
         "CVE-2025-14920", "CVE-2025-14921", "CVE-2025-14924", "CVE-2025-14926", "CVE-2025-14927", "CVE-2025-14928",
@@ -49,7 +51,7 @@ def words(step: str) -> list[str]:
 
 def test_what_the_audit_passes_over_is_explained() -> None:
     asked = words("Known security holes")
-    passed_over = [after for word, after in zip(asked, asked[1:], strict=False) if word == "--ignore-vuln"]
+    passed_over = [after for word, after in pairwise(asked) if word == "--ignore-vuln"]
     assert sorted(passed_over) == sorted(each for ids in PASSED_OVER for each in ids)
     assert {"requirements.txt", "tests/requirements.txt"} <= set(asked)
 

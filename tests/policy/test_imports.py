@@ -1,4 +1,4 @@
-"""The order of the rooms: import-linter's contracts in pyproject.toml, no circle of files, and no package that is a heap."""
+"""The order of the rooms: the contracts in pyproject.toml, no circle of files, no package that is a heap."""
 
 from __future__ import annotations
 

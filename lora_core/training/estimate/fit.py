@@ -81,9 +81,7 @@ def fits(
     return Fit(False, needed, has, tuple(remedies), whole=needed, budget=budget)
 
 
-def _remedies(
-    config: TrainConfig, shapes: Shapes, device: Device, sizes: Collection[Size], width: int
-) -> Iterator[Remedy]:
+def _remedies(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collection[Size], width: int) -> Iterator[Remedy]:
     """The steps that a person can be asked for and that save memory, each with those before it."""
     changes: dict[str, object] = {}
     least = memory(config, shapes, sizes, width)
@@ -151,9 +149,7 @@ def _noticeably_less(config: TrainConfig) -> dict[str, object]:
     return changes
 
 
-def notice(
-    model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()
-) -> Message | None:
+def notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> Message | None:
     """What to say when the chosen card is too small: the smallest one here that is not, what is done about it, or what to
     change; None when it is enough, or when what the training takes was never counted. `sizes`: the pictures', in pixels.
     """
@@ -177,10 +173,12 @@ def notice(
     return Message("training.memory_needs_free", needed=found.whole / 2**30, card=str(card), **free, advice=both)
 
 
-def page_file_notice(model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()) -> str:
-    """What to say before Windows' page file turns out too small; empty where it will do, or the need was never counted."""
+def page_file_notice(
+    model: BaseModel, config: TrainConfig, compute: Compute, sizes: Collection[Size] = ()
+) -> Message | None:
+    """What to say before Windows' page file turns out too small; None where it will do, or the need was never counted."""
     found = memory(config, of_model(model), sizes, compute.dtype.itemsize)
-    return windows.page_file_notice(found.total + found.host + RESERVE_BYTES) if found else ""
+    return windows.page_file_notice(found.total + found.host + RESERVE_BYTES) if found else None
 
 
 def flags(changes: Mapping[str, object]) -> str:

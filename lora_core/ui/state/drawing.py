@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.errors import UserError
 from lora_core.events import Event, Phase
-from lora_core.messages import Message, plain
+from lora_core.messages import Message
 from lora_core.sampling.gallery import Drawn, Gallery
 from lora_core.sampling.grid import Grid, check
 from lora_core.sampling.params import GenerationParams
@@ -275,7 +275,7 @@ def _explain(error: Exception) -> Message:
     if is_full_card(error):
         return Message("sampling.card_full")
     if failure := windows.page_file_failure(error):
-        return failure if isinstance(failure, Message) else plain(failure)
+        return failure
     if is_full_computer(error):
         return Message("sampling.computer_full")
     if isinstance(error, OSError):
