@@ -14,7 +14,7 @@ from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.events import Emit, Warned
-from lora_core.messages import Message, plain
+from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
@@ -99,7 +99,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
         if found:
             emit(Warned(found))
     if sentence := fit.page_file_notice(model, config, compute, plan.buckets):
-        emit(Warned(plain(sentence)))
+        emit(Warned(sentence))
     return Loaded(model, compute, fit.fitted(config, of_model(model), compute, plan.buckets))
 
 

@@ -115,10 +115,6 @@ def test_every_sentence_reaches_the_window_in_portuguese(key: str) -> None:
     assert text.say(example(key)) not in ("", str(example(key)))
 
 
-# Rooms whose sentences are still being turned into keys; each leaves this list when it has none.
-IN_ENGLISH = {
-    "runs", "system",
-}  # fmt: skip
 SENTENCE = re.compile(r"[^\W\d_]{2,}[,:;]? +[^\W\d_]{2,}")
 MAKERS = {"UserError", "Message", "Warned", "Failed", "Problem", "plain", "problem", "notice"}
 
@@ -158,10 +154,7 @@ def written_out(room: str) -> list[str]:
 def test_no_sentence_is_written_out_in_code(room: str) -> None:
     if room in ("install", "starter"):  # told before anything is installed; told to developers
         return
-    found = written_out(room)
-    if room in IN_ENGLISH and found:
-        pytest.skip(f"{len(found)} sentences are still written out")
-    assert found == []
+    assert written_out(room) == []
 
 
 def test_says_itself_in_each_language() -> None:
