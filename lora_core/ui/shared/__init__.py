@@ -1,7 +1,6 @@
 """What several tabs need and no page owns.
 
 texts          what the window says, in the languages it speaks
-translate      the core's sentences that are not values yet
 crash          an error nobody foresaw, whole and without what is private
 plot           lines over training steps as SVG
 signed_urls    addresses of files that a page may show

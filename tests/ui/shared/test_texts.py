@@ -19,10 +19,6 @@ UI = LOCALE.parent
 FILES = sorted(path.stem for path in (LOCALE / "en").glob("*.toml"))
 # What the core says in English by itself: its help and its presets; only the other language needs texts.
 TRANSLATED = ("settings.help_", "train.preset_")
-# English words of the core in the middle of a sentence, which another language leaves out.
-LEFT_OUT = {"advice"}
-# Whose English is matched against the sentences of the core.
-MATCHED = ("events.", "problems.error_")
 _KEY = re.compile(rf"(?:{'|'.join(FILES)})\.(?!html$|json$|css$|js$)\w+")
 _NOTHING = string.Formatter()
 
@@ -99,23 +95,9 @@ def test_no_text_is_left_over() -> None:
         left = {
             key
             for key in load(language).keys() - keys
-            if not key.startswith(MATCHED)
-            and not any((found := p.fullmatch(key)) and all(is_said(word) for word in found.groups()) for p in asked)
+            if not any((found := p.fullmatch(key)) and all(is_said(word) for word in found.groups()) for p in asked)
         }
         assert left == set(), language
-
-
-def test_what_is_matched_is_what_the_core_says() -> None:
-    """Their English is matched against the core's sentences, so the longest piece of each must stand in its code."""
-    said = "\n".join(
-        str(node.value)
-        for path in UI.parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-    )
-    english = {key: text for key, text in load("en").items() if key.startswith(MATCHED)}
-    pieces = {key: max(re.split(r"\{\w+\}", text), key=len) for key, text in english.items()}
-    assert {key: piece for key, piece in pieces.items() if piece not in said} == {}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -126,7 +108,7 @@ def test_both_languages_say_the_same(file: str) -> None:
     )
     assert {key for key in portuguese.keys() - english.keys() if not key.startswith(TRANSLATED)} == set()
     assert english.keys() - portuguese.keys() == set()
-    assert {k: fields(english[k]) - LEFT_OUT for k in english} == {k: fields(portuguese[k]) - LEFT_OUT for k in english}
+    assert {k: fields(english[k]) for k in english} == {k: fields(portuguese[k]) for k in english}
     assert all(text.strip() for text in (*english.values(), *portuguese.values()))
 
 

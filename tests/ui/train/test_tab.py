@@ -24,7 +24,6 @@ from lora_core.training.estimate.cost import Estimate
 from lora_core.training.estimate.fit import Fit
 from lora_core.training.estimate.speed import Pace
 from lora_core.ui.shared.texts import Texts
-from lora_core.ui.shared.translate import translated
 from lora_core.ui.state.app import App
 from lora_core.ui.state.training import Training
 from lora_core.ui.tabs.train import form
@@ -389,7 +388,7 @@ def test_sentences_of_the_core_are_said_in_portuguese(pictures: Path) -> None:
     assert "absent" in PT.say(notices[-1])
     out_of_memory = explain(MemoryError(), config)
     assert PT.say(out_of_memory).endswith("Recomece com --gradient_checkpointing.")
-    assert translated("Something nobody translated.", PT) == "Something nobody translated."
+    assert PT.say(plain("Something nobody translated.")) == "Something nobody translated."
 
 
 def test_a_card_that_is_too_small_is_told_what_is_computed_again() -> None:
