@@ -27,7 +27,7 @@ from lora_core.errors import DONE, FAILED, STOPPED, WRONG_INPUT, UserError
 from lora_core.events import Event, Failed, Finished
 from lora_core.install.bootstrap import COMMANDS, ROOT
 from lora_core.messages import Message
-from lora_core.runs.run import Run
+from lora_core.runs.run import Run, resumable
 from lora_core.settings import ConfigError, Problem, suggest, typed
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessGroup
@@ -270,10 +270,7 @@ def _conclude(run: Run, end: Finished, steps: int, terminal: Terminal) -> int:
 
 
 def _how_to_go_on(run: Run) -> Message | str:
-    from lora_core.training import checkpoint
-
-    has_state = bool(checkpoint.whole(run.checkpoints))
-    return Message("cli.go_on", command=resume_command(run.folder)) if has_state else ""
+    return Message("cli.go_on", command=resume_command(run.folder)) if resumable(run.checkpoints) else ""
 
 
 def _run_to_resume(resume: str, given: dict[str, object], preset: dict[str, object]) -> tuple[Path, str]:

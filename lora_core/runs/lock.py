@@ -1,6 +1,8 @@
 """One program at a time per run folder: a note in the folder says who trains there, and is believed while they live.
 
-No lock of the operating system: those differ, and say nothing on network drives. A process is known by its number and
+No lock of the operating system: those differ, and say nothing on network drives. Not filelock's SoftFileLock either,
+which writes such notes: it tells neither the computer nor, without taking it, whether the holder lives. Its FileLock
+guards the moment of noting. A process is known by its number and
 the time it started, for numbers are used again.
 """
 

@@ -16,7 +16,8 @@ from lora_core.system.files import WriteError, writable_folder, write_text_whole
 
 SHEET = "before_after.png"
 PARTS = ("config.toml", "events.jsonl", "checkpoints", "samples")
-LORA_FILE = "lora.safetensors"  # of a checkpoint
+LORA_FILE, STATE_FILE = "lora.safetensors", "state.pt"  # of a checkpoint
+UNFINISHED = ".treino.tmp"  # ends the name of a checkpoint that is being written
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,12 @@ def run_of(lora: Path) -> Run | None:
         if run.config_file.is_file() or run.events_file.is_file():
             return run
     return None
+
+
+def resumable(checkpoints: Path) -> list[Path]:
+    """The checkpoints with a state to go on from, oldest first."""
+    found = (path.parent for path in checkpoints.glob(f"step_*/{STATE_FILE}"))
+    return sorted(folder for folder in found if not folder.name.endswith(UNFINISHED))
 
 
 def make_folder(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 Windows: the recycle bin. macOS: the Trash. Linux: the trash of the freedesktop specification 1.0. Where a disk has
 none of them, a folder `.trash` beside what was deleted. Nothing is ever deleted for good here.
+
+Not by send2trash: it does not say where a thing went, which bringing it back needs, and under Windows without pywin32 it
+deletes for good, unasked, what the bin cannot hold.
 """
 
 from __future__ import annotations

@@ -21,11 +21,9 @@ import torch
 from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
 from lora_core.messages import Message
-from lora_core.runs.run import LORA_FILE
+from lora_core.runs.run import LORA_FILE, STATE_FILE, UNFINISHED, resumable
 from lora_core.system.files import fsync_folder, replace_with_retry, write_bytes_whole
 
-STATE = "state.pt"
-_UNFINISHED = ".treino.tmp"
 _IN_FILE = {"lr_scale": "calm", "ema": "averages"}  # what state.pt calls them, so that every version reads every file
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
 _FIXED = (
@@ -88,31 +86,26 @@ def save(checkpoints: Path, state: State, write_lora: Callable[[Path], None], ke
     final = folder_of(checkpoints, state.step)
     if final.exists():  # saved at this step before, by "save now" or before a resume
         return final
-    draft = final.with_name(final.name + _UNFINISHED)
+    draft = final.with_name(final.name + UNFINISHED)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         buffer = io.BytesIO()
         torch.save({_IN_FILE.get(name, name): value for name, value in vars(state).items()}, buffer)
-        write_bytes_whole(draft / STATE, buffer.getvalue())
+        write_bytes_whole(draft / STATE_FILE, buffer.getvalue())
         write_lora(draft / LORA_FILE)
         replace_with_retry(draft, final)
         fsync_folder(checkpoints)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    for older in whole(checkpoints)[:-keep_states]:
-        (older / STATE).unlink(missing_ok=True)
+    for older in resumable(checkpoints)[:-keep_states]:
+        (older / STATE_FILE).unlink(missing_ok=True)
     return final
-
-
-def whole(checkpoints: Path) -> list[Path]:
-    """Checkpoints with a state to resume from, oldest first."""
-    return sorted(path.parent for path in checkpoints.glob(f"step_*/{STATE}") if not path.parent.name.endswith(_UNFINISHED))
 
 
 def clean(checkpoints: Path) -> None:
     """Remove what a killed save left behind."""
-    for draft in checkpoints.glob(f"*{_UNFINISHED}"):
+    for draft in checkpoints.glob(f"*{UNFINISHED}"):
         shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -123,10 +116,10 @@ def load(folder: Path) -> State:
         UserError: there is none, or it is damaged.
     """
     try:
-        held = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        held = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         return State(**{name: held.pop(_IN_FILE[name]) for name in _IN_FILE if _IN_FILE[name] in held}, **held)
     except FileNotFoundError:
-        raise UserError("training.not_a_checkpoint", folder=folder, file=STATE) from None
+        raise UserError("training.not_a_checkpoint", folder=folder, file=STATE_FILE) from None
     except Exception as cause:  # torch.load raises whatever the damaged bytes lead it to
         raise UserError("training.checkpoint_damaged", folder=folder) from cause
 
@@ -137,7 +130,7 @@ def latest(checkpoints: Path) -> State:
     Raises:
         UserError: there is none.
     """
-    for folder in reversed(whole(checkpoints)):
+    for folder in reversed(resumable(checkpoints)):
         try:
             return load(folder)
         except UserError:

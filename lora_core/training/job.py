@@ -16,7 +16,7 @@ from lora_core.events import Emit, Event, Failed, Finished, Warned
 from lora_core.messages import Message
 from lora_core.models import load as base_models
 from lora_core.models.weights import free_device_memory
-from lora_core.runs.run import Run
+from lora_core.runs.run import Run, resumable
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessGroup
 from lora_core.system.keep_awake import awake
@@ -137,7 +137,7 @@ class Job:
 
     def _roll_back(self, session: Session, start: checkpoint.State | None, wrong: Diverged, attempt: int) -> None:
         lr_scale = session.lr_scale * LR_FACTOR
-        has_save = bool(checkpoint.whole(self.run.checkpoints)) or start is None
+        has_save = bool(resumable(self.run.checkpoints)) or start is None
         state = checkpoint.latest(self.run.checkpoints) if has_save else start
         assert state is not None
         session.meter.waiting.clear()

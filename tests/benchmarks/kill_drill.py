@@ -30,8 +30,7 @@ from safetensors.torch import load as load_tensors
 
 from lora_core.cli import main as cli
 from lora_core.events import Sample, Saved, Step, Validation, from_line
-from lora_core.runs.run import Run
-from lora_core.training import checkpoint
+from lora_core.runs.run import Run, resumable
 from tests.support.tiny import tiny_dataset, tiny_model
 from tests.support.training import adapters_after, equal
 
@@ -125,7 +124,7 @@ class Drill:
             os.dup2(said.fileno(), 2)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
         sys.stderr = sys.stdout
-        more = ["--resume"] if checkpoint.whole(Run(out).checkpoints) else []
+        more = ["--resume"] if resumable(Run(out).checkpoints) else []
         code = cli.main(["--output_dir", str(out), *more, *self._settings()])
         sys.stdout.flush()
         os._exit(code)

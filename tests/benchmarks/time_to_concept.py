@@ -29,10 +29,9 @@ from diffusers.utils import logging as diffusers_logging
 
 from lora_core.config import TrainConfig, find_preset, settings
 from lora_core.events import Event, Saved, Step
-from lora_core.runs.run import Run
+from lora_core.runs.run import Run, resumable
 from lora_core.starter.score import score_lora
 from lora_core.system.files import write_text_whole
-from lora_core.training import checkpoint
 from tests import ROOT
 
 ENOUGH = 0.9
@@ -73,7 +72,7 @@ def train(config: TrainConfig, cache: Path, limit_s: float) -> None:
     """Train, or go on, for so many seconds at most."""
     run = Run(Path(config.output_dir))
     run.folder.mkdir(parents=True, exist_ok=True)
-    has_begun = bool(checkpoint.whole(run.checkpoints))
+    has_begun = bool(resumable(run.checkpoints))
     preset = run.folder.parent / f"{run.folder.name}.toml"
     write_text_whole(preset, config.to_toml())
     words = ["--resume", "--output_dir", str(run.folder)] if has_begun else ["--preset", str(preset)]

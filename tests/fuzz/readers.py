@@ -95,7 +95,7 @@ def run_folder(path: Path) -> None:
     run.begin(TrainConfig())
     run.events_file.write_bytes(corpus.events())
     (run.checkpoints / "step_0000004").mkdir()
-    (run.checkpoints / "step_0000004" / checkpoint.STATE).write_bytes(corpus.pickles()[0])
+    (run.checkpoints / "step_0000004" / checkpoint.STATE_FILE).write_bytes(corpus.pickles()[0])
     run.checkpoint_lora(4).write_bytes(corpus.loras()[0])
     run.lora_file(TrainConfig()).write_bytes(corpus.loras()[0])
     for part in chance.sample(sorted(run.folder.rglob("*")), 3):

@@ -16,6 +16,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
+from lora_core.runs.run import resumable
 from lora_core.training import checkpoint
 from lora_core.training.estimate.fit import after_failure
 from lora_core.training.job import Job
@@ -104,7 +105,7 @@ def test_a_disk_that_cannot_be_written_is_told_and_what_was_saved_goes_on(
         assert any(isinstance(e, Warned) and "left out" in str(e.message) for e in events)
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     (small_disk / "filler").unlink(missing_ok=True)
-    assert [checkpoint.load(path).step for path in checkpoint.whole(job.run.checkpoints)][-1:] == [stands] * bool(stands)
+    assert [checkpoint.load(path).step for path in resumable(job.run.checkpoints)][-1:] == [stands] * bool(stands)
     again, _ = run(config, resume="latest" if stands else "")
     assert again.error is None
     assert equal(adapters_after(small_disk / "out", 10), unharmed)
@@ -185,7 +186,7 @@ def test_memory_that_runs_out_is_told_with_what_to_start_again_with(
     config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=4, **SAMPLES)
     job, events = run(config, on_event=once(MOMENTS[moment], starve))
     assert "ran out of memory" in sentence(job, events) and "--gradient_checkpointing" in sentence(job, events)
-    assert bool(checkpoint.whole(job.run.checkpoints)) == (moment in ("save", "draw"))
+    assert bool(resumable(job.run.checkpoints)) == (moment in ("save", "draw"))
     if kind is MemoryError and moment in ("cache", "draw"):
         again, _ = run(config.replace(**after_failure(config)))
         assert again.error is None and again.state == "finished"

@@ -143,11 +143,6 @@ def unended(run: Run) -> str:
     return "elsewhere" if lock.is_held_elsewhere(run.folder) else "cut"
 
 
-def has_state(run: Run) -> bool:
-    """Whether there is a whole checkpoint to go on from."""
-    return any(not path.parent.name.endswith(".tmp") for path in run.checkpoints.glob("step_*/state.pt"))
-
-
 def _live_state(job: Job) -> str:
     """What the buttons of a live job show: a press counts at once, though the thread sees it after its step."""
     if job.controls.asked == "stop":

@@ -149,7 +149,7 @@ def test_an_average_that_is_no_number_is_not_saved(tiny_sd1: Path, pictures: Pat
 
 def test_it_can_begin_and_end_between_two_parts_of_a_run(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     """A state without one is what Treino wrote before there was any."""
-    path = checkpoint.folder_of(tmp_path / "checkpoints", 4) / checkpoint.STATE
+    path = checkpoint.folder_of(tmp_path / "checkpoints", 4) / checkpoint.STATE_FILE
     run(config_for(tiny_sd1, pictures, tmp_path, **{**SETTINGS, "ema_decay": 0.0, "max_train_steps": 4}))
     old = torch.load(path, weights_only=True)
     assert old.pop("averages") == {}

@@ -13,9 +13,9 @@ import gradio as gr
 from lora_core.errors import UserError
 from lora_core.runs import actions, lock
 from lora_core.runs.index import Row, RunIndex
-from lora_core.runs.run import SHEET, Run
+from lora_core.runs.run import SHEET, Run, resumable
 from lora_core.ui.shared.file_manager import open_folder
-from lora_core.ui.state.training import has_state, unended
+from lora_core.ui.state.training import unended
 from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
 from lora_core.ui.tabs.runs import compare, views
 from lora_core.ui.tabs.runs.views import FALLING, PAGE, STATES, ListState, ViewContext
@@ -223,7 +223,7 @@ class RunsTab:
     def _buttons(self, row: Row) -> Updates:
         is_live = self._is_trained(row)
         can = {
-            "resume": bool(row.config) and not self.app.training.busy() and not is_live and has_state(row.run)
+            "resume": bool(row.config and resumable(row.run.checkpoints)) and not self.app.training.busy() and not is_live
             and not (row.summary.end == "finished" and row.summary.step >= row.summary.total),
             "again": row.config is not None, "test": self._lora(row) is not None, "export": self._lora(row) is not None,
             "open": True, "rename": not is_live and row.key != ".", "delete": not is_live,

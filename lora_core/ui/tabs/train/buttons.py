@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lora_core.runs.history import History
-from lora_core.runs.run import Run
-from lora_core.ui.state.training import LIVE, Training, has_state
+from lora_core.runs.run import Run, resumable
+from lora_core.ui.state.training import LIVE, Training
 from lora_core.ui.tabs.train.cost import changes_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def actions(training: Training, run: Run, state: str, history: History) -> dict[
     has_steps = history.step > 0
     end = history.facts.finished
     has_lora = state in ("finished", "stopped") and bool(end and end.path)
-    can_resume = state in ("stopped", "failed", "cut") and has_state(run)
+    can_resume = state in ("stopped", "failed", "cut") and bool(resumable(run.checkpoints))
     return {
         "pause": Action(is_live and state in ("running", "stopping"), not is_stopping),
         "go_on": Action(state in ("pausing", "paused")),
