@@ -2,8 +2,7 @@
 
 No lock of the operating system: those differ, and say nothing on network drives. Not filelock's SoftFileLock either,
 which writes such notes: it tells neither the computer nor, without taking it, whether the holder lives. Its FileLock
-guards the moment of noting. A process is known by its number and
-the time it started, for numbers are used again.
+guards the moment of noting. A process is known by its number and the time it started, for numbers are used again.
 """
 
 from __future__ import annotations
