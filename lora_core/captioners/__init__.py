@@ -101,7 +101,7 @@ def describe(
     let `emit` raise, or close the generator: the captioner's memory is given back in any case.
 
     Raises:
-        UserError: no connection, no space, files that are no such captioner, or not enough memory.
+        UserError: no connection, no space, files that are no such captioner, not enough memory, or a card that is lost.
     """
     assert 0 <= threshold <= 1, threshold
     from lora_core.models.device import choose
@@ -133,14 +133,16 @@ def describe(
 
 @contextmanager
 def _explaining_memory() -> Iterator[None]:
-    """Memory that runs out within the block, of the card or of the computer, becomes a UserError."""
-    from lora_core.models.device import is_full_card, is_full_computer
+    """Memory that runs out within the block, of the card or of the computer, and a lost card become a UserError."""
+    from lora_core.models.device import is_full_card, is_full_computer, is_lost_card, why_lost
 
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_full_card(error):
             raise UserError("captioners.card_full") from error
+        if is_lost_card(error):
+            raise UserError("captioners.card_lost", why=why_lost(error)) from error
         if is_full_computer(error):
             raise UserError("captioners.computer_full") from error
         raise

@@ -13,6 +13,16 @@ from lora_core.system.distributed import ProcessGroup
 
 SMALL_MODEL = 50_000_000  # weights of a UNet; SD 1.5 has 860 million, the starter 6
 _CORES = torch.get_num_threads()
+# What a full card is called where torch's own allocator was not the one that asked.
+_FULL = (
+    "MPS backend out of memory", "CUDA error: out of memory", "HIP error: out of memory", "hipErrorOutOfMemory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "HIPBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "miopenStatusAllocFailed",
+    "XPU out of memory", "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "UR_RESULT_ERROR_OUT_OF_RESOURCES",
+)  # fmt: skip
+_LOST = "UR_RESULT_ERROR_DEVICE_LOST"  # as XPUs have it
+# Accelerator errors of one call alone: code for another card, a capture given up, an argument.
+_CARD_GOES_ON = ("no kernel image", "captur", "invalid device ordinal", "invalid argument", "invalid configuration")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -140,9 +150,23 @@ def used_bytes(device: torch.device) -> int:
 
 
 def is_full_card(error: BaseException) -> bool:
-    """Whether a graphics card's memory was not enough."""
-    is_apples = isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError) or is_apples
+    """Whether a graphics card's memory was not enough, whoever asked for it: torch, its libraries or the driver."""
+    is_told = isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+    return isinstance(error, torch.OutOfMemoryError) or is_told
+
+
+def is_lost_card(error: BaseException) -> bool:
+    """Whether this process can compute nothing on its card any more: the driver was reset or ended the process's work."""
+    if is_full_card(error):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return not any(words in str(error) for words in _CARD_GOES_ON)
+    return isinstance(error, RuntimeError) and _LOST in str(error)
+
+
+def why_lost(error: BaseException) -> str:
+    """What the driver calls it, in its own words."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def is_full_computer(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.messages import Message
-from lora_core.models.device import is_full_card, is_full_computer
+from lora_core.models.device import is_full_card, is_full_computer, is_lost_card, why_lost
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessLost
 from lora_core.training.estimate.fit import after_failure, flags
@@ -20,6 +20,8 @@ def explain(error: Exception, config: TrainConfig) -> Message:
         return error.message
     if is_full_card(error):
         return Message("training.full_card", advice=_start_with(config))
+    if is_lost_card(error):
+        return Message("training.card_lost", why=why_lost(error))
     if is_full_computer(error):
         return Message("training.full_computer", advice=_start_with(config))
     if isinstance(error, Diverged):

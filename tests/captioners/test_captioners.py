@@ -155,6 +155,9 @@ def test_too_little_memory_is_a_sentence(
     with pytest.raises(UserError, match="has no memory left for the captioner") as caught:
         next(describe("tags", pictures, lambda event: None))
     assert " memória " in say(caught.value.message, "pt-BR")
+    error = torch.AcceleratorError("CUDA error: unknown error")
+    with pytest.raises(UserError, match="unknown error.*restart Treino"):
+        next(describe("tags", pictures, lambda event: None))
 
 
 def test_which_pictures_are_described(tmp_path: Path) -> None:

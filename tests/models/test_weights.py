@@ -204,6 +204,15 @@ def test_device_memory_is_given_back_where_there_is_a_device() -> None:
     assert not torch.cuda.is_available() or torch.cuda.memory_reserved() == torch.cuda.memory_allocated()
 
 
+def test_a_card_that_is_lost_has_no_memory_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "empty_cache", gone)
+    free_device_memory()
+
+
 def test_weights_are_read_behind_a_header_of_any_length() -> None:
     for length, path in header_lengths.headers():
         if length >= header_lengths.SHORTEST:

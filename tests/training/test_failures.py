@@ -7,7 +7,7 @@ import torch
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.models.device import is_full_computer
+from lora_core.models.device import is_full_card, is_full_computer, is_lost_card
 from lora_core.training.failures import explain
 from lora_core.training.progress import Diverged
 
@@ -29,6 +29,45 @@ PLAIN = TrainConfig.of({})
 def test_out_of_memory_names_the_next_setting(values: dict[str, object], advice: str) -> None:
     for error in (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), RuntimeError("MPS backend out of memory (...")):
         assert advice in str(explain(error, TrainConfig.of({"device": "cpu", **values})))
+
+
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried ..."),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    torch.AcceleratorError("HIP error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17 GB, ..."),
+    RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+)
+LOST = (
+    torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA"),
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    torch.AcceleratorError("CUDA error: the launch timed out and was terminated"),
+    torch.AcceleratorError("CUDA error: unknown error"),
+    RuntimeError("level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)"),
+)
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_every_full_card_is_known_whoever_asked_it_for_memory(error: Exception) -> None:
+    assert is_full_card(error) and not is_lost_card(error)
+    assert explain(error, TrainConfig.of({"device": "cpu"})).key == "training.full_card"
+
+
+@pytest.mark.parametrize("error", LOST, ids=str)
+def test_after_a_card_is_lost_only_a_restart_helps(error: Exception) -> None:
+    assert is_lost_card(error) and not is_full_card(error)
+    told = explain(error, PLAIN)
+    assert told.key == "training.card_lost" and "restart Treino" in str(told)
+    assert "\n" not in str(told) and str(error).splitlines()[0] in str(told)
+
+
+def test_an_error_of_one_call_loses_no_card() -> None:
+    for text in ("no kernel image is available for execution on the device", "operation not permitted when capturing"):
+        assert not is_lost_card(torch.AcceleratorError(f"CUDA error: {text}"))
+    assert not is_lost_card(RuntimeError("CUDA error: an illegal memory access")) and not is_lost_card(ValueError())
 
 
 def test_torch_that_gets_no_memory_of_the_computer_is_explained() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
@@ -48,6 +50,25 @@ def test_pausing_holds_the_steps_and_samples_and_saves_on_demand(
     paused, went_on = events.index(State("paused")), events.index(State("running"), events.index(State("paused")))
     between = events[paused:went_on]
     assert any(isinstance(e, Sample) for e in between) and not any(isinstance(e, Step) for e in between)
+
+
+def test_a_card_lost_in_the_middle_is_told_and_ends_the_job_whole(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*arguments: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    def train(*arguments: object) -> None:
+        monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+        monkeypatch.setattr(torch.xpu, "empty_cache", lost)
+        lost()
+
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    monkeypatch.setattr("lora_core.training.job.train", train)
+    job, events = run(config_for(tiny_sd1, pictures, tmp_path))
+    assert isinstance(events[-1], Failed) and events[-1].message.key == "training.card_lost"
+    assert job.state == "failed" and not died
 
 
 def test_who_is_told_to_stop_after_a_team_agreed_to_go_on_goes_on(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:

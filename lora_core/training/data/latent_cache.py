@@ -27,7 +27,7 @@ from lora_core.dataset.quality import workers
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import Message
-from lora_core.models.device import free_bytes
+from lora_core.models.device import free_bytes, is_full_card
 from lora_core.models.families.base import BaseModel, Conditioning, Frame, Tensors
 from lora_core.models.load import fingerprint
 from lora_core.models.vae_tiling import in_tiles
@@ -204,18 +204,11 @@ def _posteriors(model: BaseModel, pictures: Sequence[np.ndarray], emit: Emit) ->
     otherwise.
     """
     vae = model.vae
-    pixels_BHW3 = torch.from_numpy(np.stack(pictures)).to(vae.device)
-    has_room = free_bytes(vae.device) >= ENCODED_BYTES * pixels_BHW3[..., 0].numel()
-    try:
-        with in_tiles(vae, wanted=not has_room):
-            posterior = vae.encode((pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)).latent_dist
-    except torch.OutOfMemoryError:
-        if len(pictures) == 1:
-            raise
+    if (found := _encoded_at_once(vae, pictures)) is None:
         free_device_memory()
         half = len(pictures) // 2
         return [*_posteriors(model, pictures[:half], emit), *_posteriors(model, pictures[half:], emit)]
-    mean_BCHW, std_BCHW = posterior.mean.float().cpu(), posterior.std.float().cpu()
+    mean_BCHW, std_BCHW = found
     if torch.isfinite(mean_BCHW).all() and torch.isfinite(std_BCHW).all():
         return [{"mean": mean.clone(), "std": std.clone()} for mean, std in zip(mean_BCHW, std_BCHW, strict=True)]
     if vae.dtype == torch.float32:
@@ -223,6 +216,24 @@ def _posteriors(model: BaseModel, pictures: Sequence[np.ndarray], emit: Emit) ->
     emit(Warned(Message("training.vae_in_fp32", name=model.name)))
     in_fp32(vae)
     return _posteriors(model, pictures, emit)
+
+
+def _encoded_at_once(vae: Any, pictures: Sequence[np.ndarray]) -> tuple[Tensor, Tensor] | None:
+    """Means and deviations [B, C, H, W] on the CPU; None where the card has no memory for several pictures.
+
+    A function of its own: whoever tries again within the `except` has all the tensors of the first try beside him, for the
+    traceback holds them.
+    """
+    pixels_BHW3 = torch.from_numpy(np.stack(pictures)).to(vae.device)
+    has_room = free_bytes(vae.device) >= ENCODED_BYTES * pixels_BHW3[..., 0].numel()
+    try:
+        with in_tiles(vae, wanted=not has_room):
+            posterior = vae.encode((pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)).latent_dist
+        return posterior.mean.float().cpu(), posterior.std.float().cpu()
+    except RuntimeError as error:
+        if len(pictures) == 1 or not is_full_card(error):
+            raise
+        return None
 
 
 def in_fp32(vae: Any) -> None:

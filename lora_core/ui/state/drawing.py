@@ -268,12 +268,14 @@ class PreviewWorker:
 
 def _explain(error: Exception) -> Message:
     """What to say of an error; errors nobody foresaw are "sampling.unforeseen"."""
-    from lora_core.models.device import is_full_card, is_full_computer  # brings torch
+    from lora_core.models.device import is_full_card, is_full_computer, is_lost_card, why_lost  # brings torch
 
     if isinstance(error, UserError):
         return error.message
     if is_full_card(error):
         return Message("sampling.card_full")
+    if is_lost_card(error):
+        return Message("sampling.card_lost", why=why_lost(error))
     if failure := windows.page_file_failure(error):
         return failure
     if is_full_computer(error):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,26 @@ def test_a_card_that_runs_out_of_memory_takes_fewer_at_once(
 
     monkeypatch.setattr(model.vae, "encode", small_card)
     assert len(encoded(model, pictures)) == len(encoded(model, pictures, random_flip=True))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDNN_STATUS_ALLOC_FAILED")])
+def test_nothing_of_the_encode_that_failed_is_left_when_fewer_are_tried(
+    error: Exception, model: BaseModel, pictures: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_cache, "pictures_at_once", lambda device, size: 4)
+    encode, failed, tries = model.vae.encode, [], []
+
+    def small_card(pixels_BCHW: torch.Tensor) -> Any:
+        tries.append(sum(tensor() is not None for tensor in failed))
+        if len(pixels_BCHW) > 1:
+            activations = pixels_BCHW * 2
+            failed.extend((weakref.ref(pixels_BCHW), weakref.ref(activations)))
+            raise type(error)(*error.args)
+        return encode(pixels_BCHW)
+
+    monkeypatch.setattr(model.vae, "encode", small_card)
+    encoded(model, pictures)
+    assert len(failed) > 2 and not any(tries)
 
 
 def test_a_picture_too_large_for_the_card_is_encoded_in_tiles(

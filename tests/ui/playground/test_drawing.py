@@ -151,6 +151,12 @@ def test_what_is_wrong_is_told_in_a_sentence(
     assert worker.wait(120) and "unforeseen" in str(worker.view.error) and isinstance(crashes[0], KeyError)
 
 
+def test_a_full_card_and_a_lost_one_are_told_apart() -> None:
+    full, lost = (torch.AcceleratorError(f"CUDA error: {what}") for what in ("out of memory", "unspecified launch failure"))
+    assert stages._explain(full).key == "sampling.card_full"
+    assert stages._explain(lost).key == "sampling.card_lost" and "restart Treino" in str(stages._explain(lost))
+
+
 def test_a_training_stands_still_while_a_picture_is_drawn_and_goes_on(
     worker: PreviewWorker, params: GenerationParams, pictures: Path, tmp_path: Path
 ) -> None:
