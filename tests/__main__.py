@@ -1,6 +1,7 @@
 """`python -m tests`: sets up what the tests need, then ruff, mypy and pytest; fails when one of them does.
 
-With arguments, pytest alone gets them: `python -m tests tests/test_config.py -k resume`.
+With arguments, pytest alone gets them: `python -m tests tests/test_config.py -k resume`. `python -m tests --device cuda`
+(or xpu, mps) takes the tests that train on a graphics card, three minutes of them, and no others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ def main(arguments: list[str]) -> int:
     # pytest comes last, because its last line says how it went. A file stays with one worker, which shares what it set up.
     workers = str(max(1, min(os.cpu_count() or 1, 4)))
     everything = ["pytest", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
+    if arguments[:1] == ["--device"]:
+        arguments = ["tests/device", *arguments]
     commands = [["pytest", *arguments]] if arguments else [*CHECKS, everything]
     failed = [command[0] for command in commands if run(command)]
     if failed:

@@ -24,6 +24,17 @@ LONGEST = (
 )  # fmt: skip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="what tests/device trains on: cuda, xpu, mps; by default the CPU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without a wish for a card nothing is computed on one, also not by programs that tests start: a card adds up in
+    another order each time, and golden losses and resumed runs are compared to the last bit."""
+    if config.getoption("--device") == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # of NVIDIA and AMD
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first."""
     order = {name: place for place, name in enumerate(LONGEST)}

@@ -17,6 +17,7 @@ QUICK: dict[str, object] = {
     "resolution": 64, "bucket_step": 16, "max_train_steps": 10, "save_steps": 4, "train_batch_size": 2,
     "learning_rate": 1e-3, "lora_rank": 4, "sample_count": 0, "mixed_precision": "no", "validation_split": 0.2,
     "sample_inference_steps": 3,
+    "device": "cpu",  # where numbers are the same to the last bit; tests/device trains on others
 }  # fmt: skip
 
 
