@@ -1,7 +1,7 @@
 """`python -m tests`: sets up what the tests need, then ruff, mypy and pytest; fails when one of them does.
 
 With arguments, pytest alone gets them: `python -m tests tests/test_config.py -k resume`. `python -m tests --device cuda`
-(or xpu, mps) takes the tests that train on a graphics card, three minutes of them, and no others.
+(or xpu, mps) takes the tests that train on a graphics card, and no others.
 """
 
 from __future__ import annotations

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lora_core.config import PRESETS
 from lora_core.events import Phase, Sample, Saved, State, Step, Validation
 from tests import ROOT
-from tests.benchmarks import startup, time_to_concept, window_training
+from tests.benchmarks import gpu, startup, time_to_concept, way, window_training
+from tests.benchmarks.step import LEVELS
 from tests.benchmarks.time_to_concept import Result, clock, config_of, read_results, row
 
 
@@ -80,15 +83,76 @@ def test_the_first_step_that_is_enough_is_told_and_results_outlive_the_process(t
     assert time_to_concept.ENOUGH == 0.9
 
 
-def test_the_script_for_a_graphics_card_is_whole_and_names_benchmarks_that_exist() -> None:
-    script = ROOT / "tests" / "benchmarks" / "gpu.sh"
-    lines = [line.split() for line in script.read_text(encoding="utf-8").splitlines() if line.strip().startswith("run ")]
-    assert len(lines) > 10
-    assert all((script.parent / f"{words[2]}.py").is_file() for words in lines)
-    names = [words[1] for words in lines]
-    half = names.index("step-sd1")  # before it stand the smallest forms
-    assert len(set(names[half:])) == len(names[half:])
+def test_the_script_for_a_graphics_card_is_a_script() -> None:
     if os.name == "nt":
         pytest.skip("what is called bash on Windows needs a Linux")
+    script = ROOT / "tests" / "benchmarks" / "gpu.sh"
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_all_that_is_measured_on_a_card_starts_on_the_toy_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUTF8", "1")
+    out = tmp_path / "gpu.json"
+    gpu.main(["--smallest", "--device", "cpu", "--out", str(out)])
+    text = out.read_text(encoding="utf-8")
+    report = gpu.Report(**json.loads(text))
+    assert [part["name"] for part in report.parts] == ["check", "all ways"] and report.parts[1]["state"] == "done"
+    assert str(tmp_path) not in text and str(ROOT) not in text
+    found = {name.partition(": ")[2]: each for name, each in report.found().items()}
+    assert set(found) == {*gpu.WAYS, "textbook", *LEVELS} - {"without graphs", "compiled"}
+    assert all(each["rates"] and min(each["rates"]) > 0 and each["stop_s"] >= 0 for each in found.values())
+    assert found["default"]["losses"] == found["plain"]["losses"] and len(found["plain"]["losses"]) == way.LOSSES
+    told = capfd.readouterr().out
+    assert "default beside the textbook loop" in told and "losses " in told
+    rows = gpu.table(report)
+    assert len([row for row in rows if row.startswith("| starter 64 px")]) == len(found)
+
+
+def a_way(**facts: Any) -> way.Way:
+    return way.Way(**{"name": "a way", "family": "starter", "resolution": 64, "batch": 1, "device": "cpu", **facts})
+
+
+def test_what_fails_or_takes_too_long_on_a_card_is_told_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = gpu.Bench("cpu", tmp_path / "out" / "gpu.json", 600)
+    bench.run(gpu.Part("fails", 60, (a_way(settings={"lora_rank": -1}),)))
+    bench.deadline = time.monotonic() + 5
+    bench.run(gpu.Part("too late", 60, (a_way(),)))
+    monkeypatch.setattr(gpu, "TOO_LATE_S", 0)
+    bench.run(gpu.Part("too long", 0.1, (a_way(),)))
+    parts = json.loads(bench.out.read_text(encoding="utf-8"))["parts"]
+    assert [(each["name"], each["state"]) for each in parts] == [
+        ("fails", "failed"), ("too late", "left out"), ("too long", "left out"),
+    ]  # fmt: skip
+    assert "lora_rank" in parts[0]["why"] and "time is up" in parts[1]["why"] and "within 0 s" in parts[2]["why"]
+    assert all(each["why"] in capsys.readouterr().out for each in parts[:1])
+
+
+@pytest.mark.parametrize("stepper", ["CudaGraph", "Plain"])
+def test_on_a_card_each_way_is_a_process_and_graphs_are_asked_for_where_the_default_has_none(
+    stepper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = gpu.Bench("cpu", tmp_path / "gpu.json", 600)
+    bench.device, parts = "cuda:0", []
+
+    def run(part: gpu.Part) -> None:
+        parts.append(part)
+        for each in part.ways:
+            asked = {"on": "CudaGraph", "off": "Plain"}.get(str(each.settings.get("cuda_graphs")), stepper)
+            found = {"name": each.name, "stepper": asked, "rates": [2.0 if asked == "CudaGraph" else 1.0], "losses": [1.0]}
+            bench.report.parts.append({"name": part.name, "state": "done", "found": [found]})
+
+    monkeypatch.setattr(bench, "run", run)
+    gpu.ten_minutes(bench)
+    assert parts[0].name == "check" and all(len(part.ways) == 1 for part in parts[1:])
+    names = [part.name for part in parts]
+    assert len(set(names)) == len(names) and parts[-1].name.endswith("compiled")
+    for case in gpu.CASES:
+        wanted = ["default", "plain", *(["graphs"] if stepper == "Plain" else []), "textbook"]
+        place = names.index(gpu.name_of(*case, "default"))
+        assert names[place : place + len(wanted)] == [gpu.name_of(*case, title) for title in wanted]
+    assert capsys.readouterr().out.count("graphs beside plain steps: 2.00x as fast, losses at most 0.00% apart") == 3
