@@ -20,13 +20,15 @@ FLAT = 32 * 2**20  # bytes: libraries take workspaces when they first need them
 TOO_MUCH = 2**50  # bytes: no device has them, and every allocator refuses them itself
 SHORT: dict[str, object] = {
     "max_train_steps": 4, "save_steps": 2, "sample_count": 1, "sample_inference_steps": 1, "validation_split": 0.2,
+    "cuda_graphs": "on",  # where the device has them: what they hold has to be given back too
 }  # fmt: skip
 
 
 def test_a_stop_is_heeded_at_once_and_saves(device: str, tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     config = config_for(
-        tiny_sd1, pictures, tmp_path, device=device, mixed_precision="fp16", max_train_steps=1_000_000, save_steps=1_000_000
-    )
+        tiny_sd1, pictures, tmp_path, device=device, mixed_precision="fp16", cuda_graphs="on", max_train_steps=1_000_000,
+        save_steps=1_000_000,
+    )  # fmt: skip
     asked: list[float] = []
     heard = threading.Event()
 
