@@ -66,7 +66,8 @@ def restore(session: Session, state: checkpoint.State) -> None:
         group["base_lr"] = rate  # as the settings have it now: they may have been lowered since the checkpoint
     session.lr_scale = 1.0
     scale_learning_rates(session, state.lr_scale)
-    session.scaler.load_state_dict(state.scaler)
+    if state.scaler:  # not of a run without loss scaling, which begins as that of a new run does
+        session.scaler.load_state_dict(state.scaler)
     session.step = session.saved_step = state.step
     session.best_step, session.best_loss = state.best_step, state.best_loss
 
