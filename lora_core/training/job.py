@@ -51,6 +51,7 @@ class Job:
         self.log: Log = EventLog(self.run, config, listeners) if self.group.is_first else NoLog()
         self.callbacks = RunCallbacks(self.run, self.log, self.controls, self.group)
         self.error: Exception | None = None
+        self._is_prepared = False
         self.announce: Callable[[TrainConfig, Plan], None] = lambda config, plan: None  # called when the plan is made
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
 
@@ -97,7 +98,7 @@ class Job:
         self.callbacks.tell_state("running")
         self.announce(config, plan)
         session = prepare(config, dataset, plan, self._emit_or_stop, self.group)
-        session.meter.emit = self.log.emit  # from here on a stop is for `wants_stop`, which saves
+        self._is_prepared = True
         outputs.check_space(session, self.run)
         if state:
             outputs.restore(session, state)
@@ -119,9 +120,13 @@ class Job:
         return state
 
     def _emit_or_stop(self, event: Event) -> None:
-        """For the work before the first step, which can be given up at any event."""
+        """The work before the first step can be given up at any event; from there on a stop is for `wants_stop`, which saves.
+
+        Who computes the steps holds on to it: a graph or a compiled size that fails in the middle is told too.
+        """
         self.log.emit(event)
-        self.controls.raise_if_stopped()
+        if not self._is_prepared:
+            self.controls.raise_if_stopped()
 
     def _train_on(self, session: Session) -> None:
         """Train; when numbers go wrong, go back to the last good save and on with smaller steps, a few times."""

@@ -13,9 +13,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from lora_core.errors import UserError
-from lora_core.events import Event, Failed, Finished, Phase, Sample, Saved, State, Step
+from lora_core.events import Emit, Event, Failed, Finished, Phase, Sample, Saved, State, Step, Warned
+from lora_core.messages import Message
 from lora_core.models.catalog import STARTER_FOLDER
 from lora_core.system.distributed import ProcessGroup
+from lora_core.training import prepare
+from lora_core.training.engine.stepper import PlainStepper
 from lora_core.training.job import Job
 from tests.support.training import config_for, run
 
@@ -151,3 +154,32 @@ def test_a_stop_while_steps_are_told_saves_them(tiny_sd1: Path, pictures: Path, 
     assert isinstance(ended, Finished) and ended.stopped and 0 < ended.step < 5000
     assert isinstance(events[-2], Saved) and events[-2].step == ended.step
     assert job.run.lora_file(config).is_file()
+
+
+def test_a_stop_while_the_stepper_speaks_saves_the_steps(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails in the middle of a training is told from there, by whoever computes the steps."""
+    notice = Message("training.no_graphs", why="tested")
+
+    class Talking(PlainStepper):
+        def __init__(self, emit: Emit) -> None:
+            self.emit, self.steps = emit, 0
+
+        def backward(self, *asked: Any) -> torch.Tensor:
+            self.steps += 1
+            if self.steps == 3:
+                self.emit(Warned(notice))
+            return super().backward(*asked)
+
+    def press(job: Job, event: Event) -> None:
+        if isinstance(event, Warned) and event.message == notice:
+            job.controls.stop()
+
+    monkeypatch.setattr(prepare, "fastest_stepper", lambda model, config, device, emit, group: Talking(emit))
+    config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=5000, save_steps=2)
+    job, events = run(config, on_event=press)
+    assert job.error is None
+    ended = events[-1]
+    assert isinstance(ended, Finished) and (ended.step, ended.stopped) == (3, True)
+    assert isinstance(events[-2], Saved) and events[-2].step == 3
