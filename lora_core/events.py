@@ -17,7 +17,7 @@ from lora_core.messages import Message, from_json, plain, to_json
 class Phase:
     """Work other than training steps.
 
-    `name` is one of download, load, cache, prior, compile, train, sample, save, captioner, describe.
+    `name` is one of download, load, cache, prior, compile, train, sample, save, captioner, describe, check.
     `done` and `total` count pictures or steps, in a download bytes.
     """
 

@@ -1,8 +1,9 @@
-"""The terminal: `treino.py` trains, describes pictures, converts and exports LoRAs, and tells what a model is.
+"""The terminal: `treino.py` trains, describes pictures, converts and exports LoRAs, tells what a model is, and
+checks this computer.
 
 main          what is typed, checked, and the training it asks for; the exit code
 flags         the flags of a training, made from the settings of config.py
-commands      caption, convert, export, info: each with flags of its own
+commands      caption, check, convert, export, info: each with flags of its own
 info          what a model is, line by line
 plan_summary  the plan of a training, in a few lines
 terminal      progress and notices on a screen, in a file or a pipe

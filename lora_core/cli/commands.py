@@ -1,9 +1,10 @@
-"""`treino.py caption`, `convert`, `export` and `info`: what is done with pictures, finished LoRAs and base models."""
+"""`treino.py caption`, `check`, `convert`, `export` and `info`: pictures, finished LoRAs, models, the computer."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from lora_core.lora.file import DTYPES
 from lora_core.messages import Message, plain
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system import files, paths
+from lora_core.system.quick_import import importing
 from lora_core.system.signals import stop_signals
 from lora_core.webuis import detect, search
 from lora_core.webuis.card import card_for
@@ -57,6 +59,26 @@ def caption(argv: list[str]) -> int:
         return STOPPED
     print(Message("cli.described", count=written, folder=args.folder))
     return DONE
+
+
+def check(argv: list[str]) -> int:
+    """`check`: what is fast and right on this computer, tried out and kept for trainings."""
+    parser = _Parser(
+        "treino.py check",
+        description="Find out, in a minute at most, what is fast and right on this computer. Trainings take it from there.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, xpu or mps [default: auto]")
+    asked = parser.parse_args(argv)
+    with importing():
+        from lora_core.check.run import check as check_device  # brings torch
+
+    terminal = Terminal(sys.stderr)
+    with stop_signals() as stops:
+        report = check_device(asked.device, terminal, lambda: bool(stops))
+    terminal.close()
+    print(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if asked.json else report.text())
+    return DONE if report.is_whole else STOPPED
 
 
 def convert(argv: list[str]) -> int:
@@ -207,4 +229,6 @@ def _chosen(to: str) -> WebUI:
     raise UserError("cli.several_webuis", count=len(found), choices=choices)
 
 
-RUN: dict[str, Callable[[list[str]], int]] = {"caption": caption, "convert": convert, "export": export, "info": info}
+RUN: dict[str, Callable[[list[str]], int]] = {
+    "caption": caption, "check": check, "convert": convert, "export": export, "info": info,
+}  # fmt: skip

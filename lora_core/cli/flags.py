@@ -22,6 +22,7 @@ commands:
   export RUN            put a finished LoRA into your webui, with picture and words (export --help)
   convert IN OUT        turn any program's LoRA into a file that every webui loads (convert --help)
   info PATH             tell what a model file is, and whether it can be trained on here
+  check                 find out in a minute what is fast and right on this computer (check --help)
 
 examples:
   python treino.py --preset quickstart

@@ -50,7 +50,15 @@ def _model(name: str | Message, found: Identity, value: str) -> list[Message]:
         return [*told, Message("cli.info_needs_vae")]
     if found.lacking:
         return [*told, Message("cli.info_lacks", parts=found.lacking)]
-    return [*told, Message("cli.info_yes", model=quoted(value))]
+    told.append(Message("cli.info_yes", model=quoted(value)))
+    return [*told, *(_here(found.family) if value != STARTER else [])]
+
+
+def _here(family: str) -> list[Message]:
+    """What a training of the family takes on this computer, as the check of it tells it too."""
+    from lora_core.check import machine  # brings torch
+
+    return machine.of_family_here(family) if family else []
 
 
 def _prediction(found: Identity) -> Message:

@@ -25,7 +25,7 @@ SMOOTHING = 0.98  # share of the past in the shown loss; raw diffusion loss is n
 REDRAW_S = 0.1
 PLAIN_SHARE, PLAIN_S = 0.05, 30.0  # a plain line every so much of the run, or after so many seconds
 BAR_MIN, BAR_MAX = 8, 40  # columns
-PHASES = ("download", "load", "cache", "prior", "compile", "train", "sample", "save", "captioner", "describe")
+PHASES = ("download", "load", "cache", "prior", "compile", "train", "sample", "save", "captioner", "describe", "check")
 
 
 class Terminal:

@@ -25,7 +25,7 @@ from lora_core.install.environment import Environment, SetupError
 from lora_core.install.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("caption", "convert", "export", "info")  # of treino.py, beside training
+COMMANDS = ("caption", "check", "convert", "export", "info")  # of treino.py, beside training
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 14)  # that all packages have ready-made builds for
 MAIN_FILE = "requirements.txt"

@@ -4,7 +4,7 @@
     file_names      names that every system takes for a file, and the next one that is free
     files           files that are whole or absent, alone and several together; memo files, stamps, free space
     hardware        processor, cores and versions of drivers, without torch
-    keep_awake      no sleep while a training runs
+    keep_awake      no sleep while a training runs, and when there would be
     paths           the user's folders for settings and for what can be made again
     quick_import    importing torch and its kin without a second for the garbage collector
     recycle_bin     Windows' recycle bin: put in, and find again

@@ -95,9 +95,8 @@ def page_file_notice(needed: int) -> Message | None:
     Windows promises memory only as far as RAM and page file reach, also memory of a graphics card, which its driver
     keeps a place for.
     """
-    system = api()
-    left = _promisable(system) if system else 0
-    if not system or left >= needed:
+    left = promisable_bytes()
+    if left is None or left >= needed:
         return None
     return Message("system.page_file_before", left=left / 2**30, needed=needed / 2**30, advice=ENLARGE)
 
@@ -112,8 +111,11 @@ def page_file_failure(error: BaseException) -> Message | None:
     return None
 
 
-def _promisable(system: Api) -> int:
-    """Bytes that a program may still ask for, with what a page file that Windows manages can grow by."""
+def promisable_bytes() -> int | None:
+    """What programs may still ask for, with what a page file that Windows manages can grow by; None elsewhere."""
+    system = api()
+    if system is None:
+        return None
     status = MemoryStatus(dwLength=ctypes.sizeof(MemoryStatus))
     if not system.memory_status(ctypes.byref(status)):
         return sys.maxsize

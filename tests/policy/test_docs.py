@@ -217,7 +217,7 @@ def known_flags(line: str) -> set[str]:
     commands = set(re.findall(r'"(--[a-z_-]+)"', read(ROOT / "lora_core" / "cli" / "commands.py"))) | {"--help"}
     window = set(re.findall(r'"(--[a-z_-]+)"', read(ROOT / "lora_core" / "ui" / "main.py"))) | {"--help"}
     training = {option for action in flags.parser()._actions for option in action.option_strings}
-    if re.search(r"treino\.py (?:caption|convert|export|info)\b", line):
+    if re.search(r"treino\.py (?:caption|check|convert|export|info)\b", line):
         return commands
     if "gui.py" in line:
         return window

@@ -1,0 +1,133 @@
+"""All that the check asks of torch about a device. A test plays a card by answering here in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lora_core.models.device import Device
+from lora_core.models.weights import free_device_memory
+
+TF32_SINCE = (8, 0)  # compute capability: Ampere
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """In bytes, by the driver: free for all, in all; and what torch holds of it for this program."""
+
+    free: int
+    total: int
+    held: int
+
+    @property
+    def taken_by_others(self) -> int:
+        return max(0, self.total - self.free - self.held)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Questions about one device. about: it, as `models.device.devices` tells it; here: all that this computer has."""
+
+    about: Device
+    here: tuple[Device, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors are put."""
+        return torch.device(self.about.name)
+
+    @property
+    def is_card(self) -> bool:
+        return self.about.kind != "cpu"
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def build(self) -> str:
+        """What this torch computes with: "CUDA 13.0", "ROCm 7.1", "XPU", "MPS"; empty for a processor alone."""
+        kinds = {"cuda": f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"}
+        return kinds.get(self.about.kind, self.about.kind.upper()) if self.is_card else ""
+
+    def capability(self) -> str:
+        """What code a card takes: "8.6" of NVIDIA, "gfx1100" of AMD; empty where nobody counts so."""
+        if self.about.kind != "cuda":
+            return ""
+        about = torch.cuda.get_device_properties(self.device)
+        return about.gcnArchName.partition(":")[0] if torch.version.hip else f"{about.major}.{about.minor}"
+
+    def built_for(self) -> list[str]:
+        """The cards that this torch has code for, as it names them."""
+        return torch.cuda.get_arch_list() if self.about.kind == "cuda" else []
+
+    def memory(self) -> DeviceMemory | None:
+        """Of the device itself; None where it has none of its own, or torch does not tell."""
+        if self.about.kind in ("cuda", "xpu"):
+            backend: Any = getattr(torch, self.about.kind)
+            free, total = backend.mem_get_info(self.device)
+            return DeviceMemory(int(free), int(total), int(backend.memory_reserved(self.device)))
+        if self.about.kind == "mps":  # of the computer's memory, what Apple recommends for graphics
+            total, held = int(torch.mps.recommended_max_memory()), int(torch.mps.driver_allocated_memory())
+            return DeviceMemory(total - held, total, held)
+        return None
+
+    def native_bf16(self) -> bool:
+        """Whether the device says that it has units for bf16; else torch emulates it, or nobody says."""
+        if self.about.kind == "cpu":
+            return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        if self.about.kind == "cuda":
+            with torch.cuda.device(self.device):
+                return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return True  # its speed will tell
+
+    def has_tf32(self) -> bool:
+        """Whether fp32 products can be rounded to 10 bits on the way in, which NVIDIA's cards since Ampere do."""
+        return self.about.kind == "cuda" and not torch.version.hip and self._version() >= TF32_SINCE
+
+    def has_graphs(self) -> bool:
+        return self.about.kind == "cuda" and hasattr(torch.cuda, "CUDAGraph")
+
+    def _version(self) -> tuple[int, int]:
+        return torch.cuda.get_device_capability(self.device)
+
+    # --- what is done with it -----------------------------------------------------------------------------------------
+
+    def compute(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """What the device makes of inputs that stand on it."""
+        return function(*inputs)
+
+    def wait(self) -> None:
+        """Until the device has computed all it was given."""
+        if self.about.kind in ("cuda", "xpu"):
+            getattr(torch, self.about.kind).synchronize(self.device)
+        elif self.about.kind == "mps":
+            torch.mps.synchronize()
+
+    def begin_peak(self) -> None:
+        """Count the most that tensors take from here on."""
+        if self.about.kind in ("cuda", "xpu"):
+            getattr(torch, self.about.kind).reset_peak_memory_stats(self.device)
+
+    def peak(self) -> int:
+        """The most that tensors have taken of the device's memory since `begin_peak`; 0 where nobody counts it."""
+        if self.about.kind in ("cuda", "xpu"):
+            return int(getattr(torch, self.about.kind).max_memory_allocated(self.device))
+        return 0
+
+    def give_back(self) -> None:
+        """What torch keeps of the device's memory for later use, to the system."""
+        if self.is_card:
+            free_device_memory()
+
+    @contextmanager
+    def tf32(self) -> Iterator[None]:
+        """Within the block products and convolutions in fp32 may be computed in TF32."""
+        kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        try:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
