@@ -216,6 +216,8 @@ def measure(way: Way) -> Found:
     compute = precision.choose(way.device, way.config.mixed_precision)
     device, shapes, sizes = compute.device, way.shapes, [(way.resolution,) * 2]
     config = way.config if way.is_textbook else fit.fitted(way.config, shapes, compute, sizes)
+    if device.index is not None:
+        getattr(torch, device.type).set_device(device)
     torch.zeros(1, device=device)  # the driver's context is no training's
     before = _free(device)
     loop: Loop = Textbook(way, compute) if way.is_textbook else Treino(way, compute, config)
@@ -256,8 +258,8 @@ def fill(module: torch.nn.Module, device: torch.device) -> None:
     module.to_empty(device=device)
     torch.manual_seed(0)
     for layer in module.modules():
-        if begin := getattr(layer, "reset_parameters", None):
-            begin()
+        if next(layer.parameters(recurse=False), None) is not None:
+            layer.reset_parameters()  # type: ignore[operator]
 
 
 def precision_name(compute: Compute) -> str:

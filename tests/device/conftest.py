@@ -44,7 +44,7 @@ def mixed_precision(request: pytest.FixtureRequest, device: str, monkeypatch: py
     if compute.device.type != "cpu":
         pytest.skip(f"{asked} is not computed here: {' '.join(map(str, compute.notices))}")
     forced = dataclasses.replace(compute, dtype=DTYPES[asked], scale_loss=asked == "fp16")
-    monkeypatch.setattr(prepare, "choose", lambda *asked: forced)
+    monkeypatch.setattr(prepare, "choose", lambda name, wish, *rest: forced if wish == asked else choose(name, wish, *rest))
     return asked
 
 

@@ -88,3 +88,17 @@ def test_a_run_that_is_resumed_under_fp16_goes_on_with_its_loss_scale(
     assert losses(later) == pytest.approx(losses(events)[6:], rel=NEAR["fp16"])
     scales = [checkpoint.latest(tmp_path / name / "checkpoints").scaler["scale"] for name in ("whole", "broken")]
     assert scales[0] == scales[1] > 1
+
+
+@FP16
+def test_a_run_that_began_without_a_loss_scale_is_resumed_with_one(
+    mixed_precision: str, device: str, tiny_sd1: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Who begins on the CPU, installs the build for the card and goes on."""
+    config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=4)
+    begun, _ = run(config)
+    resumed, events = run(
+        config.replace(device=device, mixed_precision=mixed_precision, max_train_steps=6), resume="latest"
+    )
+    assert begun.error is None and resumed.error is None
+    assert [event.step for event in events if isinstance(event, Step)] == [5, 6]
