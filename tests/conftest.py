@@ -20,7 +20,7 @@ heed_ctrl_c()
 LONGEST = (
     "e2e/test_quickstart", "e2e/test_story", "e2e/test_train", "training/test_train", "reliability/test_starvation",
     "reliability/test_kill_drill", "system/test_distributed", "cli/test_main", "e2e/test_test", "e2e/test_frame",
-    "reliability/test_gone_wrong",
+    "reliability/test_gone_wrong", "policy/test_benchmarks",
 )  # fmt: skip
 
 

@@ -205,7 +205,7 @@ def ten_minutes(bench: Bench) -> None:
 
 def smallest(bench: Bench) -> None:
     """Every part on the toy model, all ways in one process: its start takes longer than they do."""
-    bench.run(Part("check", CHECK_S / 3))
+    bench.run(Part("check", CHECK_S))
     case, seconds = (STARTER, 64, 1), 0.2
     ways = [
         Way(name_of(*case, title), *case, bench.device, seconds, settings)  # type: ignore[arg-type]

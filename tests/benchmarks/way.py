@@ -13,13 +13,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from lora_core.check.probe import DeviceMemory, Probe
+from lora_core.check.trial import fill
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Warned
 from lora_core.models import device as precision
@@ -73,8 +74,10 @@ class Way:
 
 @dataclass
 class Found:
-    """Of a way. Bytes are the device's, 0 where nobody counts them; `card` is what its driver has less than before.
+    """Of a way. Bytes are the device's, 0 where nobody counts them.
 
+    weights, rest: what torch holds before the first step and after `release`. peak: the most that tensors have taken, to
+    which a replayed graph adds nothing. card, rest_card: what the driver has less than before, while stepping and at rest.
     rates: steps/s of each round. stop_s: seconds from a wish to stop until the device has computed all it was given.
     counted: the peak of a step by training.estimate. fitted: settings that were changed so that it fits. told: warnings.
     """
@@ -87,10 +90,8 @@ class Found:
     losses: list[float]
     weights: int
     peak: int
-    peak_reserved: int
     card: int
     rest: int
-    rest_reserved: int
     rest_card: int
     counted: int
     fitted: dict[str, Any]
@@ -216,66 +217,47 @@ def measure(way: Way) -> Found:
     compute = precision.choose(way.device, way.config.mixed_precision)
     device, shapes, sizes = compute.device, way.shapes, [(way.resolution,) * 2]
     config = way.config if way.is_textbook else fit.fitted(way.config, shapes, compute, sizes)
+    probe = Probe(next(found for found in precision.devices() if found.name == str(device)))
     if device.index is not None:
         getattr(torch, device.type).set_device(device)
     torch.zeros(1, device=device)  # the driver's context is no training's
-    before = _free(device)
+    before = _memory(probe)
     loop: Loop = Textbook(way, compute) if way.is_textbook else Treino(way, compute, config)
     gc.collect()
-    _call(device, "empty_cache")
-    _call(device, "reset_peak_memory_stats")
-    weights = _call(device, "memory_allocated")
+    probe.give_back()
+    probe.begin_peak()
+    weights = _memory(probe).held
     loop.go(LOSSES, 0.0)
     rates, stops = [], []
     for _ in range(ROUNDS):
-        _call(device, "synchronize")
+        probe.wait()
         began, first = time.monotonic(), loop.steps
         asked = loop.go(LEAST, began + way.seconds / ROUNDS)
-        _call(device, "synchronize")
+        probe.wait()
         ended = time.monotonic()
         rates.append((loop.steps - first) / (ended - began))
         stops.append(ended - asked)
-    peak, reserved, card = (
-        _call(device, "max_memory_allocated"),
-        _call(device, "max_memory_reserved"),
-        before - _free(device),
-    )
+    peak, card = probe.peak(), before.free - _memory(probe).free
     loop.rest()
     gc.collect()
+    rest = _memory(probe)
     counted = None if way.is_textbook else estimate.memory(config, shapes, sizes, compute.dtype.itemsize)
     asked_for = way.config.values()
     return Found(
-        way.name, precision_name(compute), loop.stepper, rates, max(stops), loop.losses, weights, peak, reserved, card,
-        _call(device, "memory_allocated"), _call(device, "memory_reserved"), before - _free(device),
-        counted.peak_step if counted else 0,
+        way.name, precision_name(compute), loop.stepper, rates, max(stops), loop.losses, weights, peak, card, rest.held,
+        before.free - rest.free, counted.peak_step if counted else 0,
         {name: value for name, value in config.values().items() if value != asked_for[name]},
         [*map(str, compute.notices), *loop.told],
     )  # fmt: skip
 
 
-def fill(module: torch.nn.Module, device: torch.device) -> None:
-    """Weights as each layer begins its life, made on the device, the same every time: numbers keep their size on the way."""
-    module.to_empty(device=device)
-    torch.manual_seed(0)
-    for layer in module.modules():
-        if next(layer.parameters(recurse=False), None) is not None:
-            layer.reset_parameters()  # type: ignore[operator]
+def _memory(probe: Probe) -> DeviceMemory:
+    """Nothing where the device has no memory of its own."""
+    return probe.memory() or DeviceMemory(0, 0, 0)
 
 
 def precision_name(compute: Compute) -> str:
     return next(name for name, dtype in precision.DTYPES.items() if dtype == compute.dtype).replace("no", "fp32")
-
-
-def _call(device: torch.device, name: str) -> int:
-    """What torch answers for a device that counts such things; 0 for the others."""
-    backend: Any = getattr(torch, device.type)
-    call: Callable[[], object] | None = None if device.type == "cpu" else getattr(backend, name, None)
-    return int(found) if call and isinstance(found := call(), int) else 0
-
-
-def _free(device: torch.device) -> int:
-    """By the driver, for all programs."""
-    return int(getattr(torch, device.type).mem_get_info(device)[0]) if device.type in ("cuda", "xpu") else 0
 
 
 def main(arguments: list[str]) -> None:
