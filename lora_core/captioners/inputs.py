@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.models.checkpoint_keys import Place
-from lora_core.models.device import use_cores
+from lora_core.models.device import choose, set_up, use_cores
 from lora_core.models.weights import Source, load_to, on_meta, open_weights, reason
 
 # An RGB picture and the confidence, 0 to 1, that a tag needs (sentences pass over it) to a caption; "" is none.
@@ -41,9 +41,10 @@ def loaded(
     Raises:
         UserError: the weights are damaged, or those of another model.
     """
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    compute = choose(str(device), "fp16" if device.type == "cuda" else "no")
+    set_up(compute)
     try:
-        module = load_to(on_meta(make, Source(str(file), lambda: open_weights(file), places, dtype)), device)
+        module = load_to(on_meta(make, Source(str(file), lambda: open_weights(file), places, compute.dtype)), device)
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, ArithmeticError) as cause:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from lora_core.messages import Message
+from lora_core.models.computer import known
 from lora_core.settings import ConfigError, Problem
 from lora_core.system.distributed import ProcessGroup
 
@@ -62,13 +63,19 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how to compute. fp16 gradients underflow without `scale_loss` (Micikevicius et al. 2018)."""
+    """Where and how to compute. fp16 gradients underflow without `scale_loss` (Micikevicius et al. 2018).
+
+    searches_kernels: cuDNN tries its kernels at each new size and takes the quickest. tf32: convolutions in fp32 may round
+    their inputs to TF32.
+    """
 
     device: torch.device
     dtype: torch.dtype
     scale_loss: bool
     notices: tuple[Message, ...] = ()
     title: str = "the CPU"  # of the device, in words
+    searches_kernels: bool = False
+    tf32: bool = True
 
 
 def choose(device: str, mixed_precision: str, group: ProcessGroup | None = None) -> Compute:
@@ -80,14 +87,39 @@ def choose(device: str, mixed_precision: str, group: ProcessGroup | None = None)
         ConfigError: the device does not exist here; those that do are named.
     """
     there, notices = _device(device, group or ProcessGroup())
-    chosen, asked = torch.device(there.name), DTYPES[mixed_precision]
-    if chosen.type == "cpu" and asked != torch.float32 and not (asked == torch.bfloat16 and _cpu_has_bf16()):
-        why = Message("models.cpu_format", format=mixed_precision)
-        return Compute(chosen, torch.float32, False, (*notices, why), str(there))
-    if chosen.type == "cuda" and asked == torch.bfloat16 and not _card_has_bf16(chosen):
-        why = Message("models.no_bf16")
-        return Compute(chosen, torch.float16, True, (*notices, why), str(there))
-    return Compute(chosen, asked, asked == torch.float16, notices, str(there))
+    found = known(there)
+    formats = found.formats if found else {}
+    name, why = _nearest(there, mixed_precision, formats, found.native_bf16 if found else None)
+    notices = (*notices, why) if why else notices
+    may_be_nan = _may_be_nan(there)
+    if may_be_nan and name == "fp16" and "fp16" not in formats:
+        notices = (*notices, Message("models.may_be_nan", card=there.title))
+    return Compute(
+        torch.device(there.name), DTYPES[name], name == "fp16", notices, str(there), may_be_nan, formats.get("tf32", True)
+    )
+
+
+def set_up(compute: Compute) -> None:
+    """Let torch compute as `choose` has it. It holds for the whole process; call it before anything is computed.
+
+    fp32 products stay fp32. Convolutions in fp32 round their inputs to TF32 where the card can, as is torch's own default:
+    the VAE is three times as quick by it, and its error, 2^-11, is that of fp16. Off where it was found wrong.
+    """
+    if compute.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = compute.tf32
+        torch.backends.cudnn.benchmark = compute.searches_kernels
+
+
+def wider_formats(device: str, mixed_precision: str) -> list[str]:
+    """Values of mixed_precision whose numbers reach further than those computed in now, where there are units for them."""
+    try:
+        now = choose(device, mixed_precision).dtype
+        by_range = [torch.float16, torch.bfloat16, torch.float32]
+        wider = [name for name in ("bf16", "no") if by_range.index(DTYPES[name]) > by_range.index(now)]
+        return [name for name in wider if choose(device, name).dtype == DTYPES[name]]
+    except ConfigError:
+        return []
 
 
 def free_bytes(device: torch.device) -> float:
@@ -106,7 +138,7 @@ def memory_of(device: Device) -> DeviceMemory | None:
     if not device.bytes or not device.works or device.kind not in ("cuda", "xpu"):
         return None
     backend = torch.cuda if device.kind == "cuda" else torch.xpu
-    number = int(device.name.partition(":")[2] or 0)
+    number = _number(device)
     if number >= backend.device_count():
         return None
     try:
@@ -241,9 +273,51 @@ def _xpu_cards() -> list[Device]:
     return [Device(f"xpu:{number}", about.name, about.total_memory) for number, about in enumerate(properties)]
 
 
-def _card_has_bf16(device: torch.device) -> bool:
-    """NVIDIA's since Ampere; ROCm computes in bf16 on all cards it has code for."""
-    return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
+def _nearest(
+    there: Device, asked: str, formats: Mapping[str, bool], native_bf16: bool | None
+) -> tuple[str, Message | None]:
+    """The nearest format to the asked one that a device has units for and in which nothing was found wrong; why another.
+
+    formats, native_bf16: as `computer.Computer` has them.
+    """
+    if asked == "no":
+        return asked, None
+    has_bf16 = _has_bf16(there) if native_bf16 is None else native_bf16
+    units = {"fp16": there.kind != "cpu", "bf16": has_bf16}
+    if units[asked] and formats.get(asked, True):
+        return asked, None
+    if there.kind == "cpu":
+        return "no", Message("models.cpu_format", format=asked)
+    other = next((name for name in ("fp16", "bf16") if units[name] and formats.get(name, True)), "no")
+    if other == "fp16" and not units[asked]:
+        return other, Message("models.no_bf16")
+    wrong = asked if units[asked] else "fp16"
+    return other, Message("models.format_wrong", format=wrong, card=there.title, other="fp32" if other == "no" else other)
+
+
+def _may_be_nan(there: Device) -> bool:
+    """Whether a card is of the kind known to compute NaN in fp16 with cuDNN's usual kernels: Turing without tensor cores.
+
+    No property tells whether a card has tensor cores, so it goes by the name, as A1111 does (`modules/devices.py`).
+    """
+    is_turing = there.kind == "cuda" and not torch.version.hip and "GTX 16" in there.title
+    return is_turing and torch.cuda.get_device_capability(torch.device(there.name)) == (7, 5)
+
+
+def _has_bf16(there: Device) -> bool:
+    """Units of its own for bf16, by what torch tells of the device: NVIDIA has them since Ampere."""
+    if there.kind == "cpu":
+        return _cpu_has_bf16()
+    if there.kind == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    if there.kind == "xpu":
+        return bool(torch.xpu.get_device_properties(_number(there)).has_bfloat16_conversions)
+    # ROCm computes in bf16 on all cards it has code for.
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(torch.device(there.name))[0] >= 8
+
+
+def _number(there: Device) -> int:
+    return int(there.name.partition(":")[2] or 0)
 
 
 def _cpu_has_bf16() -> bool:

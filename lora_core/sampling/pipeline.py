@@ -24,7 +24,7 @@ from lora_core.lora.dora import adapted_layers
 from lora_core.lora.file import is_ready, read
 from lora_core.lora.peft_layers import base_shapes, disabled, inject
 from lora_core.lora.shapes import check_fits, family_of
-from lora_core.models.device import choose, free_bytes
+from lora_core.models.device import choose, free_bytes, set_up
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.load import load
@@ -76,6 +76,7 @@ class Pipeline:
             return
         self.free()
         compute = choose(self.device, "fp16")
+        set_up(compute)
         model = load(base, compute.dtype, emit, vae, prediction_type)
         model.unet.to(compute.device)
         if _has_room(compute.device, model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.messages import Message
-from lora_core.models.device import is_full_card, is_full_computer, is_lost_card, why_lost
+from lora_core.models.device import is_full_card, is_full_computer, is_lost_card, why_lost, wider_formats
 from lora_core.system import windows
 from lora_core.system.distributed import ProcessLost
 from lora_core.training.estimate.fit import after_failure, flags
@@ -25,7 +25,7 @@ def explain(error: Exception, config: TrainConfig) -> Message:
     if is_full_computer(error):
         return Message("training.full_computer", advice=_start_with(config))
     if isinstance(error, Diverged):
-        return Message("training.diverged", step=error.args[0], rate=config.learning_rate / 30)
+        return Message("training.diverged", step=error.args[0], rate=config.learning_rate / 30, formats=_formats(config))
     if isinstance(error, ProcessLost):
         return Message("training.process_lost")
     if isinstance(error, OSError):
@@ -34,6 +34,16 @@ def explain(error: Exception, config: TrainConfig) -> Message:
             return Message("training.file_unusable", why=why, file=error.filename)
         return Message("training.some_file_unusable", why=why)
     return Message("training.unforeseen", error=f"{type(error).__name__}: {error}".rstrip(".: "))
+
+
+def _formats(config: TrainConfig) -> Message | str:
+    """The advice to compute in another format; none where this device has no better one."""
+    match wider_formats(config.device, config.mixed_precision):
+        case [first, second]:
+            return Message("training.diverged_formats", first=first, second=second)
+        case [one]:
+            return Message("training.diverged_format", format=one)
+    return ""
 
 
 def _start_with(config: TrainConfig) -> Message:

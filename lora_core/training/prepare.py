@@ -18,7 +18,7 @@ from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
-from lora_core.models.device import Compute, choose
+from lora_core.models.device import Compute, choose, set_up
 from lora_core.models.families.base import BaseModel, Predict
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import load_to, on_device
@@ -84,6 +84,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
         UserError: no such device or base model, or pictures of a size that the model cannot have.
     """
     compute = choose(config.device, config.mixed_precision, group)
+    set_up(compute)
     group.join(compute.device)
     for notice in compute.notices:
         emit(Warned(notice))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from lora_core.models import device as precision
+from lora_core.models.computer import Computer, Identity, keep
 from lora_core.models.device import Device, smallest_for
 from lora_core.settings import ConfigError
 from lora_core.system.distributed import ProcessGroup
@@ -16,9 +20,13 @@ GB = 2**30
 ARCHS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_120"]
 
 
-def card(name: str, gigabytes: int, capability: tuple[int, int] = (8, 6), gcn: str = "") -> SimpleNamespace:
+def card(
+    name: str, gigabytes: int, capability: tuple[int, int] = (8, 6), gcn: str = "", bf16: bool = True
+) -> SimpleNamespace:
     major, minor = capability
-    return SimpleNamespace(name=name, total_memory=gigabytes * GB, major=major, minor=minor, gcnArchName=gcn)
+    return SimpleNamespace(
+        name=name, total_memory=gigabytes * GB, major=major, minor=minor, gcnArchName=gcn, has_bfloat16_conversions=bf16
+    )
 
 
 def plug_in(
@@ -113,6 +121,7 @@ def test_amd_cards_go_by_rocm_and_the_graphics_inside_a_processor_is_left_alone(
 
 def test_intel_and_apple_are_taken_where_torch_offers_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: True)
     assert precision.choose("auto", "fp16").title == "Apple graphics"
     monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
     monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
@@ -160,3 +169,102 @@ def test_a_small_model_computes_on_one_core(monkeypatch: pytest.MonkeyPatch) -> 
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+GTX = card("NVIDIA GeForce GTX 1650", 4, (7, 5))
+
+
+def check_found(device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **values: Any) -> None:
+    """As if the check of this computer had found that of a device."""
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path))
+    about = next(each for each in precision.devices() if each.name == device)
+    assert keep(Computer(Identity.of(about), **values))
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    """What a test sets of torch's own is as before after it."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    yield
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize(
+    ("about", "asked", "formats", "bf16", "taken"),
+    [
+        (GTX, "fp16", {"fp16": False}, False, "no"), (GTX, "bf16", {"fp16": False}, False, "no"),
+        (GTX, "fp16", {"fp16": True}, False, "fp16"), (GTX, "bf16", {"fp16": True}, False, "fp16"),
+        (GTX, "no", {"fp16": False}, False, "no"),
+        (card("RTX 3060", 12), "fp16", {"fp16": False, "bf16": True}, True, "bf16"),
+        (card("RTX 3060", 12), "bf16", {"fp16": True, "bf16": False}, True, "fp16"),
+        (card("RTX 3060", 12), "bf16", {"fp16": False, "bf16": False}, True, "no"),
+        (card("RTX 3060", 12), "bf16", {"fp16": True, "bf16": True}, False, "fp16"),  # emulated, by its speed
+    ],
+)  # fmt: skip
+def test_the_nearest_format_that_was_not_found_wrong_is_taken_and_told_once(
+    about: SimpleNamespace, asked: str, formats: dict[str, bool], bf16: bool, taken: str,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    plug_in(monkeypatch, about)
+    check_found("cuda:0", monkeypatch, tmp_path, formats=formats, native_bf16=bf16)
+    compute = precision.choose("auto", asked)
+    assert compute.dtype == precision.DTYPES[taken] and compute.scale_loss == (taken == "fp16")
+    assert len(compute.notices) == (taken != asked)
+    for notice in compute.notices:
+        assert ("fp32" if taken == "no" else taken) in str(notice).partition("computing in")[2]
+
+
+def test_a_card_without_tensor_cores_searches_its_kernels_until_a_check_knows_better(
+    flags: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path))
+    plug_in(monkeypatch, GTX)
+    compute = precision.choose("auto", "fp16")
+    assert compute.dtype == torch.float16 and [notice.key for notice in compute.notices] == ["models.may_be_nan"]
+    assert "GTX 1650" in str(compute.notices[0]) and precision.choose("auto", "no").notices == ()
+    precision.set_up(compute)
+    assert torch.backends.cudnn.benchmark
+    check_found("cuda:0", monkeypatch, tmp_path, formats={"fp16": True}, native_bf16=False)
+    compute = precision.choose("auto", "fp16")
+    assert compute.notices == () and compute.searches_kernels, "it was proven so"
+    for other in (card("NVIDIA GeForce RTX 2060", 6, (7, 5)), card("NVIDIA GeForce RTX 3060", 12)):
+        plug_in(monkeypatch, other)
+        compute = precision.choose("auto", "fp16")
+        assert compute.notices == () and not compute.searches_kernels
+        precision.set_up(compute)
+        assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_products_in_fp32_stay_so_and_convolutions_take_tf32_unless_it_was_found_wrong(
+    right: bool, flags: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plug_in(monkeypatch, card("NVIDIA GeForce RTX 3060", 12))
+    check_found("cuda:0", monkeypatch, tmp_path, formats={"tf32": right})
+    torch.backends.cuda.matmul.allow_tf32 = True
+    precision.set_up(precision.choose("auto", "no"))
+    assert not torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32 == right
+
+
+def test_only_formats_that_reach_further_on_this_device_are_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert precision.wider_formats("cpu", "fp16") == [] == precision.wider_formats("cuda:9", "fp16")
+    for about, advised in ((GTX, ["no"]), (card("NVIDIA GeForce RTX 3060", 12), ["bf16", "no"])):
+        plug_in(monkeypatch, about)
+        assert precision.wider_formats("auto", "fp16") == advised
+        assert precision.wider_formats("auto", "no") == []
+    assert precision.wider_formats("auto", "bf16") == ["no"]
+
+
+def test_bf16_is_taken_where_torch_tells_that_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
+    for has_bf16 in (True, False):
+        arc = card("Intel Arc A770", 16, bf16=has_bf16)
+        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda number, arc=arc: arc)
+        assert precision.choose("xpu", "bf16").dtype == (torch.bfloat16 if has_bf16 else torch.float16)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for is_new in (True, False):
+        monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor, is_new=is_new: is_new)
+        assert precision.choose("mps", "bf16").dtype == (torch.bfloat16 if is_new else torch.float16)

@@ -8,6 +8,7 @@ import torch
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.models.device import is_full_card, is_full_computer, is_lost_card
+from lora_core.training import failures
 from lora_core.training.failures import explain
 from lora_core.training.progress import Diverged
 
@@ -75,6 +76,13 @@ def test_torch_that_gets_no_memory_of_the_computer_is_explained() -> None:
         torch.empty(2**50)
     assert is_full_computer(told.value) and explain(told.value, PLAIN).key == "training.full_computer"
     assert not is_full_computer(RuntimeError("something else"))
+
+
+def test_only_what_the_device_computes_in_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = (([], "3e-07."), (["no"], "--mixed_precision no."), (["bf16", "no"], "--mixed_precision bf16 or no."))
+    for formats, advice in expected:
+        monkeypatch.setattr(failures, "wider_formats", lambda device, asked, formats=formats: formats)
+        assert str(explain(Diverged(7), PLAIN)).endswith(advice)
 
 
 def test_other_failures_are_sentences() -> None:
