@@ -58,6 +58,7 @@ class Bench:
     sizes: Sizes = field(default_factory=Sizes)
     run_folder: Path = Path()
     wants_stop: Callable[[], bool] = lambda: False
+    busy: float = 0.0  # share of the processor that other programs took when it was last looked at
     emit: Emit = _nobody
     parts: int = 0
     begun: int = 0

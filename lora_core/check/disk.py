@@ -31,7 +31,7 @@ class Speed:
 def measure(bench: Bench) -> None:
     """Both folders; one speed where they are on the same disk."""
     cache, run = _there(paths.cache_folder()), _there(bench.run_folder)
-    is_same = os.stat(cache).st_dev == os.stat(run).st_dev
+    is_same = _disk_of(cache) == _disk_of(run)
     _one(bench, "check.disk_both" if is_same else "check.disk_cache", cache, is_cache=True)
     if not is_same:
         bench.go_on()
@@ -97,6 +97,10 @@ def _forgets(descriptor: int) -> bool:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return True
     return False
+
+
+def _disk_of(folder: Path) -> int:
+    return folder.stat().st_dev
 
 
 def _there(folder: Path) -> Path:

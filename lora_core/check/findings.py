@@ -22,7 +22,8 @@ _HIDDEN = "…"
 # Whole paths, and what cards are told apart by: GPU-1b2c3d4e-..., a serial number, a PCI address.
 _PATHS = re.compile(r"(?:[A-Za-z]:\\|\\\\|(?<![\w.:/])/(?=\w+/))[^\s'\"<>|,;)]+")
 _SERIALS = re.compile(
-    r"(?i)\b(?:GPU|MIG)-[0-9a-f-]{8,}|\bserial\S*\s*[:=]?\s*\w+|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d\b"
+    r"(?i)\b(?:GPU|MIG)-[0-9a-f-]{8,}|\bserial(?: (?:number|no\.?))?\s*[:=]?\s*\w*\d\w*"
+    r"|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d\b"
 )
 
 
@@ -57,9 +58,8 @@ class Report:
             told.append(Message(f"check.line_{finding.verdict}", what=finding.message))
             if finding.decision:
                 told.append(Message("check.line_decision", what=finding.decision))
-        rest = len(told) - (MOST_LINES - 2)
-        if rest > 0:
-            told = [*told[: MOST_LINES - 2], Message("check.more", count=rest)]
+        if len(told) >= MOST_LINES:
+            told = [*told[: MOST_LINES - 2], Message("check.more", count=len(told) - (MOST_LINES - 2))]
         ended = (
             Message("check.took", seconds=self.seconds) if self.is_whole else Message("check.stopped", seconds=self.seconds)
         )

@@ -66,7 +66,7 @@ def measure(bench: Bench) -> None:
         bench.go_on()
         try:
             found[name] = tried(name, probe, size)
-        except RuntimeError as cause:  # torch's own, for what a device cannot do
+        except (RuntimeError, TypeError) as cause:  # of torch, for what a device cannot do
             bench.slower(Message("check.no_format", format=name, why=str(cause).strip().splitlines()[0]))
         is_right = name in found and found[name].is_right
         bench.decide(formats={**bench.computer.formats, name: is_right})

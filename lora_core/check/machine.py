@@ -23,6 +23,7 @@ from lora_core.system import hardware, keep_awake, windows
 from lora_core.training.estimate.memory import RESERVE_BYTES, memory
 
 MUCH = 0.25  # of a card's memory, taken by other programs: worth closing some
+BUSY = 0.2  # of the processor, taken by other programs: seconds are longer, and threads wait for each other
 PROMISED = 12 * 2**30  # bytes that Windows should be able to promise: SDXL's weights and their copies on the way
 
 
@@ -125,7 +126,10 @@ def of_family_here(family: str) -> list[Message]:
 
 
 def surroundings(bench: Bench) -> None:
-    """The page file, where there is one that counts, and whether the computer falls asleep."""
+    """What else the computer does; the page file, where there is one that counts; whether the computer falls asleep."""
+    bench.busy = bench.probe.busy()
+    if bench.busy > BUSY:
+        bench.slower(Message("check.busy", share=bench.busy), Message("check.again_when_idle"))
     promised = windows.promisable_bytes()
     if promised is not None:
         told = Message("check.page_file", promised=promised / 2**30)

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
 from lora_core.models.device import Device
 from lora_core.models.weights import free_device_memory
 
+LOOK_S = 0.3
 TF32_SINCE = (8, 0)  # compute capability: Ampere
 
 
@@ -92,6 +94,10 @@ class Probe:
 
     def _version(self) -> tuple[int, int]:
         return torch.cuda.get_device_capability(self.device)
+
+    def busy(self) -> float:
+        """The share of the computer's processor that other programs keep busy at this moment; takes a third of a second."""
+        return float(psutil.cpu_percent(LOOK_S)) / 100
 
     # --- what is done with it -----------------------------------------------------------------------------------------
 

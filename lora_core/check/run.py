@@ -44,7 +44,7 @@ def of_device(probe: Probe, emit: Emit, wants_stop: Callable[[], bool], run_fold
     computer = Computer(Identity.of(probe.about))
     parts = BEFORE + (step.CARD_PARTS if probe.is_card else step.PROCESSOR_PARTS)
     deadline = began + (CARD_S if probe.is_card else PROCESSOR_S)
-    bench = Bench(probe, computer, deadline, sizes, run_folder, wants_stop, emit, parts)
+    bench = Bench(probe, computer, deadline, sizes, run_folder, wants_stop, emit=emit, parts=parts)
     is_whole = True
     try:
         with torch.random.fork_rng(devices=[]):

@@ -94,7 +94,7 @@ def on_processor(bench: Bench) -> None:
         trial.look_at(sizes.side)
         bench.part("step", partial(_whole_step, bench, trial, "fp32"))
         trial.look_at(sizes.small)
-    if bench.computer.native_bf16 and bench.computer.formats.get("bf16") and _has_time(bench, full_s, "step"):
+    if bench.computer.native_bf16 and bench.computer.formats.get("bf16") and _has_time(bench, full_s, "step_in_bf16"):
         bench.part("step", partial(_whole_step_in_bf16, bench))
     bench.part("recomputed", partial(_recomputed, bench, plain))
     bench.part("eight_bit", partial(_eight_bit, bench, plain))
@@ -185,7 +185,7 @@ def _tell_whole(bench: Bench, found: Plain) -> None:
     if found.bytes and counted:
         ratio = found.bytes / counted.peak_step
         told = Message("check.peak", measured=found.bytes / 2**30, counted=counted.peak_step / 2**30, ratio=ratio)
-        bench.decide(memory_ratio=ratio)
+        bench.decide(memory_ratio=max(ratio, bench.computer.memory_ratio or 0.0))  # of several formats, the worst
         bench.good(told, Message("check.planned_by", ratio=ratio))
 
 

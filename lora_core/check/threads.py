@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lora_core.check.bench import Bench
+from lora_core.check.machine import BUSY
 from lora_core.check.trial import Trial, encoder_of
 from lora_core.messages import Message
 from lora_core.system import hardware
@@ -36,6 +37,7 @@ def quickest(bench: Bench, trial: Trial) -> float:
 
     encode()
     encoding = _tried(bench, encode)
+    bench.busy = max(bench.busy, bench.probe.busy())
     torch.set_num_threads(best(step))
     _tell(bench, "threads", step)
     _tell(bench, "vae_threads", encoding)
@@ -43,9 +45,10 @@ def quickest(bench: Bench, trial: Trial) -> float:
 
 
 def _tell(bench: Bench, field: str, seconds: dict[int, float]) -> None:
-    """A single count that there was time for proves nothing."""
+    """Nothing is proven by a single count that there was time for, nor while other programs keep cores busy."""
     chosen = best(seconds)
-    decision = Message("check.threads_taken", count=chosen) if len(seconds) == len(counts()) else None
+    is_proven = len(seconds) == len(counts()) and bench.busy <= BUSY
+    decision = Message("check.threads_taken", count=chosen) if is_proven else None
     if decision:
         bench.decide(**{field: chosen})
     bench.good(Message(f"check.of_{field}", times=_told(seconds)), decision)

@@ -32,6 +32,7 @@ class Played(Probe):
     tf32_units: bool = True
     graphs: bool = True
     peaked: int = 0
+    share: float = 0.0  # of the processor, taken by other programs
     times: float = 1.0  # what products come out as, of what they should be
 
     @property
@@ -61,6 +62,9 @@ class Played(Probe):
 
     def compute(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return function(*inputs) * self.times
+
+    def busy(self) -> float:
+        return self.share
 
     def wait(self) -> None:
         """It has computed already."""
