@@ -171,10 +171,9 @@ class Treino:
 
     def wants_stop(self, session: Session) -> bool:
         now = time.monotonic()
-        if session.step < self._least:
-            return False
-        self._asked = self._asked or max(now, self._until)
-        return now >= self._until
+        if session.step >= self._least - 1:  # the wish may come while the last step that has to be is computed
+            self._asked = self._asked or max(now, self._until)
+        return session.step >= self._least and now >= self._until
 
     def wants_sample(self) -> bool:
         return False
