@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import ipaddress
 import os
@@ -34,12 +35,16 @@ _TITLE = "Treino"
 
 @dataclass(frozen=True)
 class Flags:
-    """What the command line asks for. `port` None: the usual one, or the next free."""
+    """What the command line asks for. `port` None: the usual one, or the next free.
+
+    checks: whether a computer that was never checked is checked by itself.
+    """
 
     port: int | None
     window: bool
     listen: str
     language: str
+    checks: bool = True
 
     @property
     def on_network(self) -> bool:
@@ -77,17 +82,19 @@ def parse(argv: Sequence[str]) -> Flags:
         "password in the variable TREINO_PASSWORD, or asked for"
     ))  # fmt: skip
     add("--language", default="", choices=LANGUAGES, help="language [default: the one chosen last, else the browser's]")
+    add("--no-check", "--no_check", action="store_true", help="never check a new card, driver or PyTorch by itself")
     found = parser.parse_args(argv)
     if found.port is not None and not 0 <= found.port <= 65535:
         raise UserError("ui.no_port", port=found.port)
-    return Flags(found.port, not found.no_window, found.listen.strip("[]"), found.language)
+    return Flags(found.port, not found.no_window, found.listen.strip("[]"), found.language, not found.no_check)
 
 
 def _open(flags: Flags) -> int:
     from lora_core.ui.state.app import App
 
     password = _password() if flags.on_network else ""
-    app = App(runs_folder=Path(os.environ["TREINO_RUNS"]).absolute() if os.environ.get("TREINO_RUNS") else None)
+    runs = Path(os.environ["TREINO_RUNS"]).absolute() if os.environ.get("TREINO_RUNS") else None
+    app = App(runs_folder=runs, checks_itself=flags.checks)
     if running := instance.running(app.home):
         return _turn_to(running, flags, app.home)
     with _socket(flags.listen, flags.port) as listener:
@@ -144,6 +151,8 @@ class Server:
             if self._server is not None:
                 self._server.should_exit = True
             thread.join(10)
+        with contextlib.suppress(UserError):  # it would not end
+            self.app.check.make_way(2.0)
         _end_others()
         return 1 if self._failed else 0
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ expect.set_options(timeout=60_000)  # a busy computer is slow, not wrong
 # Windows sends Ctrl-C to all programs of a console, the tests among them; Ctrl-Break goes to one group.
 CTRL_C = signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT
 OWN_GROUP = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+GUI = (str(ROOT / "gui.py"), "--no-window", "--no-check", "--port", "0")
 _NAMES = ("chromium", "google-chrome", "google-chrome-stable", "microsoft-edge", "chromium-browser")
 
 
@@ -56,7 +57,7 @@ class Window:
         return code
 
 
-def start_window(folder: Path, *arguments: str) -> Window:
+def start_window(folder: Path, *arguments: str, program: Sequence[str] = GUI, **variables: str) -> Window:
     """Start the window with everything it remembers, caches and writes below `folder`."""
     heed_ctrl_c()  # that is how it is stopped
     home = folder / "config"
@@ -70,11 +71,12 @@ def start_window(folder: Path, *arguments: str) -> Window:
         "TREINO_RUNS": str(folder / "runs"),
         "PYTHONUTF8": "1",
         "OMP_NUM_THREADS": "1",
+        **variables,
     }
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     with (folder / "window.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "gui.py"), "--no-window", "--port", "0", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

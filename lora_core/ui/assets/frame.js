@@ -39,6 +39,7 @@
     missed = 0;
     training = now.training !== "idle";
     set("core", now.core ? "" : words.loading_core);
+    window.treinoCheck?.hear(now.check);
     if (words.born !== now.born) tellGone(words.restarted);
     else { set("gone", ""); document.body.classList.remove("treino-gone"); }
     if (now.crash > crash) { crash = now.crash; await showCrash(crash); }

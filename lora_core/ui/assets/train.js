@@ -420,6 +420,13 @@ window.treinoTrain = (() => {
       choose(card);
     },
     poll,
+    become,
+    // Something was found out about this computer: what a training costs is another.
+    renew() {
+      knowsCosts = false;
+      asked = 0;
+      if (Object.keys(basis).length) typed();
+    },
     status(element) {
       shown.status = element;
       delete has.status;

@@ -29,6 +29,7 @@ from lora_core.ui.shared.texts import Texts, preferred
 from lora_core.ui.state.app import App
 from lora_core.ui.state.lora_library import library_of
 from lora_core.ui.tabs.dataset.routes import add_dataset_routes
+from lora_core.ui.tabs.train.computer_check import add_check_routes
 from lora_core.ui.tabs.train.poll import add_poll_route
 
 APPEARANCES = window.APPEARANCES
@@ -51,6 +52,7 @@ def create(app: App, language: str = "", hosts: Collection[str] = (), password: 
     _state_routes(server, app, secret, pulse)
     add_dataset_routes(server, app)
     add_poll_route(server, app, pulse)
+    add_check_routes(server, app)
     server.add_middleware(_Beside, pages=pages)
     server.add_middleware(
         Guard, uploads=app.uploads, hosts=hosts, password=Password(password) if password else None, login_page=login_page
@@ -143,7 +145,11 @@ def _pulse_of(app: App) -> Callable[[], dict[str, Any]]:
         app.shown.set()
         library_of(app).worker.relieve()
         state = app.training.state() if app.training.busy() else "idle"
-        return {"born": app.born, "training": state, "core": app.core_ready(), "crash": app.newest_crash()}
+        app.check.begin_by_itself(app.core_ready())
+        return {
+            "born": app.born, "training": state, "core": app.core_ready(), "crash": app.newest_crash(),
+            "check": app.check.state.stamp,
+        }  # fmt: skip
 
     return pulse
 

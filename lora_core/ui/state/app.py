@@ -19,6 +19,7 @@ from lora_core.ui.shared.crash import CrashReport
 from lora_core.ui.shared.signed_urls import Files
 from lora_core.ui.state.background import in_background
 from lora_core.ui.state.captioning import Describer
+from lora_core.ui.state.computer_check import ComputerCheck, Run
 from lora_core.ui.state.open_dataset import OpenDataset
 from lora_core.ui.state.training import Training
 
@@ -31,14 +32,23 @@ _CORE = (
 
 
 class App:
-    """State shared by every page and tab: what is remembered, which files may be shown, the one training."""
+    """State shared by every page and tab: what is remembered, which files may be shown, the one training.
 
-    def __init__(self, home: Path | None = None, runs_folder: Path | None = None) -> None:
+    checks_itself: whether a computer that was never checked is checked by itself. check: does the check.
+    """
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        runs_folder: Path | None = None,
+        checks_itself: bool = False,
+        check: Run | None = None,
+    ) -> None:
         self.home = home or paths.config_folder()
         self.runs_folder = runs_folder or ROOT / "lora_out"
         self.files = Files(self.home / "thumbnails")
         self.files.allow(self.runs_folder)
-        self.training = Training()
+        self.training = Training(lambda: self.check.make_way())
         self.uploads = self.home / "uploads"  # emptied at each start
         self.shown = threading.Event()  # set once a page was shown in a browser
         self.born = secrets.token_hex(8)  # another one after a restart
@@ -48,6 +58,10 @@ class App:
         self._lock = threading.Lock()
         self.dataset = OpenDataset(self.files.allow, self.recall, self.remember)
         self.describer = Describer(self.dataset, self.training, self.note_crash)
+        forget_costs = partial(self.forget, "costs")
+        self.check = ComputerCheck(self.recall, self.remember, forget_costs, self.note_crash, checks_itself, check)
+        self.check.makes_way_for(self.training.busy)
+        self.check.makes_way_for(lambda: self.describer.state.is_busy)
         self._core: Future[None] | None = None
         self._once: dict[str, Future[Any]] = {}
 
@@ -100,6 +114,11 @@ class App:
                 self._once[name] = in_background(partial(self._or_crash, name, work), name)
             future: Future[T | None] = self._once[name]
         return future.result() if future.done() else None
+
+    def forget(self, name: str) -> None:
+        """Let the next call of `once` find it out anew."""
+        with self._lock:
+            self._once.pop(name, None)
 
     def _or_crash(self, what: str, work: Callable[[], T]) -> T | None:
         try:

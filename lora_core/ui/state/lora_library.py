@@ -31,6 +31,7 @@ class LoraLibrary:
 
     def __init__(self, app: App) -> None:
         self.worker = PreviewWorker(Gallery(app.runs_folder / FOLDER), app.training, app.files.allow, app.note_crash)
+        app.check.makes_way_for(lambda: self.worker.view.is_busy)
         self._app = weakref.proxy(app)
         self._defaults: dict[tuple[Path, int], TrialDefaults] = {}
         self._others: dict[Path, Found] = {}  # chosen by their path

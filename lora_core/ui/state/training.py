@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,11 @@ class Training:
     """Starts and steers the one job there can be. What it says of a run is what the live thread and the files say.
 
     `job` is the last one started, ended or not; `run` is the run the window shows: the job's, or one that was opened.
+    make_way: called before a start; ends what else computes, or raises UserError.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make_way: Callable[[], None] = lambda: None) -> None:
+        self._make_way = make_way
         self.job: Job | None = None
         self.run: Run | None = None
         self.serial = 0  # grows with every start and every opened run, so that pages turn to it
@@ -80,6 +83,7 @@ class Training:
         """
         from lora_core.training.job import Job  # brings torch
 
+        self._make_way()
         with self._lock:
             if self.busy():
                 raise UserError("ui.training_busy")

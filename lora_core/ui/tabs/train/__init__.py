@@ -8,5 +8,6 @@ plan          what a training would do with what stands in the form
 cost          memory, disk and time of that, in words
 live          a run as HTML: numbers, plot, samples, notices
 buttons       which buttons a run offers in its state
+computer_check  the check of this computer: button, progress, report, and its routes
 poll          what the page asks for each second, past Gradio
 """

@@ -13,6 +13,7 @@ from lora_core.errors import UserError
 from lora_core.runs.run import Run
 from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
 from lora_core.ui.tabs.train.buttons import Action, retry_changes
+from lora_core.ui.tabs.train.computer_check import panel_html
 from lora_core.ui.tabs.train.live import plot_html, samples_html, status_html
 from lora_core.ui.tabs.train.poll import LiveView, live_view
 from lora_core.ui.tabs.train.setup import Setup
@@ -65,6 +66,7 @@ class TrainTab:
                         label=text("train.load_preset_help"), file_types=[".toml", ".safetensors"], height=110,
                         elem_id="train-preset-load",
                     )  # fmt: skip
+                gr.HTML(panel_html(text), elem_id="train-check", js_on_load=None)
 
     def _build_live(self) -> None:
         text = self.text
