@@ -49,6 +49,7 @@ def played_check(device: str, emit: Emit, wants_stop: Callable[[], bool]) -> Rep
         while is_whole and time.monotonic() < until:
             time.sleep(0.01)
             is_whole = not wants_stop()
+    emit(Phase("check", len(PARTS), len(PARTS), Message("check.name_done")))
     keep(computer)
     heading = (Message("check.processor", name=_processor(about), physical=2),)
     return Report(heading, FOUND, computer, time.monotonic() - began, is_whole, ())

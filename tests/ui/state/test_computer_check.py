@@ -73,7 +73,7 @@ def test_a_check_is_told_from_its_first_part_to_its_report() -> None:
     assert window.check.state.is_busy and 0 < window.check.state.seconds_left <= 60
     assert window.check.wait(20)
     state = window.check.state
-    assert (state.phase, state.done, state.total) == (DONE, 2, 3) and state.report and state.report.is_whole
+    assert (state.phase, state.done, state.total) == (DONE, 3, 3) and state.report and state.report.is_whole
     assert state.stamp != before and not state.by_itself and window.ends == 1
     assert computer_file().is_file()
 

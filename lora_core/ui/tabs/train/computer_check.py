@@ -52,7 +52,9 @@ def _now_html(state: CheckState, text: Texts) -> str:
     if state.phase == STOPPING or state.part is None:
         what = text("train.check_stopping" if state.phase == STOPPING else "train.check_begins")
     else:
-        what = text("train.check_part", part=text.say(state.part), done=state.done + 1, total=state.total)
+        now = min(state.done + 1, state.total)
+        what = text("train.check_part", part=text.say(state.part), done=now, total=state.total)
+    what = what[:1].upper() + what[1:]
     left = "" if state.phase == STOPPING else text("train.check_left", n=state.seconds_left)
     named = escape(text("train.check_runs"))
     bar = f'<progress value="{state.done}" max="{max(1, state.total)}" aria-label="{named}"></progress>'
