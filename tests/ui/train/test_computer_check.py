@@ -55,7 +55,7 @@ def test_before_during_and_after_there_is_one_button_in_its_place() -> None:
     for does, state in states.items():
         assert check_html(state, EN).startswith(f'<button type="button" class="check-button" data-check="{does}'), does
     running = check_html(states["stop"], PT)
-    assert 'value="1" max="4"' in running and "(2 de 4)" in running and PT.say(part) in running and "No máximo" in running
+    assert 'value="1" max="4"' in running and "Os discos (2 de 4)" in running and "No máximo" in running
     assert [notice(state, EN) for state in states.values()] == ["", "Checking this computer", "Ending the check", ""]
     assert 'data-stamp="0"' in panel_html(EN) and EN("train.check_help") in panel_html(EN)
 
