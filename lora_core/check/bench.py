@@ -15,8 +15,11 @@ from lora_core.events import Emit, Event, Phase
 from lora_core.messages import Message
 from lora_core.models.architecture import Shapes, of_family
 from lora_core.models.computer import Computer, keep
+from lora_core.system import hardware
 
 FAMILY = "sd1"  # whose shapes are computed with
+BUSY = 0.15  # of the processor, taken by other programs: seconds are longer, and threads wait for each other
+TICK_S = 0.02  # as exactly as systems count what a processor was given
 MOST_TOLD = 160  # characters of what a library said
 T = TypeVar("T")
 
@@ -58,7 +61,8 @@ class Bench:
     sizes: Sizes = field(default_factory=Sizes)
     run_folder: Path = Path()
     wants_stop: Callable[[], bool] = lambda: False
-    busy: float = 0.0  # share of the processor that other programs took when it was last looked at
+    busy: float = 0.0  # share of the processor that other programs took, the most while something was measured
+    is_disturbed: bool = False  # whether they did while it was measured last
     emit: Emit = _nobody
     parts: int = 0
     begun: int = 0
@@ -118,6 +122,7 @@ class Bench:
         at_most: seconds for all of them.
         """
         times: list[float] = []
+        others = self.probe.others_seconds()
         while not times or (len(times) < laps and sum(times) + times[-1] <= at_most):
             self.go_on()
             self.probe.wait()
@@ -125,4 +130,6 @@ class Bench:
             work()
             self.probe.wait()
             times.append(time.perf_counter() - began)
+        share = max(0.0, self.probe.others_seconds() - others - TICK_S) / (sum(times) * hardware.logical_cores())
+        self.busy, self.is_disturbed = max(self.busy, share), share > BUSY
         return min(times)

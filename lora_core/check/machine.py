@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from lora_core import __version__
-from lora_core.check.bench import Bench
+from lora_core.check.bench import BUSY, Bench
 from lora_core.check.findings import GOOD, SLOWER, Finding
 from lora_core.check.probe import Probe
 from lora_core.config import TrainConfig
@@ -23,7 +23,6 @@ from lora_core.system import hardware, keep_awake, windows
 from lora_core.training.estimate.memory import RESERVE_BYTES, memory
 
 MUCH = 0.25  # of a card's memory, taken by other programs: worth closing some
-BUSY = 0.2  # of the processor, taken by other programs: seconds are longer, and threads wait for each other
 PROMISED = 12 * 2**30  # bytes that Windows should be able to promise: SDXL's weights and their copies on the way
 
 
@@ -126,10 +125,7 @@ def of_family_here(family: str) -> list[Message]:
 
 
 def surroundings(bench: Bench) -> None:
-    """What else the computer does; the page file, where there is one that counts; whether the computer falls asleep."""
-    bench.busy = bench.probe.busy()
-    if bench.busy > BUSY:
-        bench.slower(Message("check.busy", share=bench.busy), Message("check.again_when_idle"))
+    """The page file, where there is one that counts, and whether the computer falls asleep."""
     promised = windows.promisable_bytes()
     if promised is not None:
         told = Message("check.page_file", promised=promised / 2**30)
@@ -146,3 +142,9 @@ def surroundings(bench: Bench) -> None:
         bench.good(Message("check.sleeps", minutes=seconds / 60), Message("check.kept_awake"))
     else:
         bench.slower(Message("check.sleeps", minutes=seconds / 60), Message("check.switch_sleep_off"))
+
+
+def others(bench: Bench) -> None:
+    """Whether other programs kept the processor busy while it was measured."""
+    if bench.busy > BUSY:
+        bench.slower(Message("check.busy", share=min(bench.busy, 1.0)), Message("check.again_when_idle"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from torch import Tensor
 from lora_core.models.device import Device
 from lora_core.models.weights import free_device_memory
 
-LOOK_S = 0.3
 TF32_SINCE = (8, 0)  # compute capability: Ampere
 
 
@@ -95,9 +95,11 @@ class Probe:
     def _version(self) -> tuple[int, int]:
         return torch.cuda.get_device_capability(self.device)
 
-    def busy(self) -> float:
-        """The share of the computer's processor that other programs keep busy at this moment; takes a third of a second."""
-        return float(psutil.cpu_percent(LOOK_S)) / 100
+    def others_seconds(self) -> float:
+        """What other programs have had of the processor since the computer started, over all cores."""
+        times = psutil.cpu_times()._asdict()
+        resting = ("idle", "iowait", "guest", "guest_nice")  # guests are in user and nice already
+        return float(sum(each for name, each in times.items() if name not in resting)) - time.process_time()
 
     # --- what is done with it -----------------------------------------------------------------------------------------
 

@@ -69,5 +69,6 @@ def _all(bench: Bench) -> None:
         bench.part(name, partial(part, bench))
     try:
         (step.on_card if bench.probe.is_card else step.on_processor)(bench)
+        machine.others(bench)
     finally:
         bench.free()

@@ -118,7 +118,7 @@ def _whole_step(bench: Bench, trial: Trial, name: str) -> None:
     """Seconds of a whole step at the family's size, by the parts of the trial; their arithmetic is counted on the way."""
     with Arithmetic() as counted:
         seconds = bench.seconds(trial.step, at_most=0.0)
-    if 2 * seconds < bench.left() - LEAST_S:
+    if bench.is_disturbed or 2 * seconds < bench.left() - LEAST_S:
         seconds = min(seconds, bench.seconds(trial.step, at_most=1.0, laps=3))
     _tell_parts(bench, name, seconds, whole_arithmetic(trial.case, bench.sizes.side) / counted.flops)
 
@@ -129,8 +129,11 @@ def _tell_parts(bench: Bench, name: str, seconds: float, share: float) -> None:
     if not share:
         bench.good(Message("check.step_of_parts", side=side, format=name, seconds=seconds))
         return
-    bench.decide(step_seconds={**bench.computer.step_seconds, step_key(name): seconds * share})
     told = Message("check.step_by_parts", side=side, format=name, seconds=seconds * share, part=seconds)
+    if bench.is_disturbed:
+        bench.slower(told, Message("check.step_disturbed"))
+        return
+    bench.decide(step_seconds={**bench.computer.step_seconds, step_key(name): seconds * share})
     bench.good(told, Message("check.step_known"))
 
 
@@ -290,8 +293,7 @@ def _held_against(bench: Bench, plain: Plain, trial: Trial, way: str) -> None:
         after=(bench.probe.peak() or sum(kept) + _weights(trial)) / 2**20,
     )  # fmt: skip
     if is_right:
-        if plain.share:
-            bench.decide(step_seconds=_with(bench, plain, way, seconds))
+        bench.decide(step_seconds=_with(bench, plain, way, seconds))
         bench.good(told)
     else:
         bench.failed(told, Message("check.way_not_right"))
@@ -314,6 +316,9 @@ def _has_room(bench: Bench, name: str) -> bool:
 
 
 def _with(bench: Bench, plain: Plain, way: str, seconds: float) -> dict[str, float]:
+    """The seconds of a whole step in a way too, where the share of what was measured is known, and nothing disturbed it."""
+    if not plain.share or bench.is_disturbed:
+        return dict(bench.computer.step_seconds)
     return {**bench.computer.step_seconds, step_key(plain.format, way, FAMILY): seconds * plain.share}
 
 

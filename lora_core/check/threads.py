@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lora_core.check.bench import Bench
-from lora_core.check.machine import BUSY
 from lora_core.check.trial import Trial, encoder_of
 from lora_core.messages import Message
 from lora_core.system import hardware
 
 ENOUGH_S = 8.0  # what is to be left for the other parts
 NEARLY = 1.03  # times the quickest: fewer threads are taken, which leave the computer to other work
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Seconds by threads. is_proof: all counts were tried, each at least once while no other program kept cores busy."""
+
+    seconds: dict[int, float]
+    is_proof: bool
 
 
 def counts() -> list[int]:
@@ -37,21 +45,18 @@ def quickest(bench: Bench, trial: Trial) -> float:
 
     encode()
     encoding = _tried(bench, encode)
-    bench.busy = max(bench.busy, bench.probe.busy())
-    torch.set_num_threads(best(step))
+    torch.set_num_threads(best(step.seconds))
     _tell(bench, "threads", step)
     _tell(bench, "vae_threads", encoding)
-    return min(step.values())
+    return min(step.seconds.values())
 
 
-def _tell(bench: Bench, field: str, seconds: dict[int, float]) -> None:
-    """Nothing is proven by a single count that there was time for, nor while other programs keep cores busy."""
-    chosen = best(seconds)
-    is_proven = len(seconds) == len(counts()) and bench.busy <= BUSY
-    decision = Message("check.threads_taken", count=chosen) if is_proven else None
+def _tell(bench: Bench, field: str, tried: Tried) -> None:
+    chosen = best(tried.seconds)
+    decision = Message("check.threads_taken", count=chosen) if tried.is_proof else None
     if decision:
         bench.decide(**{field: chosen})
-    bench.good(Message(f"check.of_{field}", times=_told(seconds)), decision)
+    bench.good(Message(f"check.of_{field}", times=_told(tried.seconds)), decision)
 
 
 def best(seconds: dict[int, float]) -> int:
@@ -59,19 +64,22 @@ def best(seconds: dict[int, float]) -> int:
     return min(count for count, each in seconds.items() if each <= NEARLY * min(seconds.values()))
 
 
-def _tried(bench: Bench, work: Callable[[], object]) -> dict[int, float]:
-    """Seconds by threads, the quickest of two rounds: what else the computer does meets all counts alike.
+def _tried(bench: Bench, work: Callable[[], object]) -> Tried:
+    """Measure in two rounds, for what else the computer does meets all counts alike.
 
-    Fewer threads are left out where the time is short.
+    Fewer threads are left out where the time is short; what was measured undisturbed counts before what was not.
     """
-    found: dict[int, float] = {}
+    laps: dict[int, list[tuple[bool, float]]] = {}
     for count in [*sorted(counts(), reverse=True), *counts()]:
-        if found and bench.left() < ENOUGH_S + min(found.values()) * max(found) / count:
+        quickest = min((lap for each in laps.values() for _, lap in each), default=0.0)
+        if laps and bench.left() < ENOUGH_S + quickest * max(laps) / count:
             break
         torch.set_num_threads(count)
-        seconds = bench.seconds(work, at_most=0.5, laps=3)
-        found[count] = min(seconds, found.get(count, seconds))
-    return found
+        seconds = bench.seconds(work, at_most=0.4, laps=50)
+        laps.setdefault(count, []).append((bench.is_disturbed, seconds))
+    chosen = {count: min(each) for count, each in laps.items()}
+    is_proof = len(laps) == len(counts()) and not any(is_disturbed for is_disturbed, _ in chosen.values())
+    return Tried({count: seconds for count, (_, seconds) in chosen.items()}, is_proof)
 
 
 def _told(seconds: dict[int, float]) -> Message:

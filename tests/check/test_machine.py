@@ -142,6 +142,7 @@ def test_a_computer_that_falls_asleep_is_kept_awake_or_told(
 @pytest.mark.parametrize(("share", "is_told"), [(0.1, False), (0.6, True)])
 def test_a_busy_processor_is_told(share: float, is_told: bool, bench: Callable[[Probe], Bench]) -> None:
     made = bench(replace(RTX_3060, share=share))
-    machine.surroundings(made)
-    assert made.busy == share and bool(made.findings) == is_told
-    assert not is_told or "60% of the processor busy" in str(only(made).message)
+    made.seconds(lambda: time.sleep(0.05), at_most=0.5)
+    machine.others(made)
+    assert made.is_disturbed is is_told and bool(made.findings) is is_told
+    assert not is_told or "of the processor busy meanwhile" in str(only(made).message)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections import namedtuple
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lora_core.check import probe
 from lora_core.check.probe import DeviceMemory, Probe
 from lora_core.models.device import Device
 
@@ -41,10 +44,10 @@ def test_what_a_card_of_nvidia_or_amd_is(
 
 
 def test_what_others_have_not_is_not_asked_for() -> None:
-    assert [probe.build() for probe in (CPU, INTEL, APPLE)] == ["", "XPU", "MPS"]
-    for probe in (CPU, INTEL, APPLE):
-        assert probe.capability() == "" and probe.built_for() == []
-        assert not probe.has_tf32() and not probe.has_graphs()
+    assert [each.build() for each in (CPU, INTEL, APPLE)] == ["", "XPU", "MPS"]
+    for each in (CPU, INTEL, APPLE):
+        assert each.capability() == "" and each.built_for() == []
+        assert not each.has_tf32() and not each.has_graphs()
     assert not CPU.is_card and INTEL.is_card and APPLE.is_card
 
 
@@ -65,17 +68,17 @@ def test_the_peak_is_counted_where_torch_counts_it(monkeypatch: pytest.MonkeyPat
         backend = getattr(torch, name)
         monkeypatch.setattr(backend, "reset_peak_memory_stats", lambda device, name=name: reset.append(name))
         monkeypatch.setattr(backend, "max_memory_allocated", lambda device: 3 * GB)
-    for probe in (NVIDIA, INTEL, APPLE, CPU):
-        probe.begin_peak()
-    assert reset == ["cuda", "xpu"] and [probe.peak() for probe in (NVIDIA, INTEL, APPLE, CPU)] == [3 * GB, 3 * GB, 0, 0]
+    for each in (NVIDIA, INTEL, APPLE, CPU):
+        each.begin_peak()
+    assert reset == ["cuda", "xpu"] and [each.peak() for each in (NVIDIA, INTEL, APPLE, CPU)] == [3 * GB, 3 * GB, 0, 0]
 
 
 def test_each_device_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[str] = []
     for name in ("cuda", "xpu", "mps"):
         monkeypatch.setattr(getattr(torch, name), "synchronize", lambda *device, name=name: waited.append(name))
-    for probe in (CPU, NVIDIA, INTEL, APPLE):
-        probe.wait()
+    for each in (CPU, NVIDIA, INTEL, APPLE):
+        each.wait()
     assert waited == ["cuda", "xpu", "mps"]
 
 
@@ -87,5 +90,14 @@ def test_tf32_is_on_within_the_block_alone() -> None:
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
-def test_how_busy_a_processor_is() -> None:
-    assert 0 <= CPU.busy() <= 1
+def test_what_others_have_of_the_processor_is_without_what_this_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = namedtuple("scputimes", "user system idle iowait steal guest")
+    monkeypatch.setattr(probe.psutil, "cpu_times", lambda: times(50.0, 10.0, 400.0, 5.0, 2.0, 7.0))
+    monkeypatch.setattr(probe.time, "process_time", lambda: 12.0)
+    assert CPU.others_seconds() == 50.0
+
+
+def test_time_of_this_computers_processor_goes_on() -> None:
+    before = CPU.others_seconds()
+    time.sleep(0.05)
+    assert CPU.others_seconds() >= before - 0.05

@@ -25,6 +25,7 @@ from tests.support.played_graphs import play
 @pytest.fixture(autouse=True)
 def own_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Probe, "others_seconds", lambda probe: 0.0)  # whatever runs beside the tests
     monkeypatch.setattr(machine, "models", lambda bench: None)  # of the real families; test_machine.py asks for them
     threads = torch.get_num_threads()
     yield

@@ -123,7 +123,6 @@ def test_a_graph_that_cannot_be_captured_is_not_taken_and_says_why(
 
 def test_the_step_is_known_in_each_way_and_format(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "whole_arithmetic", lambda case, side: 2 * counted)
-    monkeypatch.setattr(step, "Arithmetic", lambda: SimpleNamespace(flops=counted, __enter__=0))
     counted = 10.0
 
     class Counted:
@@ -252,3 +251,23 @@ def test_a_card_that_is_full_after_all_is_tried_with_parts(
     step.on_card(made)
     assert tried[:2] == [True, False] and not [each for each in made.findings if each.verdict == FAILED]
     assert made.computer.recomputed and made.computer.memory_ratio is None
+
+
+def test_what_other_programs_disturbed_is_told_and_not_kept(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    for is_disturbed in (True, False):
+        made.is_disturbed = is_disturbed
+        step._tell_parts(made, "fp32", 2.0, 6.0)
+        finding = made.findings[-1]
+        assert "takes about 12.0 s (a part of it was measured, 2.00 s)" in str(finding.message)
+        assert made.computer.seconds("fp32") == (None if is_disturbed else 12.0)
+        assert ("not kept" in str(finding.decision)) == is_disturbed
+
+
+def test_a_processor_tells_what_it_had_no_time_for(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.deadline = 0.0
+    assert not step._has_time(made, 1.0, "eight_bit")
+    assert str(told(made, "no_time").message) == "Left out, for the time was up: the base model in 8 bits"
+    made.deadline = time.monotonic() + 60
+    assert step._has_time(made, 1.0, "eight_bit")

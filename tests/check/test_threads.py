@@ -35,9 +35,14 @@ def bench(tiny_sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     """A bench on which a lap takes the seconds of the table, by threads; the VAE's are half of a step's."""
     monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
 
-    def make(seconds: dict[int, float], busy: float = 0.0, left: float = 60.0) -> Bench:
-        made = Bench(Played(CPU, share=busy), Computer(Identity.of(CPU)), time.monotonic() + left, tiny_sizes(tiny_sd1))
-        monkeypatch.setattr(made, "seconds", lambda work, at_most, laps=10: seconds[torch.get_num_threads()])
+    def make(seconds: dict[int, float], disturbed: Callable[[], bool] = lambda: False, left: float = 60.0) -> Bench:
+        made = Bench(Played(CPU), Computer(Identity.of(CPU)), time.monotonic() + left, tiny_sizes(tiny_sd1))
+
+        def measured(work: object, at_most: float, laps: int) -> float:
+            made.is_disturbed = disturbed()
+            return seconds[torch.get_num_threads()] * (3 if made.is_disturbed else 1)
+
+        monkeypatch.setattr(made, "seconds", measured)
         return made
 
     return make
@@ -65,10 +70,23 @@ def test_the_quickest_is_taken_and_of_equals_the_fewest(
 
 
 def test_on_a_busy_processor_nothing_is_decided(bench: Callable[..., Bench]) -> None:
-    made = bench({1: 1.0, 4: 2.0, 8: 3.0}, busy=0.6)
+    """Threads wait for each other where cores are taken, and a single one looks the quickest."""
+    made = bench({1: 1.0, 4: 2.0, 8: 3.0}, lambda: True)
     threads.quickest(made, trial(made))
     assert made.computer.threads is None and made.computer.vae_threads is None
     assert len(made.findings) == 2 and not any(finding.decision for finding in made.findings)
+
+
+def test_a_round_that_was_disturbed_does_not_count_beside_one_that_was_not(bench: Callable[..., Bench]) -> None:
+    asked = [0]
+
+    def disturbed() -> bool:
+        asked[0] += 1
+        return asked[0] % 6 in (1, 2, 3)  # the first of two rounds, of three counts each
+
+    made = bench({1: 4.0, 4: 1.2, 8: 1.0}, disturbed)
+    threads.quickest(made, trial(made))
+    assert made.computer.threads == 8 and made.computer.vae_threads == 8
 
 
 def test_counts_there_is_no_time_for_decide_nothing(bench: Callable[..., Bench]) -> None:

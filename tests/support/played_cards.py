@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lora_core.check.bench import Sizes
 from lora_core.check.probe import DeviceMemory, Probe
 from lora_core.models.architecture import shapes_of
 from lora_core.models.device import Device
+from lora_core.system import hardware
 
 GB = 2**30
 
@@ -63,8 +65,8 @@ class Played(Probe):
     def compute(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return function(*inputs) * self.times
 
-    def busy(self) -> float:
-        return self.share
+    def others_seconds(self) -> float:
+        return self.share * hardware.logical_cores() * time.monotonic()
 
     def wait(self) -> None:
         """It has computed already."""
