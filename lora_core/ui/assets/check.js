@@ -3,7 +3,8 @@ window.treinoCheck = (() => {
   "use strict";
   let shown = "0";
   let isBusy = false;
-  let asking = false;
+  let asked = 0;
+  let waiting = 0; // for so many answers; the last one counts, for a press is never left out
 
   const address = (does = "") => `/check/${window.treino.language}${does && `/${does}`}`;
 
@@ -38,27 +39,29 @@ window.treinoCheck = (() => {
   }
 
   async function ask(does) {
-    asking = true;
+    const mine = ++asked;
+    waiting += 1;
     try {
       const answer = await fetch(address(does), { method: does ? "POST" : "GET", cache: "no-store" });
-      if (answer.ok) show(await answer.json());
+      const told = answer.ok && (await answer.json());
+      if (told && mine === asked) show(told);
     } catch {
       // the frame tells when the server is gone
     } finally {
-      asking = false;
+      waiting -= 1;
     }
   }
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button[data-check]");
-    if (button && !asking) ask(button.dataset.check);
+    if (button) ask(button.dataset.check);
   });
 
   return {
     // stamp: of how it stands now; the panel may have been drawn anew since.
     hear(stamp) {
       const panel = document.getElementById("check");
-      if (!asking && (stamp !== shown || (panel && panel.dataset.stamp !== stamp))) ask();
+      if (!waiting && (stamp !== shown || (panel && panel.dataset.stamp !== stamp))) ask();
     },
   };
 })();
