@@ -17,10 +17,18 @@ SCALE = "scale"  # the buffer beside an 8-bit weight: what each output's whole n
 
 
 def weight_of(layer: nn.Linear | nn.Conv2d, dtype: torch.dtype) -> Tensor:
-    """A frozen layer's weight in this format; of an 8-bit layer, a new tensor each time."""
-    weight = layer.weight.to(dtype)
-    scale = layer._buffers.get(SCALE)
-    return weight if scale is None else weight.mul_(scale.to(dtype).reshape(-1, *(1,) * (weight.dim() - 1)))
+    """A frozen layer's weight in this format; of an 8-bit layer, a new tensor each time.
+
+    The scale is multiplied in fp32: in fp16 it would be subnormal for rows of small weights and off by a percent.
+    """
+    weight, scale = layer.weight, layer._buffers.get(SCALE)
+    if scale is None:
+        return weight.to(dtype)
+    scale = scale.reshape(-1, *(1,) * (weight.dim() - 1))
+    if weight.is_cpu:  # torch would hold both factors in fp32 beside the product there
+        return weight.float().mul_(scale).to(dtype)
+    # One kernel that reads a byte and writes a number, and no other tensor of this size.
+    return torch.mul(weight, scale, out=torch.empty_like(weight, dtype=dtype))
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
