@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -146,6 +147,20 @@ def memory_of(device: Device) -> DeviceMemory | None:
     except RuntimeError:  # some drivers of Intel's cards do not know it
         return None
     return DeviceMemory(int(free), int(total), int(backend.memory_reserved(number)))
+
+
+def end_of_work(device: torch.device) -> Callable[[], None]:
+    """What waits until a device has done all that it was given so far, and for nothing that comes later."""
+    if device.type not in ("cuda", "xpu", "mps"):
+        return lambda: None
+    backend: Any = torch.get_device_module(device)
+    reached = backend.Event()
+    if device.type == "mps":  # has one stream
+        reached.record()
+    else:  # the device's own, which need not be the current one
+        reached.record(backend.current_stream(device))
+    wait: Callable[[], None] = reached.synchronize
+    return wait
 
 
 def is_small(unet: torch.nn.Module) -> bool:

@@ -1,5 +1,8 @@
 """Steps to events, late: reading a loss waits for the device, so losses are read together now and then.
 
+In between the host goes two steps ahead of the device and no further: then a step's time is the device's where that is the
+slower one, and a stop or a pause is answered within two steps.
+
 What is read is watched for two things that a training survives but does not get better by: a loss that stays far above
 its start, and a driver that keeps a part of the training in the computer's memory.
 """
@@ -10,6 +13,7 @@ import math
 import statistics
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +21,11 @@ from torch import Tensor
 
 from lora_core.events import Emit, Step, Warned
 from lora_core.messages import Message
-from lora_core.models.device import used_bytes
+from lora_core.models.device import end_of_work, used_bytes
 from lora_core.system import windows
 
 READ_EVERY_S = 0.5
+AHEAD = 2  # steps that wait on the device: one is computed while the next is being prepared
 WARM_UP_S = 5.0  # what a first step may take longer than the others
 
 # Divergence, in steps: what the start is the mean of, and how long is long.
@@ -50,16 +55,26 @@ class ProgressMeter:
         self.waiting: list[tuple[int, Tensor, float]] = []
         self.laps: deque[float] = deque(maxlen=200)  # seconds of the latest steps
         self.pauses: list[float] = []  # seconds spent per save, with its validation and samples
+        self._underway: deque[Callable[[], None]] = deque()  # what waits for the end of each step the device still has to do
         self.last = self.read_at = self.looked_at = time.monotonic()
         self.divergence, self.sysmem_fallback = DivergenceDetector(), SysmemFallbackDetector()
 
     def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
-        now = time.monotonic()
-        self.laps.append(now - self.last)
-        self.last = now
+        """A step that was started."""
+        self._underway.append(end_of_work(self.device))
+        if len(self._underway) > AHEAD:
+            self._underway.popleft()()
+        self.laps.append(0.0)
+        self._count_time()
         self.waiting.append((step, loss, learning_rate))
-        if now - self.read_at >= READ_EVERY_S:
+        if self.last - self.read_at >= READ_EVERY_S:
             self.flush()
+
+    def _count_time(self) -> None:
+        """Since the last look, into the latest lap."""
+        now = time.monotonic()
+        self.laps[-1] += now - self.last
+        self.last = now
 
     def flush(self) -> None:
         """Read the waiting losses and emit them.
@@ -70,6 +85,8 @@ class ProgressMeter:
         if not self.waiting:
             return
         losses = torch.stack([loss for _, loss, _ in self.waiting]).tolist()
+        self._underway.clear()
+        self._count_time()  # the wait was for steps, also where a pause comes next
         memory = used_bytes(self.device)
         for (step, _, rate), loss in zip(self.waiting, losses, strict=True):
             if not math.isfinite(loss):

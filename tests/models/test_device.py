@@ -159,6 +159,26 @@ def test_memory_in_use_is_read_from_where_torch_counts_it(monkeypatch: pytest.Mo
     assert used == [3 * GB + 1, 2 * GB, GB, 0]
 
 
+@pytest.mark.parametrize("name", ["cuda:1", "xpu:1", "mps", "cpu"])
+def test_the_end_of_a_devices_work_is_marked_on_its_own_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    class Event:
+        def record(self, *stream: object) -> None:
+            calls.extend(stream or ["the only stream"])
+
+        def synchronize(self) -> None:
+            calls.append("waited")
+
+    backend = SimpleNamespace(Event=Event, current_stream=lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch, "get_device_module", lambda device: backend)
+    wait = precision.end_of_work(torch.device(name))
+    marked = list(calls)
+    wait()
+    stream = {"cpu": [], "mps": ["the only stream"]}.get(name, [f"stream of {name}"])
+    assert marked == stream and calls == [*stream, *(["waited"] if stream else [])]
+
+
 def test_a_small_model_computes_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.setattr(precision, "_CORES", 3)

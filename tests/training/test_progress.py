@@ -16,6 +16,7 @@ from lora_core.system import windows
 from lora_core.training import prepare, progress
 from lora_core.training.estimate import speed as estimate_speed
 from lora_core.training.progress import CardMemory, Diverged, ProgressMeter, SysmemFallbackDetector, card_memory
+from tests.support.played_device import PlayedDevice
 from tests.support.training import config_for, run
 
 GB = 2**30
@@ -57,6 +58,63 @@ def test_speed_leaves_pauses_out_and_the_end_counts_them(clock: list[float]) -> 
         watch.add(step, torch.tensor(1.0), 1e-4)
     assert watch.speed() == pytest.approx(2.0)
     assert watch.eta(10) == pytest.approx(10 / 2.0 + 2 * 8.0)
+
+
+def on_a_card(
+    device: PlayedDevice, told: list[Event], steps: int, save_every: int, device_s: float = 0.05, host_s: float = 0.002
+) -> ProgressMeter:
+    """A training whose steps the host only starts, with a save of three seconds now and then."""
+    watch = ProgressMeter(told.append, steps, save_every, torch.device("cpu"))
+    for step in range(1, steps + 1):
+        device.step(host_s, device_s)
+        watch.add(step, torch.tensor(1.0), 1e-4)
+        if step % save_every == 0:
+            watch.flush()
+            device.now += 3
+            watch.resume_after(3, counts=True)
+    return watch
+
+
+@pytest.mark.parametrize("save_every", [5, 10, 100, 1000])
+def test_the_speed_is_the_cards_where_the_host_is_the_quicker(save_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 steps a second; without a wait the host starts 500, and the pauses would take the rest of their time."""
+    told: list[Event] = []
+    watch = on_a_card(PlayedDevice(monkeypatch), told, 1000, save_every)
+    assert watch.speed() == pytest.approx(20, rel=0.03)
+    steps = [event for event in told if isinstance(event, Step)]
+    assert [step.step for step in steps] == list(range(1, 1001))
+    for step in steps[200:]:
+        assert step.steps_per_second == pytest.approx(20, rel=0.03)
+        saves = 1000 // save_every - step.step // save_every
+        paused = 3 * saves if step.step > save_every else 0
+        assert step.eta_seconds == pytest.approx((1000 - step.step) / 20 + paused, rel=0.03, abs=0.1)
+
+
+def test_the_speed_is_the_hosts_where_the_card_is_the_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_a_card(PlayedDevice(monkeypatch), [], 300, 100, 0.002, 0.05).speed() == pytest.approx(20, rel=0.01)
+
+
+def test_the_host_is_never_more_than_two_steps_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a stop or a pause, which is seen between two steps, is answered within so many."""
+    device = PlayedDevice(monkeypatch)
+    on_a_card(device, [], 100, 50, device_s=0.7)
+    assert device.longest_queue <= 3 * 0.7 + 0.01, "the step that was started, and two before it"
+
+
+def test_a_full_card_at_its_usual_pace_is_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paces that were taken for those of the host made the card's own look slow."""
+    monkeypatch.setattr(progress, "card_memory", lambda device: FULL)
+    told: list[Event] = []
+    device = PlayedDevice(monkeypatch)
+    watch = ProgressMeter(told.append, 400, 5, torch.device("cpu"))
+    watch.sysmem_fallback.expected = 0.05
+    for step in range(1, 401):
+        device.step(0.002, 0.05)
+        watch.add(step, torch.tensor(1.0), 1e-4)
+        if step % 50 == 0:
+            watch.flush()
+            watch.resume_after(0, counts=False)
+    assert not [event for event in told if isinstance(event, Warned)]
 
 
 @pytest.mark.parametrize(("first_s", "eta_s"), [(2.4, -1.0), (60.0, 19 * 60.0)])
