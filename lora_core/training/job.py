@@ -145,9 +145,9 @@ class Job:
         has_save = bool(resumable(self.run.checkpoints)) or start is None
         state = checkpoint.latest(self.run.checkpoints) if has_save else start
         assert state is not None
-        session.meter.waiting.clear()
         outputs.restore(session, state)
         outputs.scale_learning_rates(session, lr_scale / session.lr_scale)
+        session.meter.discard()
         self.log.begin(state.step)
         numbers = {"step": wrong.args[0], "back": state.step, "rate": lr_scale, "attempt": attempt, "most": ROLL_BACKS}
         self.log.emit(Warned(Message("training.rolled_back", **numbers)))

@@ -251,7 +251,7 @@ def build(
 
 def _meter(plan: Plan, loaded: Loaded, emit: Emit) -> ProgressMeter:
     config, compute = loaded.fitted, loaded.compute
-    meter = ProgressMeter(emit, config.max_train_steps, config.save_steps, compute.device)
+    meter = ProgressMeter(emit, config.max_train_steps, config.save_steps, compute.device, compute.scale_loss)
     if card_memory(compute.device):  # its driver may fall back from the first step on: only earlier trainings know better
         pace = speed.step_seconds(config, of_model(loaded.model), compute, plan.buckets)
         meter.sysmem_fallback.expected = pace.seconds if pace else 0.0

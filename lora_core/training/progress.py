@@ -28,6 +28,11 @@ READ_EVERY_S = 0.5
 AHEAD = 2  # steps that wait on the device: one is computed while the next is being prepared
 WARM_UP_S = 5.0  # what a first step may take longer than the others
 
+# Overflows in a row that end a training with loss scaling; fewer are passed over, for the scaler has skipped those steps.
+# One comes of a picture that is too much for fp16. Where weights are broken every step overflows, and each also halves the
+# scale, which 2,000 good steps win back: four cost a sixteenth of it.
+OVERFLOWS = 4
+
 # Divergence, in steps: what the start is the mean of, and how long is long.
 START, PATIENCE = 30, 60
 FAR = 3.0  # times the start; single batches of an even training differ by as much, their smoothed course does not
@@ -50,7 +55,7 @@ class ProgressMeter:
     the ones so far took.
     """
 
-    def __init__(self, emit: Emit, total: int, save_every: int, device: torch.device):
+    def __init__(self, emit: Emit, total: int, save_every: int, device: torch.device, scale_loss: bool = False):
         self.emit, self.total, self.save_every, self.device = emit, total, save_every, device
         self.waiting: list[tuple[int, Tensor, float]] = []
         self.laps: deque[float] = deque(maxlen=200)  # seconds of the latest steps
@@ -58,6 +63,8 @@ class ProgressMeter:
         self._underway: deque[Callable[[], None]] = deque()  # what waits for the end of each step the device still has to do
         self.last = self.read_at = self.looked_at = time.monotonic()
         self.divergence, self.sysmem_fallback = DivergenceDetector(), SysmemFallbackDetector()
+        self._most_overflows = OVERFLOWS - 1 if scale_loss else 0
+        self._overflows = 0  # in a row
 
     def add(self, step: int, loss: Tensor, learning_rate: float) -> None:
         """A step that was started."""
@@ -77,10 +84,10 @@ class ProgressMeter:
         self.last = now
 
     def flush(self) -> None:
-        """Read the waiting losses and emit them.
+        """Read the waiting losses and emit them; with loss scaling, of a step that overflowed there is nothing to tell.
 
         Raises:
-            Diverged: one is not finite; nothing from that step on has been emitted.
+            Diverged: one is not finite, or with loss scaling several in a row; nothing from that step on has been emitted.
         """
         if not self.waiting:
             return
@@ -90,13 +97,24 @@ class ProgressMeter:
         memory = used_bytes(self.device)
         for (step, _, rate), loss in zip(self.waiting, losses, strict=True):
             if not math.isfinite(loss):
-                raise Diverged(step)
+                self._overflows += 1
+                if self._overflows > self._most_overflows:
+                    raise Diverged(step)
+                continue
+            self._overflows = 0
             self.emit(Step(step, self.total, loss, rate, self.speed(), self.eta(step), memory))
             if notice := self.divergence.add(step, loss):
                 self.emit(Warned(notice))
         self._look_for_sysmem_fallback()
         self.waiting.clear()
         self.read_at = self.looked_at = time.monotonic()
+
+    def discard(self) -> None:
+        """Forget what was not told: the training goes back."""
+        self.waiting.clear()
+        self._underway.clear()
+        self._overflows = 0
+        self.resume_after(0.0, counts=False)
 
     def _look_for_sysmem_fallback(self) -> None:
         """Right after losses were read, so that the card has computed all the steps whose time is taken."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from safetensors.torch import load_file
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.events import Event, Failed, Finished, Step, Validation, Warned
-from lora_core.training import checkpoint
+from lora_core.models.device import choose
+from lora_core.training import checkpoint, prepare
 from lora_core.training.data import latent_cache
 from lora_core.training.job import ROLL_BACKS, Job
 from lora_core.training.progress import Diverged, DivergenceDetector
@@ -65,6 +68,40 @@ def test_it_goes_back_to_the_last_good_save_and_ends_well(
     assert isinstance(told[-1], Finished) and finite(tmp_path)
     rates = [e.learning_rate for e in told if isinstance(e, Step)]
     assert rates[-1] == pytest.approx(0.3 * job.config.learning_rate)
+
+
+@pytest.mark.parametrize(("overflows", "goes_back"), [(1, False), (3, False), (4, True)])
+def test_with_loss_scaling_an_overflow_of_the_forward_pass_costs_a_step_and_no_roll_back(
+    overflows: int, goes_back: bool, tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fp16 has it: no number comes out of the UNet, so none goes back, and the scaler skips the step."""
+    monkeypatch.setattr(prepare, "choose", lambda *asked: dataclasses.replace(choose(*asked), scale_loss=True))
+    left, seen = [overflows], dict[int, dict[str, torch.Tensor]]()
+
+    def overflow(session: Session) -> None:
+        seen[session.step] = {name: tensor.detach().clone() for name, tensor in session.parameters.items()}
+        if session.step >= 4 and left[0]:
+            left[0] -= 1
+            predict = session.predict
+
+            def once(*asked: Any) -> torch.Tensor:
+                session.predict = predict
+                return predict(*asked) * torch.inf
+
+            session.predict = once
+
+    job = Job(config_for(tiny_sd1, pictures, tmp_path))
+    before_steps(job, overflow)
+    job.start()
+    assert job.wait(600) and job.error is None and not left[0]
+    told = [event for event, _ in job.run.read()[0]]
+    assert any(isinstance(e, Warned) and "went wrong" in str(e.message) for e in told) == goes_back
+    steps = [e.step for e in told if isinstance(e, Step)]
+    skipped = [] if goes_back else list(range(5, 5 + overflows))
+    assert steps == [step for step in range(1, 11) if step not in skipped]
+    for step in skipped:
+        assert equal(seen[step - 1], seen[step]), "the step was not taken"
+    assert "NaN" not in job.run.events_file.read_text(encoding="utf-8") and finite(tmp_path)
 
 
 def test_where_it_comes_again_and_again_it_ends_with_a_sentence_and_the_last_save_stands(

@@ -141,6 +141,50 @@ def test_a_loss_that_is_no_number_stops_before_it_is_told(bad: float, clock: lis
     assert stopped.value.args == (2,) and [e.step for e in told if isinstance(e, Step)] == [1]
 
 
+def steps_told(losses: str, scale_loss: bool, at_once: int) -> tuple[list[int], int | None]:
+    """Steps that were told, and the one it diverged at; "." is a number, "x" is none. So many losses are read at once."""
+    told: list[Event] = []
+    watch = ProgressMeter(told.append, 100, 100, torch.device("cpu"), scale_loss)
+    diverged = None
+    try:
+        for step, loss in enumerate(losses, 1):
+            watch.add(step, torch.tensor(1.0 if loss == "." else math.nan), 1e-4)
+            if step % at_once == 0:
+                watch.flush()
+        watch.flush()
+    except Diverged as stopped:
+        (diverged,) = stopped.args
+    return [event.step for event in told if isinstance(event, Step)], diverged
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("losses", "scale_loss", "told", "diverged"),
+    [
+        ("..x.", False, [1, 2], 3),
+        ("..x.", True, [1, 2, 4], None),
+        ("xxx.xxx.", True, [4, 8], None),  # the first steps of fp16, while the scale comes down
+        (".x.xx.x.x.", True, [1, 3, 6, 8, 10], None),
+        ("..xxxx.", True, [1, 2], 6),
+        ("..xxx", True, [1, 2], None),
+    ],
+)
+def test_with_loss_scaling_a_few_overflows_are_left_out(
+    losses: str, scale_loss: bool, told: list[int], diverged: int | None, at_once: int, clock: list[float]
+) -> None:
+    """The scaler skipped these steps already; four in a row are no accident."""
+    assert steps_told(losses, scale_loss, at_once) == (told, diverged)
+
+
+def test_what_was_left_out_before_a_roll_back_does_not_count_after_it(clock: list[float]) -> None:
+    watch = ProgressMeter([].append, 100, 100, torch.device("cpu"), scale_loss=True)
+    for _ in range(5):
+        for step in (1, 2, 3):
+            watch.add(step, torch.tensor(math.nan), 1e-4)
+        watch.flush()
+        watch.discard()
+
+
 def watch(*looks: tuple[int, float, CardMemory], expected: float = 0.0) -> list[tuple[int, Message]]:
     """(look, notice) of what is said, at so many looks of such a pace and memory."""
     seen, said, number = SysmemFallbackDetector(expected), [], 0
