@@ -46,7 +46,7 @@ class GenerationParams:
 
     @property
     def cache_key(self) -> str:
-        """The picture of the base model that draws it, in the name of what is kept; every version finds what older ones kept.
+        """The picture of the base model that draws it, in the name of what is kept; what older versions kept is found.
 
         So it is the text of the class that held these values first, and more of them is not in it.
         """

@@ -120,7 +120,7 @@ class Job:
         return state
 
     def _emit_or_stop(self, event: Event) -> None:
-        """The work before the first step can be given up at any event; from there on a stop is for `wants_stop`, which saves.
+        """Work before the first step can be given up at any event; from there on a stop is for `wants_stop`, which saves.
 
         Who computes the steps holds on to it: a graph or a compiled size that fails in the middle is told too.
         """

@@ -27,7 +27,7 @@ from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures
 from lora_core.training.data.plan import Plan
-from lora_core.training.engine import adapters, compile, cuda_graphs, parallel
+from lora_core.training.engine import adapters, compile, cuda_graphs
 from lora_core.training.engine.stepper import PlainStepper, Stepper
 from lora_core.training.estimate import fit, speed
 from lora_core.training.optim.build import ParameterGroups, build_optimizer
@@ -58,7 +58,7 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group
     """
     loaded = load(config, dataset, plan, emit, group)
     encoded = encode(config, plan, loaded, emit, group)
-    adapted = adapt(config, loaded, emit, group)
+    adapted = adapt(config, loaded, emit)
     return build(config, plan, loaded, encoded, adapted, emit, group)
 
 
@@ -202,7 +202,7 @@ class Adapted:
     predict: Predict
 
 
-def adapt(config: TrainConfig, loaded: Loaded, emit: Emit, group: ProcessGroup) -> Adapted:
+def adapt(config: TrainConfig, loaded: Loaded, emit: Emit) -> Adapted:
     """Put adapters on the model.
 
     Raises:
@@ -216,19 +216,14 @@ def adapt(config: TrainConfig, loaded: Loaded, emit: Emit, group: ProcessGroup) 
     return Adapted(
         parameters=adapters.named_parameters(model),
         groups=adapters.parameter_groups(model, config),
-        stepper=fastest_stepper(model, fitted, loaded.compute.device, emit, group),
+        stepper=fastest_stepper(model, fitted, loaded.compute.device, emit),
         predict=compile.predict(model, fitted, emit) if fitted.is_compiled else model.predict,
     )
 
 
-def fastest_stepper(
-    model: BaseModel, config: TrainConfig, device: torch.device, emit: Emit, group: ProcessGroup
-) -> Stepper:
-    """CUDA graphs on a card, threads for a small model on a processor, where these settings allow them."""
-    if cuda_graphs.can_capture(config, device):
-        return cuda_graphs.CudaGraphStepper(model, emit)
-    threads = parallel.threads_for(model.unet, config, device, group)
-    return parallel.ThreadedStepper(threads) if threads > 1 else PlainStepper()
+def fastest_stepper(model: BaseModel, config: TrainConfig, device: torch.device, emit: Emit) -> Stepper:
+    """CUDA graphs on a card where these settings allow them."""
+    return cuda_graphs.CudaGraphStepper(model, emit) if cuda_graphs.can_capture(config, device) else PlainStepper()
 
 
 # --- build ------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """The quickstart as a user runs it: seconds and memory from start to finished file, and what the LoRA learned.
 
-    python -m tests.benchmarks.quickstart [--seeds 42 1 2] [--threads 1] [--eight_bit_base and other settings]
+    python -m tests.benchmarks.quickstart [--seeds 42 1 2] [--eight_bit_base and other settings]
 
 Runs the door with an empty cache, so that nothing is measured warm that a user would meet cold (set-up not counted).
 Beside the seconds stands the processor time it took, and what other guests of the same machine were given meanwhile
 (Linux tells it): the same work took 101 and 154 s within a quarter of an hour.
---threads: that many compute a training step, instead of as many as Treino takes; with 1 the plain stepper does.
 Goal on 2 CPU cores: <= 120 s; concept score >= 90 % with the LoRA, <= 5 % without, leak <= 10 %.
 """
 
@@ -28,21 +27,11 @@ import psutil
 from lora_core.starter.score import score_lora
 from tests import ROOT
 
-# The door of `treino.py`, where so many threads compute a step.
-WITH_THREADS = """
-import sys
-from lora_core.cli.main import main
-from lora_core.training.engine import parallel
-parallel.threads_for = lambda *asked: {threads}
-sys.exit(main(sys.argv[1:]))
-"""
 
-
-def run_once(seed: int, home: Path, settings: Sequence[str] = (), threads: int = 0) -> dict[str, float]:
+def run_once(seed: int, home: Path, settings: Sequence[str] = ()) -> dict[str, float]:
     """Train with the quickstart preset in a process of its own; returns seconds, peak MiB and the scores."""
     environment = {**os.environ, "TREINO_CACHE": str(home / "cache"), "PYTHONUTF8": "1"}
-    door = ["-c", WITH_THREADS.format(threads=threads)] if threads else [str(ROOT / "treino.py")]
-    command = [sys.executable, *door, "--preset", "quickstart", "--seed", str(seed)]
+    command = [sys.executable, "treino.py", "--preset", "quickstart", "--seed", str(seed)]
     began = time.monotonic()
     command += ["--output_dir", str(home / "out"), *settings]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -83,11 +72,10 @@ def _watch(process: subprocess.Popen[bytes], seen: _Seen) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    parser.add_argument("--threads", type=int, default=0)
     asked, settings = parser.parse_known_args()
     for seed in asked.seeds:
         with tempfile.TemporaryDirectory() as home:
-            print(json.dumps({"seed": seed, **run_once(seed, Path(home), settings, asked.threads)}), flush=True)
+            print(json.dumps({"seed": seed, **run_once(seed, Path(home), settings)}), flush=True)
 
 
 if __name__ == "__main__":

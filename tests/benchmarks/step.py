@@ -87,7 +87,7 @@ def ours(case: Case) -> Made:
     session = session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
     precision.use_cores(model.unet)
     if case.device != META:
-        session.stepper = prepare.fastest_stepper(model, case.config, case.device, print, session.group)
+        session.stepper = prepare.fastest_stepper(model, case.config, case.device, print)
         session.predict = compile.predict(model, case.config, print) if case.config.is_compiled else model.predict
 
     def step() -> object:

@@ -1,4 +1,4 @@
-"""What `tests.benchmarks.gpu` measures of one way to train, alone in a process: speed, memory, losses, and how a stop is heeded.
+"""What `tests.benchmarks.gpu` measures of one way to train, alone in a process: speed, memory, losses, stops.
 
     python -m tests.benchmarks.way JOBS RESULTS    two files of JSON: a list of ways, and what was found of each
 
@@ -141,7 +141,7 @@ class Treino:
         session.compute = compute
         session.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.scale_loss)
         session.meter = ProgressMeter(self._hear, config.max_train_steps, config.save_steps, compute.device)
-        session.stepper = prepare.fastest_stepper(model, config, compute.device, self._hear, session.group)
+        session.stepper = prepare.fastest_stepper(model, config, compute.device, self._hear)
         session.predict = compile.predict(model, config, self._hear) if config.is_compiled else model.predict
         words = session.prompts.known[""]  # zeros would leave half of the adapters without gradients
         rng = torch.Generator().manual_seed(1)

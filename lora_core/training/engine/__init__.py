@@ -3,7 +3,6 @@
 adapters          PEFT's adapters attached, listed, taken out, switched off
 lean_activations  a frozen UNet that keeps less for its backward pass
 stepper           micro-batches, and what computes their gradients: the protocol and the plain way
-parallel          the same by threads, for a small model on a processor
 cuda_graphs       the same replayed from CUDA graphs, on a card
 compile           the UNet's forward pass by torch.compile
 """

@@ -1,4 +1,4 @@
-"""How the gradients of a step are computed: one micro-batch after the other here, else by threads or CUDA graphs."""
+"""How the gradients of a step are computed: one micro-batch after the other here, else by CUDA graphs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,6 @@ class MicroBatch:
 
     def __len__(self) -> int:
         return len(self.weight_B)
-
-    def part(self, start: int, end: int) -> MicroBatch:
-        return self.each(lambda rows: rows[start:end])
 
     def to(self, device: torch.device) -> MicroBatch:
         """On the device; to a card it travels on its own, and nobody waits until it is there."""

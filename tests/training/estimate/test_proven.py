@@ -12,7 +12,6 @@ from lora_core.config import TrainConfig
 from lora_core.models.architecture import of_family, shapes_of
 from lora_core.models.computer import GRAPH, Computer, Identity, keep, step_key
 from lora_core.models.device import Compute, Device
-from lora_core.system.distributed import ProcessGroup
 from lora_core.training import prepare
 from lora_core.training.engine.stepper import PlainStepper
 from lora_core.training.estimate import fit, speed
@@ -81,10 +80,9 @@ def test_the_training_takes_what_was_settled(monkeypatch: pytest.MonkeyPatch) ->
     compute, shapes, steppers = Compute(torch.device("cuda:0"), torch.float16, True), of_family("sd1"), []
     model: Any = SimpleNamespace(unet=None)
     monkeypatch.setattr(prepare.cuda_graphs, "CudaGraphStepper", lambda *given: "graphs")
-    monkeypatch.setattr(prepare.parallel, "threads_for", lambda *given: 1)
     for _ in range(2):
         config = fitted(settings(), shapes, compute)
-        steppers.append(prepare.fastest_stepper(model, config, compute.device, print, ProcessGroup()))
+        steppers.append(prepare.fastest_stepper(model, config, compute.device, print))
         checked()
     assert isinstance(steppers[0], PlainStepper) and steppers[1] == "graphs"
 
