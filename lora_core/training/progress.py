@@ -60,7 +60,7 @@ class ProgressMeter:
         self.waiting: list[tuple[int, Tensor, float]] = []
         self.laps: deque[float] = deque(maxlen=200)  # seconds of the latest steps
         self.pauses: list[float] = []  # seconds spent per save, with its validation and samples
-        self._underway: deque[Callable[[], None]] = deque()  # what waits for the end of each step the device still has to do
+        self._underway: deque[Callable[[], None]] = deque()  # waits for the end of each step the device still has to do
         self.last = self.read_at = self.looked_at = time.monotonic()
         self.divergence, self.sysmem_fallback = DivergenceDetector(), SysmemFallbackDetector()
         self._most_overflows = OVERFLOWS - 1 if scale_loss else 0
