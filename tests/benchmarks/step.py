@@ -72,8 +72,13 @@ class Case:
     def config(self) -> TrainConfig:
         return TrainConfig.of({
             "target_modules": ATTENTION, "lora_rank": RANK, "train_batch_size": self.batch, "learning_rate": 1e-4,
-            "max_grad_norm": 1.0, **self.level,
+            "max_grad_norm": 1.0, "cuda_graphs": "on", **self.level,
         })  # fmt: skip
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Of the loss, where gradients are in fp16 (Micikevicius et al. 2018)."""
+        is_half = self.dtype == torch.float16 and self.device != META
+        return torch.amp.GradScaler(self.device.type if is_half else "cpu", enabled=is_half)
 
 
 Made = tuple[StepOnce, torch.nn.Module]  # the step, and the UNet that it trains
@@ -86,6 +91,7 @@ def ours(case: Case) -> Made:
     _fill(model.unet, case.device)
     session = session_of(model, case.shapes, case.config, case.dtype, (case.side, case.side), case.device)
     precision.use_cores(model.unet)
+    session.scaler = case.scaler()
     if case.device != META:
         session.stepper = prepare.fastest_stepper(model, case.config, case.device, print)
         session.predict = compile.predict(model, case.config, print) if case.config.is_compiled else model.predict
@@ -112,6 +118,7 @@ def textbook(case: Case) -> Made:
     for parameter in trained:
         parameter.data = parameter.data.to(case.dtype if case.device == META else torch.float32)
     optimizer = torch.optim.SGD(trained) if case.device == META else torch.optim.AdamW(trained, lr=1e-4)
+    scaler = case.scaler()
     latents = torch.zeros(latent_shape(case.shapes, case.batch, case.side), device=case.device)
     conditioning = _conditioning(unet, case)
     alphas_cumprod = torch.linspace(0.999, 0.005, 1000, device=case.device)
@@ -124,9 +131,11 @@ def textbook(case: Case) -> Made:
         with torch.autocast("cuda", case.dtype) if case.device.type == "cuda" else nullcontext():
             prediction = unet(noisy_latents.to(case.dtype), timesteps, **conditioning).sample
         loss = F.mse_loss(prediction.float(), noise)
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
         return loss if case.device == META else loss.item()
 
