@@ -28,11 +28,20 @@ def lines(config: TrainConfig, plan: Plan, compute: Compute) -> list[Message]:
 
 def _needs(found: Estimate, is_cpu: bool) -> list[Message]:
     told = [_memory(found.memory, found.certain, is_cpu)] if found.memory else []
+    budget = found.fit.budget if found.fit else None
+    if budget and budget.others is not None:
+        told.append(Message("cli.plan_memory_free", free=memory_size(budget.has), taken=memory_size(budget.others)))
+    if budget and budget.ratio != 1:
+        told.append(Message("cli.plan_memory_ratio", share=budget.ratio))
     if found.disk:
         told.append(Message("cli.plan_disk", size=memory_size(found.disk.total)))
     if found.time:
         key = "cli.plan_time_rough" if found.time.rough else "cli.plan_time"
         told.append(Message(key, time=duration(found.time.seconds)))
+        parts = [Message(f"cli.plan_part_{name}", share=share) for name, share in found.time.shares.items() if share]
+        if parts:
+            listed = reduce(lambda before, more: Message("cli.plan_and", before=before, more=more), parts)
+            told.append(Message("cli.plan_time_beside", parts=listed))
     elif not is_cpu and found.is_base_known:
         told.append(Message("cli.plan_time_later"))
     return told

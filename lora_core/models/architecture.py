@@ -19,6 +19,7 @@ from lora_core.models.identify import settings_in
 if TYPE_CHECKING:
     from lora_core.models.families.base import BaseModel
 
+SMALL_MODEL = 50_000_000  # weights of a UNet; SD 1.5 has 860 million, the starter 6
 # What of a component's settings decides shapes, with what diffusers and transformers take where it is left out.
 _UNET: dict[str, Any] = {
     "in_channels": 4, "out_channels": 4, "block_out_channels": None, "layers_per_block": 2, "down_block_types": None,

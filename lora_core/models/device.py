@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from lora_core.messages import Message
+from lora_core.models.architecture import SMALL_MODEL
 from lora_core.models.computer import known
 from lora_core.settings import ConfigError, Problem
 from lora_core.system.distributed import ProcessGroup
 
-SMALL_MODEL = 50_000_000  # weights of a UNet; SD 1.5 has 860 million, the starter 6
 _CORES = torch.get_num_threads()
 # What a full card is called where torch's own allocator was not the one that asked.
 _FULL = (
@@ -188,8 +188,16 @@ def devices() -> list[Device]:
     return [*cards, *apple, Device("cpu", "the CPU")]
 
 
+def begin_peak(device: torch.device) -> None:
+    """Let `used_bytes` count from here on: what an earlier training or a picture took is not this one's."""
+    if device.type in ("cuda", "xpu"):
+        getattr(torch, device.type).reset_peak_memory_stats(device)
+
+
 def used_bytes(device: torch.device) -> int:
-    """The most that tensors have taken of a device's own memory so far; on Apple's, what they take now. 0 on a CPU."""
+    """The most that tensors have taken of a device's own memory since `begin_peak`; on Apple's, what they take
+    now. 0 on a CPU.
+    """
     counters = {"cuda": torch.cuda.max_memory_allocated, "xpu": torch.xpu.max_memory_allocated}
     if device.type in counters:
         return int(counters[device.type](device))

@@ -13,6 +13,7 @@ from lora_core.system.distributed import ProcessGroup
 from lora_core.system.files import WriteError
 from lora_core.training import checkpoint, outputs
 from lora_core.training.controls import Controls, Stopped
+from lora_core.training.engine.adapters import disabled
 from lora_core.training.event_log import Log
 from lora_core.training.session import Session
 from lora_core.training.validate import validate
@@ -67,11 +68,23 @@ class RunCallbacks:
             return
         if self.controls.asked == "stop" and self.group.size > 1:  # the launcher waits 30 seconds, and saving comes first
             return
+        if session.step == 0 and session.base_is_due:
+            return  # nobody waits for it before the first step
+        if session.base_is_due:
+            with self._outside_steps(session, counts=False), disabled(session.model):
+                self._validated(session, 0)
+            session.base_is_due = False
         with self._outside_steps(session), session.ema.applied():
-            score = validate(session.model, session.prompts, session.held_out, session.training)
-            if best := score.loss < session.best_loss:
-                session.best_step, session.best_loss = session.step, score.loss
-            self.log.emit(Validation(session.step, score.loss, score.train_loss, best))
+            self._validated(session, session.step)
+
+    def _validated(self, session: Session, step: int) -> None:
+        """Measure, and tell it as that of a step."""
+        score = validate(
+            session.model, session.prompts, session.held_out, session.training, session.measure, session.latents_at_once
+        )
+        if best := score.loss < session.best_loss:
+            session.best_step, session.best_loss = step, score.loss
+        self.log.emit(Validation(step, score.loss, score.train_loss, best))
 
     def sample(self, session: Session) -> None:
         if not self.group.is_first or self._is_begun_again(session):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from lora_core.sampling.sheet import Place, sheet
 from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
 from lora_core.training import checkpoint
 from lora_core.training.data.tensor_store import stored
+from lora_core.training.data.validation import Measure
 from lora_core.training.engine import adapters
 from lora_core.training.estimate.disk import run_bytes
 from lora_core.training.estimate.speed import remember
@@ -70,6 +71,8 @@ def restore(session: Session, state: checkpoint.State) -> None:
         session.scaler.load_state_dict(state.scaler)
     session.step = session.saved_step = state.step
     session.best_step, session.best_loss = state.best_step, state.best_loss
+    session.measure = Measure(*state.measure) if state.measure else None
+    session.base_is_due = session.base_is_due and state.step == 0  # else it was measured before the first save
 
 
 def scale_learning_rates(session: Session, factor: float) -> None:
@@ -108,6 +111,7 @@ def state_of(session: Session) -> checkpoint.State:
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
         best_step=session.best_step, best_loss=session.best_loss, lr_scale=session.lr_scale,
         ema={name: tensor.clone() for name, tensor in session.ema.tensors().items()},
+        measure=astuple(session.measure) if session.measure else (),
     )  # fmt: skip
 
 

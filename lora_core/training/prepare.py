@@ -18,7 +18,7 @@ from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
-from lora_core.models.device import Compute, choose, set_up
+from lora_core.models.device import Compute, begin_peak, choose, is_small, set_up
 from lora_core.models.families.base import BaseModel, Predict
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import load_to, on_device
@@ -29,7 +29,8 @@ from lora_core.training.data.latent_cache import Example, Prompts, encode_pictur
 from lora_core.training.data.plan import Plan
 from lora_core.training.engine import adapters, compile, cuda_graphs
 from lora_core.training.engine.stepper import PlainStepper, Stepper
-from lora_core.training.estimate import fit, speed
+from lora_core.training.estimate import beside, fit, speed
+from lora_core.training.estimate.memory import validated_at_once
 from lora_core.training.optim.build import ParameterGroups, build_optimizer
 from lora_core.training.optim.ema import EMA
 from lora_core.training.prior import draw_prior, prior_params
@@ -86,6 +87,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     compute = choose(config.device, config.mixed_precision, group)
     set_up(compute)
     group.join(compute.device)
+    begin_peak(compute.device)
     for notice in compute.notices:
         emit(Warned(notice))
     for message in plan.notices:
@@ -233,13 +235,18 @@ def build(
     config: TrainConfig, plan: Plan, loaded: Loaded, encoded: Encoded, adapted: Adapted, emit: Emit, group: ProcessGroup
 ) -> Session:
     """The session of all that, at step 0."""
+    model, ran, sizes, width = loaded.model, loaded.fitted, plan.buckets, loaded.compute.dtype.itemsize
+    shapes = of_model(model)
+    of_pass = beside.pass_steps(ran, shapes, width, sizes)
+    numbers = len(encoded.held_out), len(encoded.training)
+    measure, is_late = beside.measure(config, *numbers, is_small(model.unet), of_pass)
     return Session(
         config=config, plan=plan, compute=loaded.compute, model=loaded.model, prompts=encoded.prompts,
         training=encoded.training, held_out=encoded.held_out, prior=encoded.prior, parameters=adapted.parameters,
         optimizer=build_optimizer(adapted.groups, config),
         scaler=torch.amp.GradScaler(loaded.compute.device.type, enabled=loaded.compute.scale_loss),
         meter=_meter(plan, loaded, emit), group=group, stepper=adapted.stepper, predict=adapted.predict,
-        fitted=loaded.fitted,
+        fitted=ran, measure=measure, base_is_due=is_late, latents_at_once=validated_at_once(ran, shapes, sizes, width),
         ema=EMA(adapted.parameters, config.ema_decay if group.is_first else 0.0),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from lora_core.models.families.base import BaseModel, Frame, Predict
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.latent_cache import Example, Prompts
 from lora_core.training.data.plan import Plan
+from lora_core.training.data.validation import LATENTS_AT_ONCE, Measure
 from lora_core.training.engine.stepper import PlainStepper, Stepper
 from lora_core.training.optim.ema import EMA
 from lora_core.training.progress import ProgressMeter
@@ -46,6 +47,9 @@ class Session:
     scaler: torch.amp.GradScaler
     meter: ProgressMeter
     predict: Predict
+    measure: Measure | None = None  # of a validation; None: as much as ever
+    latents_at_once: int = LATENTS_AT_ONCE  # of a validation
+    base_is_due: bool = False  # the base model's loss is to be measured yet, at the first save, with the adapters off
     fitted: TrainConfig | None = None  # the settings as they run, with what makes them fit the card; None: as asked
     group: ProcessGroup = field(default_factory=ProcessGroup)
     stepper: Stepper = field(default_factory=PlainStepper)

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.step [sd1 sdxl starter] [--resolution 512] [--batch 1] [--rounds 7] [--steps 5] [--levels]
 
 The textbook is written out below: diffusers' UNet, PEFT's adapters, autocast, cached latents and embeddings, AdamW and
-`loss.item()` at every step. Both train the same modules of the same random weights on the same tensors, in turns
-(A B A B), so that what else the computer does meets both; a ratio is the median over the rounds, with its range.
+`loss.item()` at every step. Both train the same modules of the same random weights on the same tensors. On a CPU in turns
+(A B A B), so that what else the computer does meets both; on a card one after the other, for it holds one UNet at a time.
+A ratio is the median over the rounds, with its range.
 Memory: on a CUDA card the peak that was allocated beside what stands there between steps, in a step that is no replay of
 a graph, as a replay allocates nothing that torch counts; else counted tensor by tensor on the same step without memory
 (tests/benchmarks/counting), in 16 bit as on a card. The textbook's adapters then are in 16 bit too: that is the least it
@@ -15,6 +16,7 @@ can take, for autocast keeps a copy of every adapter's input, which no count sho
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +33,7 @@ from lora_core.config import TrainConfig
 from lora_core.models import device as precision
 from lora_core.models.architecture import Shapes, of_family, shapes_of
 from lora_core.models.catalog import STARTER
+from lora_core.models.weights import free_device_memory
 from lora_core.training import prepare, train
 from lora_core.training.diffusion import add_noise
 from lora_core.training.engine import compile
@@ -180,8 +183,10 @@ def _wait(device: torch.device) -> None:
 def kept_mib(make: Callable[[Case], Made], case: Case) -> float:
     """What a step takes at its worst moment, beside weights, adapters and optimizer."""
     if case.device.type == "cuda":
+        _let_go()  # of whatever stood there before, or it would hide in the peak
         step, _ = make(replace(case, level={**case.level, "cuda_graphs": "off"}))
         step()
+        gc.collect()
         _wait(case.device)
         standing = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -201,16 +206,46 @@ def compare(name: str, mine: Side, theirs: Side, rounds: int, steps: int) -> str
     """One line: seconds a step of both, and the ratios."""
     device = mine[1].device
     memory = [kept_mib(make, case) for make, case in (mine, theirs)]
-    both = [make(case)[0] for make, case in (mine, theirs)]
-    for step in both:
-        step()  # of Treino's, the one that a graph is captured from
-    times = [[seconds(step, steps, device) for step in both] for _ in range(rounds)]
+    times = by_turns(mine, theirs, rounds, steps) if device.type == "cpu" else one_by_one(mine, theirs, rounds, steps)
     ratios = sorted(other / own for own, other in times)
     own, other = (statistics.median(column) for column in zip(*times, strict=True))
     return (
         f"{name:26} {own:8.3f} s {other:8.3f} s   {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         f"   {memory[0]:7.0f} {memory[1]:7.0f} MiB   {memory[0] / memory[1]:.2f}x"
     )
+
+
+def by_turns(mine: Side, theirs: Side, rounds: int, steps: int) -> list[list[float]]:
+    """Seconds a step of both, in turns: what else the computer does meets both."""
+    both = [make(case)[0] for make, case in (mine, theirs)]
+    for step in both:
+        step()
+    return [[seconds(step, steps, mine[1].device) for step in both] for _ in range(rounds)]
+
+
+def one_by_one(mine: Side, theirs: Side, rounds: int, steps: int) -> list[list[float]]:
+    """The same on a card, one side after the other: two UNets beside each other would spoil each other's memory."""
+    laps = []
+    for make, case in (mine, theirs):
+        _let_go()
+        step = make(case)[0]
+        for _ in range(3):
+            step()  # of Treino's, the first is the one that a graph is captured from
+        laps.append([seconds(step, steps, case.device) for _ in range(rounds)])
+        del step
+    _let_go()
+    return [list(pair) for pair in zip(*laps, strict=True)]
+
+
+def _let_go() -> None:
+    """Give back what is no longer held: sessions are circles, which only the collector ends."""
+    gc.collect()
+    free_device_memory()
+
+
+def format_of(device: torch.device) -> torch.dtype:
+    """What a training takes by default: fp16 on a card, in which every card since Maxwell computes; else fp32."""
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def main() -> None:
@@ -230,7 +265,7 @@ def main() -> None:
         shapes = shapes_of(STARTER) if name == STARTER else of_family(name)
         quarter = 4 if device.type == "cpu" and name != STARTER else 1
         resolution = asked.resolution or RESOLUTION[name] // quarter
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = format_of(device)
         # The toy model's presets leave it out: there is no memory to save.
         level = {"lean_activations": False} if name == STARTER else {}
         case = Case(shapes, resolution // shapes.pixels_per_latent, asked.batch, device, dtype, level)

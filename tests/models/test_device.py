@@ -179,6 +179,15 @@ def test_the_end_of_a_devices_work_is_marked_on_its_own_stream(name: str, monkey
     assert marked == stream and calls == [*stream, *(["waited"] if stream else [])]
 
 
+def test_the_peak_of_a_training_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    for kind in ("cuda", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "reset_peak_memory_stats", lambda device: begun.append(str(device)))
+    for name in ("cuda:1", "xpu:0", "mps", "cpu"):
+        precision.begin_peak(torch.device(name))
+    assert begun == ["cuda:1", "xpu:0"]
+
+
 def test_a_small_model_computes_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     monkeypatch.setattr(precision, "_CORES", 3)

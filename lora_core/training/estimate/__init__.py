@@ -1,6 +1,7 @@
 """What a training will cost, told before it starts: memory, disk and time, as counted or measured.
 
 budget  what a training may take of a device: what is free, and how the check corrects what was counted
+beside  what a run does beside its steps: validation, samples, caching, loading
 cost    the one answer that terminal and window show
 counts  what steps keep and compute, counted ahead and read from `counts.json`
 disk    what a training writes

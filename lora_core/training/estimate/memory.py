@@ -17,7 +17,7 @@ from lora_core.models.architecture import Shapes
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.vae_tiling import TILE
 from lora_core.sampling.batches import drawn_at_once
-from lora_core.training.data.validation import timesteps_at_once
+from lora_core.training.data.validation import LATENTS_AT_ONCE, timesteps_at_once
 from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, StepCount, known, worst
 
 Size = tuple[int, int]  # width, height in pixels
@@ -122,9 +122,31 @@ def _sum(
     )  # fmt: skip
 
 
+def validated_at_once(
+    config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0
+) -> int:
+    """Latent pixels of a batch in a validation: as many as take no more memory than a step does."""
+    found = known().step(Graph.of(shapes, config, number_bytes or bytes_of(config)))
+    scale = shapes.pixels_per_latent
+    latents = [(w // scale, h // scale) for w, h in sizes or [(config.resolution,) * 2]]
+    return _at_once(config, found[0], latents) if found and found[1] else LATENTS_AT_ONCE
+
+
+def _at_once(config: TrainConfig, step: StepCount, latents: Sequence[Size]) -> int:
+    in_step = max(worst(step.moments, At.of(config.train_batch_size, latent, config.lora_rank)) for latent in latents)
+    for times in (4, 2):
+        if _predicted(config, step, latents, times * LATENTS_AT_ONCE) <= in_step:
+            return times * LATENTS_AT_ONCE
+    return LATENTS_AT_ONCE
+
+
 def _validating(config: TrainConfig, step: StepCount, latents: Sequence[Size]) -> float:
     """Beside the weights: several timesteps of a picture at once, without gradients."""
-    batches = [(timesteps_at_once(w * h), (w, h)) for w, h in latents]
+    return _predicted(config, step, latents, _at_once(config, step, latents))
+
+
+def _predicted(config: TrainConfig, step: StepCount, latents: Sequence[Size], at_once: int) -> float:
+    batches = [(timesteps_at_once(w * h, at_once), (w, h)) for w, h in latents]
     return max(worst(step.draw, At.of(batch, latent, config.lora_rank)) for batch, latent in batches)
 
 

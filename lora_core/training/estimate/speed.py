@@ -12,19 +12,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
-from lora_core.models.computer import known
+from lora_core.models.computer import Computer, known
 from lora_core.system.files import JsonMemo
 from lora_core.system.paths import cache_folder
-from lora_core.training.data.validation import MOST_PICTURES, TIMESTEPS, pictures_measured
-from lora_core.training.estimate.counts import At, Graph
-from lora_core.training.estimate.proven import count_of, mean_area, seconds, work_of
+from lora_core.training.estimate import beside
+from lora_core.training.estimate.counts import Graph
+from lora_core.training.estimate.proven import mean_area, seconds, work_of
 
 if TYPE_CHECKING:
     from lora_core.models.device import Compute
@@ -32,16 +32,28 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MOST_KEPT = 200
+BEFORE = ("caching", "loading")  # the first step
 TRY_S = 0.1  # seconds for each of the three things a CPU is measured by
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step or a run. rough: from a trial of the CPU, not a training; measured: with these very settings."""
+    """Seconds of a step or a run. rough: from a trial of the CPU, not a training; measured: with these very settings.
+
+    beside: seconds of what a run does beside its steps, by name, as far as they are known: validation and samples, which
+    are in `seconds`, and caching and loading, which come before the first step.
+    """
 
     seconds: float
     measured: bool = False
     rough: bool = False
+    beside: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of what is beside the steps, its part of the whole time from Start on."""
+        whole = self.seconds + sum(self.beside.get(name, 0.0) for name in BEFORE)
+        return {name: seconds / whole for name, seconds in self.beside.items() if whole}
 
 
 @dataclass(frozen=True)
@@ -80,39 +92,41 @@ def step_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: C
 
 def _as_checked(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size]) -> float | None:
     """Seconds of a step by the check of this computer; None where it was never made."""
-    from lora_core.training.estimate.fit import device_of  # brings torch
-
-    device = device_of(compute)
-    found = known(device) if device else None
+    found = _checked(compute)
     of_step = seconds(config, shapes, found, compute.dtype.itemsize, sizes) if found else None
     if of_step is None:
         return None
     return of_step.device if config.cuda_graphs == "on" else max(of_step.host, of_step.device)
 
 
+def _checked(compute: Compute) -> Computer | None:
+    from lora_core.training.estimate.fit import device_of  # brings torch
+
+    device = device_of(compute)
+    return known(device) if device else None
+
+
 def run_seconds(config: TrainConfig, shapes: Shapes, compute: Compute, plan: Plan | None = None) -> Pace | None:
-    """As `step_seconds`, of the whole run: steps, validations and samples; what comes before the first step is not in.
+    """As `step_seconds`, of the whole run: steps, validations and samples; what comes before the first step is `beside`.
 
     Validation and samples count by their arithmetic, at the speed of the steps. Without a plan pictures are square.
     """
-    sizes: Collection[Size] = plan.buckets if plan else ()
-    pace, work = step_seconds(config, shapes, compute, sizes), work_of(config, shapes, compute.dtype.itemsize, sizes)
-    found, steps = count_of(config, shapes, compute.dtype.itemsize), config.max_train_steps
-    if pace is None or work is None or found is None:
-        return pace and Pace(pace.seconds * steps, pace.measured, pace.rough)
-    side = config.resolution // shapes.pixels_per_latent
-    forward = found.forward.at(At.of(1, (side, side), config.lora_rank))
-    saves = math.ceil(steps / config.save_steps) + 1
-    guided = 2 if config.sample_guidance > 1 else 1
-    drawn = config.sample_count * config.sample_inference_steps * guided
-    beside = saves * (drawn + _validated(plan)) * forward / work.flops
-    return Pace(pace.seconds * (steps + beside), pace.measured, pace.rough)
+    pace = step_seconds(config, shapes, compute, plan.buckets if plan else ())
+    if pace is None:
+        return None
+    width = compute.dtype.itemsize
+    told = {name: pace.seconds * steps for name, steps in beside.in_steps(config, shapes, width, plan).items()}
+    if told and plan and (loading := _loading_seconds(config, shapes, compute)):
+        told["loading"] = loading
+    seconds = pace.seconds * config.max_train_steps + sum(told.get(name, 0.0) for name in ("validation", "samples"))
+    return Pace(seconds, pace.measured, pace.rough, told)
 
 
-def _validated(plan: Plan | None) -> int:
-    """Forward passes of one validation."""
-    held, trained = (len(plan.validation), len(plan.training)) if plan else (0, MOST_PICTURES)
-    return TIMESTEPS * sum(pictures_measured(held, trained))
+def _loading_seconds(config: TrainConfig, shapes: Shapes, compute: Compute) -> float:
+    """Of the base model, by the check of this computer; 0.0 where it was never made."""
+    found = _checked(compute)
+    rate = found.disk_bytes_per_second if found else None
+    return beside.loading_bytes(shapes, compute.dtype.itemsize, config) / rate if rate else 0.0
 
 
 def remember(config: TrainConfig, shapes: Shapes, compute: Compute, sizes: Collection[Size], speed: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from lora_core.cli import plan_summary
 from lora_core.config import TrainConfig
 from lora_core.models import device as devices
 from lora_core.models.architecture import of_family
@@ -16,6 +17,7 @@ from lora_core.models.computer import Computer, Identity, keep
 from lora_core.models.device import Compute, Device, DeviceMemory
 from lora_core.training.estimate import budget, fit
 from lora_core.training.estimate.budget import WORKSPACES_BYTES, Budget
+from lora_core.training.estimate.cost import estimate
 from lora_core.training.estimate.fit import fits
 from lora_core.training.estimate.levels import levels
 from lora_core.training.estimate.memory import RESERVE_BYTES, memory
@@ -107,3 +109,23 @@ def test_the_driver_is_asked_of_the_very_card(monkeypatch: pytest.MonkeyPatch) -
 
     played.mem_get_info = refuses
     assert devices.memory_of(Device("cuda:1", "second", 8 * GIB)) is None
+
+
+def test_the_terminal_names_what_is_free_and_what_others_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, 6.4)
+    compute = Compute(torch.device("cuda:0"), torch.float16, True)
+    found = estimate(TrainConfig.of({"pretrained_model_name_or_path": "starter"}), compute=compute)
+    told = [str(line) for line in plan_summary._needs(found, is_cpu=False)]
+    assert "6.4 GiB are free (the driver, the desktop and other programs take 1.6 GiB)" in told
+
+
+def test_each_card_is_told_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defect 14: of cuda:1 the first card's memory was shown."""
+    cards = [Device("cuda:0", "large", 24 * GIB), Device("cuda:1", "small", 8 * GIB)]
+    free = {"cuda:0": 20 * GIB, "cuda:1": 6 * GIB}
+    monkeypatch.setattr(budget, "memory_of", lambda device: DeviceMemory(free[device.name], device.bytes, 0))
+    monkeypatch.setattr(fit, "devices", lambda: cards)
+    for card in cards:
+        compute = Compute(torch.device(card.name), torch.float16, True)
+        found = estimate(TrainConfig.of({"pretrained_model_name_or_path": "starter"}), compute=compute)
+        assert found.fit and found.fit.has == free[card.name]

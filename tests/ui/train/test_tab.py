@@ -20,6 +20,7 @@ from lora_core.messages import Message, plain
 from lora_core.runs.curve import MOST_POINTS
 from lora_core.runs.run import Run
 from lora_core.runs.verdict import verdict
+from lora_core.training.estimate.budget import Budget
 from lora_core.training.estimate.cost import Estimate
 from lora_core.training.estimate.fit import Fit
 from lora_core.training.estimate.speed import Pace
@@ -399,3 +400,8 @@ def test_a_card_that_is_too_small_is_told_what_is_computed_again() -> None:
         "arithmetic and the same LoRA"
     )
     assert memory_line(found, PT).startswith("cerca de 7,0 GiB de 8,0 GiB: inteiro precisaria de 9,0 GiB")
+    beside = Fit(True, 5 * gib, 7 * gib, budget=Budget(7 * gib, others=gib, ratio=1.2))
+    assert memory_line(beside, EN) == (
+        "about 5.0 GiB of 7.0 GiB; the driver, the desktop and other programs take 1.0 GiB; the check of this computer "
+        "measured 120 % of what was counted, and the plan follows it"
+    )

@@ -46,7 +46,16 @@ def estimates_of(presets: Mapping[str, Preset]) -> dict[str, Estimate]:
 
 
 def memory_line(found: Fit, text: Texts) -> str:
-    """Memory against what there is; where it does not fit, the settings that would make it."""
+    """Memory against what there is, and who has the rest; where it does not fit, the settings that would make it."""
+    told = [_memory_needed(found, text)]
+    if found.budget.others is not None:
+        told.append(text("train.plan_memory_others", taken=text.size(found.budget.others)))
+    if found.budget.ratio != 1:
+        told.append(text("train.plan_memory_ratio", share=text.number(round(100 * found.budget.ratio))))
+    return "; ".join(told)
+
+
+def _memory_needed(found: Fit, text: Texts) -> str:
     need, have = text.size(found.needed), text.size(found.has)
     if found.changes:
         whole, longer = text.size(found.whole), text.number(round(100 * found.longer))
@@ -60,10 +69,17 @@ def memory_line(found: Fit, text: Texts) -> str:
 
 
 def time_line(found: Pace | None, text: Texts) -> str:
-    """How long it will take; where nothing was measured, when it will be known."""
+    """How long it will take, and the part of what is beside the steps; where nothing was measured, when it is known."""
     if found is None:
         return text("train.plan_time_unknown")
-    return text("train.plan_time_rough" if found.rough else "train.plan_time_about", time=span(found.seconds, text))
+    told = text("train.plan_time_rough" if found.rough else "train.plan_time_about", time=span(found.seconds, text))
+    parts = [text(f"train.plan_part_{name}", share=_percent(share, text)) for name, share in found.shares.items()]
+    return f'{told}; {text("train.plan_time_beside", parts=", ".join(parts))}' if parts else told
+
+
+def _percent(share: float, text: Texts) -> str:
+    """In whole percents, "<1" below one."""
+    return text.number(round(100 * share)) if share >= 0.01 or not share else f"<{text.number(1)}"
 
 
 def levels_html(found: Sequence[Level], text: Texts) -> str:
