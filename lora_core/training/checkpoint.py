@@ -46,7 +46,6 @@ class State:
     best_loss: float
     lr_scale: float = 1.0  # what the learning rates are multiplied by since numbers went wrong
     ema: dict[str, torch.Tensor] = field(default_factory=dict)  # of the adapters; empty where none is kept
-    measure: tuple[int, ...] = ()  # `data.validation.Measure`; empty: as much as ever, as all runs did once
 
 
 def identity(config: TrainConfig, dataset_digest: str) -> dict[str, str]:

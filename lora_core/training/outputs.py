@@ -39,6 +39,7 @@ from lora_core.training.session import Session
 
 _CELL, _PROMPT_WIDTH = 192, 230  # of the before/after sheet, in pixels
 FEWEST_STEPS = 10  # of a run whose speed is kept
+_MEASURE = "measure"  # what a checkpoint's losses were validated on, beside its identity: older versions pass it over
 # Settings whose name in the file is their name here.
 _AS_THEY_ARE = (
     "output_name", "resolution", "max_train_steps", "gradient_accumulation_steps", "seed", "optimizer", "lr_scheduler",
@@ -71,7 +72,8 @@ def restore(session: Session, state: checkpoint.State) -> None:
         session.scaler.load_state_dict(state.scaler)
     session.step = session.saved_step = state.step
     session.best_step, session.best_loss = state.best_step, state.best_loss
-    session.measure = Measure(*state.measure) if state.measure else None
+    measured = state.identity.get(_MEASURE)
+    session.measure = Measure(*map(int, measured.split(","))) if measured else None
     session.base_is_due = session.base_is_due and state.step == 0  # else it was measured before the first save
 
 
@@ -105,13 +107,13 @@ def save_checkpoint(session: Session, run: Run) -> Path:
 
 def state_of(session: Session) -> checkpoint.State:
     """All that the session needs to be where it is again; the optimizer's tensors are its own, not copies."""
+    measured = {_MEASURE: ",".join(map(str, astuple(session.measure)))} if session.measure else {}
     return checkpoint.State(
-        step=session.step, identity=checkpoint.identity(session.config, session.plan.digest),
+        step=session.step, identity={**checkpoint.identity(session.config, session.plan.digest), **measured},
         adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
         best_step=session.best_step, best_loss=session.best_loss, lr_scale=session.lr_scale,
         ema={name: tensor.clone() for name, tensor in session.ema.tensors().items()},
-        measure=astuple(session.measure) if session.measure else (),
     )  # fmt: skip
 
 

@@ -63,4 +63,4 @@ def test_a_resumed_run_goes_on_with_the_pictures_it_began_with(
     job, events = run(config.replace(max_train_steps=6), "latest")
     assert job.error is None and validations(events) == expected[2:], "the base model's was told before"
     state = checkpoint.latest(tmp_path / "two" / "checkpoints")
-    assert state.measure == (2, 1, 2)
+    assert state.identity["measure"] == "2,1,2"

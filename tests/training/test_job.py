@@ -176,7 +176,7 @@ def test_a_stop_while_the_stepper_speaks_saves_the_steps(
         if isinstance(event, Warned) and event.message == notice:
             job.controls.stop()
 
-    monkeypatch.setattr(prepare, "fastest_stepper", lambda model, config, device, emit, group: Talking(emit))
+    monkeypatch.setattr(prepare, "fastest_stepper", lambda model, config, device, emit: Talking(emit))
     config = config_for(tiny_sd1, pictures, tmp_path, max_train_steps=5000, save_steps=2)
     job, events = run(config, on_event=press)
     assert job.error is None
