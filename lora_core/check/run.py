@@ -16,7 +16,7 @@ from lora_core.check.probe import Probe
 from lora_core.config import settings
 from lora_core.events import Emit, Phase
 from lora_core.messages import Message
-from lora_core.models.computer import Computer, Identity
+from lora_core.models.computer import Computer, Identity, known
 from lora_core.models.device import choose, devices
 
 CARD_S, PROCESSOR_S = 55.0, 23.0  # for all parts; the promise is a minute, and half of one on a processor
@@ -41,7 +41,7 @@ def check(device: str, emit: Emit, wants_stop: Callable[[], bool] = lambda: Fals
 def of_device(probe: Probe, emit: Emit, wants_stop: Callable[[], bool], run_folder: Path, sizes: Sizes) -> Report:
     """As `check`, of the device that the probe asks."""
     began, threads = time.monotonic(), torch.get_num_threads()
-    computer = Computer(Identity.of(probe.about))
+    computer = known(probe.about) or Computer(Identity.of(probe.about))  # what is not found out anew stays known
     parts = BEFORE + (step.CARD_PARTS if probe.is_card else step.PROCESSOR_PARTS)
     deadline = began + (CARD_S if probe.is_card else PROCESSOR_S)
     bench = Bench(probe, computer, deadline, sizes, run_folder, wants_stop, emit=emit, parts=parts)

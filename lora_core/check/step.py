@@ -62,6 +62,7 @@ CARD_PARTS, PROCESSOR_PARTS = 6, 6  # at most
 def on_card(bench: Bench) -> None:
     """The step on a card, in the format that trainings will take, in all its ways; then, plain, in the other format."""
     formats = _formats_of_card(bench)
+    bench.decide(memory_ratio=None)
     plain: Plain | None = None
     for name in formats:
         plain = bench.part("step", partial(_plain, bench, name))

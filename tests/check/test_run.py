@@ -152,6 +152,15 @@ def test_it_stops_when_asked_and_keeps_what_was_found(checked: Callable[..., Rep
     assert found and found.formats["fp16"]
 
 
+def test_a_check_that_is_stopped_loses_nothing_of_the_one_before(checked: Callable[..., Report]) -> None:
+    before = checked(RTX_3060).computer
+    after = checked(RTX_3060, lambda: True).computer
+    assert after == before and before.eight_bit
+    asked = iter([False] * 8)
+    after = checked(RTX_3060, lambda: next(asked, True)).computer
+    assert known(RTX_3060.about) == after and after.eight_bit and after.checked_at > before.checked_at
+
+
 def test_ctrl_c_stops_it_too(checked: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
