@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import os
 import queue
 import re
@@ -23,6 +24,9 @@ from lora_core.system.redact import redact
 INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 _HEARTBEAT_S = 30.0
 _PROBE_S = 5.0
+_PAUSES_S = (0.0, 1.0, 3.0)  # before each try
+_HEAD_REFUSED = (403, 405, 501)  # by servers and proxies that know GET alone
+_STATUSES = frozenset(int(status) for status in http.HTTPStatus)
 
 # What a person's own settings may hold that would send packages, or imports, to another place than the environment.
 _ELSEWHERE = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "__PYVENV_LAUNCHER__")
@@ -158,18 +162,45 @@ def news(line: str) -> str:
 
 
 def unreachable(index_url: str) -> str:
-    """Why the package index does not answer; "" when it does. Asked first because pip would try for minutes."""
+    """Why the package index does not answer; "" when it does. Asked first because pip would try for minutes.
+
+    Raises:
+        SetupError: it answers and refuses; another build would be the wrong one, not the second best.
+    """
+    page, problem = f"{index_url}/torch/", ""
+    for pause in _PAUSES_S:
+        time.sleep(pause)
+        try:
+            code = _answer(page, "HEAD")
+            if code in _HEAD_REFUSED:
+                code = _answer(page, "GET")
+        except urllib.error.URLError as error:
+            return str(error.reason)
+        except OSError as error:
+            return str(error)
+        if code < 400:
+            return ""
+        problem = f"{code} {http.HTTPStatus(code).phrase}" if code in _STATUSES else str(code)
+        if code != http.HTTPStatus.TOO_MANY_REQUESTS and code < 500:
+            raise SetupError(
+                f"{page} answers {problem}, so the PyTorch for this computer cannot be had. A proxy, firewall or mirror "
+                "between may refuse it: let this address through, then start again."
+            )
+    return problem
+
+
+def _answer(page: str, method: str) -> int:
+    """The HTTP status that a page answers with. Raises OSError where nothing answers."""
     context = ssl.create_default_context()
+    if os.environ.get("PIP_CERT"):
+        context.load_verify_locations(os.environ["PIP_CERT"])
+    request = urllib.request.Request(page, method=method)
     try:
-        if os.environ.get("PIP_CERT"):
-            context.load_verify_locations(os.environ["PIP_CERT"])
-        request = urllib.request.Request(f"{index_url}/torch/", method="HEAD")
-        urllib.request.urlopen(request, timeout=_PROBE_S, context=context).close()
-    except urllib.error.URLError as error:
-        return str(error.reason)
-    except OSError as error:
-        return str(error)
-    return ""
+        with urllib.request.urlopen(request, timeout=_PROBE_S, context=context) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
 
 def _lines(stream: IO[str], while_silent: Callable[[], object]) -> Iterator[str]:

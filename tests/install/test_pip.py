@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -147,10 +148,21 @@ def test_causes(output: str, told: str) -> None:
 
 
 class Index(http.server.BaseHTTPRequestHandler):
-    """A package index that knows torch."""
+    """A package index that knows torch: below /whl/ a folder names the statuses it answers with, one after the other."""
+
+    asked: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
-        self.send_response(200 if self.path == "/whl/cpu/torch/" else 403)
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        folder = self.path.split("/")[2]
+        statuses = [200] if folder == "cpu" else [int(status) for status in folder.split("-")]
+        self.asked.append(self.command)
+        self.send_response(statuses[min(len(self.asked), len(statuses)) - 1])
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -158,7 +170,9 @@ class Index(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def index() -> Iterator[str]:
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(pip, "_PAUSES_S", (0.0, 0.0, 0.0))
+    Index.asked.clear()
     with http.server.HTTPServer(("127.0.0.1", 0), Index) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -171,8 +185,25 @@ def test_an_index_that_answers(index: str) -> None:
     assert pip.unreachable(f"{index}/cpu") == ""
 
 
-def test_an_index_that_refuses(index: str) -> None:
-    assert "403" in pip.unreachable(f"{index}/cu130") or "Forbidden" in pip.unreachable(f"{index}/cu130")
+@pytest.mark.parametrize(
+    ("answers", "said"), [("403", "403 Forbidden"), ("404", "404 Not Found"), ("429-404", "404"), ("499", "499,")]
+)
+def test_an_index_that_refuses_is_not_one_that_is_away(index: str, answers: str, said: str) -> None:
+    """Else whoever has a card gets the build for the CPU without a word of why."""
+    with pytest.raises(SetupError, match=f"/whl/{answers}/torch/ answers {said}"):
+        pip.unreachable(f"{index}/{answers}")
+
+
+def test_an_index_that_knows_get_alone_is_there(index: str) -> None:
+    assert pip.unreachable(f"{index}/403-200") == "" and Index.asked == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"), [("503-200", ""), ("429-500-200", ""), ("502", "502 Bad Gateway"), ("429", "429")]
+)
+def test_an_index_in_trouble_is_asked_again(index: str, answers: str, problem: str) -> None:
+    assert pip.unreachable(f"{index}/{answers}").startswith(problem)
+    assert len(Index.asked) == (3 if problem else len(answers.split("-")))
 
 
 def test_an_index_that_is_not_there() -> None:

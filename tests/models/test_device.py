@@ -40,6 +40,7 @@ def plug_in(
         torch.cuda, "get_device_capability", lambda device: (cards[device.index].major, cards[device.index].minor)
     )
     monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
 
 
 def test_fp16_on_a_cpu_computes_in_fp32_and_says_so() -> None:
@@ -263,6 +264,16 @@ def test_a_card_without_tensor_cores_searches_its_kernels_until_a_check_knows_be
         assert compute.notices == () and not compute.searches_kernels
         precision.set_up(compute)
         assert not torch.backends.cudnn.benchmark
+
+
+def test_a_second_card_opens_nothing_on_the_first(flags: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, card("large", 24), card("small", 8))
+    taken: list[torch.device] = []
+    for backend in (torch.cuda, torch.xpu):
+        monkeypatch.setattr(backend, "set_device", taken.append)
+    precision.set_up(precision.choose("cuda:1", "fp16"))
+    precision.set_up(precision.choose("cpu", "no"))
+    assert taken == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize("right", [True, False])

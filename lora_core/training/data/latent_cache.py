@@ -224,11 +224,12 @@ def _encoded_at_once(vae: Any, pictures: Sequence[np.ndarray]) -> tuple[Tensor, 
     A function of its own: whoever tries again within the `except` has all the tensors of the first try beside him, for the
     traceback holds them.
     """
-    pixels_BHW3 = torch.from_numpy(np.stack(pictures)).to(vae.device)
-    has_room = free_bytes(vae.device) >= ENCODED_BYTES * pixels_BHW3[..., 0].numel()
+    # Contiguous: convolutions turn what is strided, at every tensor.
+    pixels_B3HW = torch.from_numpy(np.stack(pictures)).to(vae.device).permute(0, 3, 1, 2).contiguous()
+    has_room = free_bytes(vae.device) >= ENCODED_BYTES * pixels_B3HW[:, 0].numel()
     try:
         with in_tiles(vae, wanted=not has_room):
-            posterior = vae.encode((pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1).to(vae.dtype)).latent_dist
+            posterior = vae.encode((pixels_B3HW.float() / 127.5 - 1).to(vae.dtype)).latent_dist
         return posterior.mean.float().cpu(), posterior.std.float().cpu()
     except RuntimeError as error:
         if len(pictures) == 1 or not is_full_card(error):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lora_core.config import TrainConfig
+from lora_core.training.optim.adafactor import Adafactor
 from lora_core.training.optim.cpu_offload import CPUOffloadOptimizer
 from lora_core.training.optim.prodigy import Prodigy
 
@@ -17,18 +18,22 @@ ParameterGroups = list[dict[str, Any]]  # each with "params" and "lr"
 
 def adamw(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), fused into one kernel where torch has one for the device."""
-    device = groups[0]["params"][0].device.type
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=device in ("cpu", "cuda", "xpu", "mps"))
+    fused = can_be_fused(groups[0]["params"][0].device.type, config.mixed_precision)
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
+
+
+def can_be_fused(device: str, mixed_precision: str) -> bool:
+    """Whether torch has AdamW in one kernel for a device.
+
+    On Apple's some releases of it ignored that a scaled loss had overflowed (found_inf) and stepped into NaN; a loss may be
+    scaled in all formats but fp32.
+    """
+    return device in ("cpu", "cuda", "xpu") or (device == "mps" and mixed_precision == "no")
 
 
 def adafactor(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:
     """Adafactor (Shazeer & Stern 2018) with a rate of our own: second moments as rows and columns, little memory."""
-    from transformers import Adafactor
-
-    optimizer: torch.optim.Optimizer = Adafactor(
-        groups, weight_decay=config.weight_decay, scale_parameter=False, relative_step=False
-    )
-    return optimizer
+    return Adafactor(groups, weight_decay=config.weight_decay)
 
 
 def prodigy(groups: ParameterGroups, config: TrainConfig) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_core.config import TrainConfig
-from lora_core.training.optim.build import OPTIMIZERS, lr_factor, set_learning_rates
+from lora_core.training.optim.build import OPTIMIZERS, can_be_fused, lr_factor, set_learning_rates
 
 
 def config(**values: object) -> TrainConfig:
@@ -59,3 +59,10 @@ def test_every_optimizer_goes_downhill_and_restores_exactly(name: str) -> None:
     steps(5, weights, optimizer)
     steps(5, again, restored)
     assert torch.equal(weights, again)
+
+
+def test_adamw_is_one_kernel_where_a_scaled_overflow_is_heeded_by_it() -> None:
+    for mixed_precision in ("no", "fp16", "bf16"):
+        assert all(can_be_fused(device, mixed_precision) for device in ("cpu", "cuda", "xpu"))
+        assert can_be_fused("mps", mixed_precision) == (mixed_precision == "no")
+    assert not can_be_fused("privateuseone", "no")
