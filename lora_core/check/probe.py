@@ -12,23 +12,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from lora_core.models.device import Device
+from lora_core.models.device import Device, DeviceMemory
 from lora_core.models.weights import free_device_memory
 
 TF32_SINCE = (8, 0)  # compute capability: Ampere
-
-
-@dataclass(frozen=True)
-class DeviceMemory:
-    """In bytes, by the driver: free for all, in all; and what torch holds of it for this program."""
-
-    free: int
-    total: int
-    held: int
-
-    @property
-    def taken_by_others(self) -> int:
-        return max(0, self.total - self.free - self.held)
 
 
 @dataclass(frozen=True)

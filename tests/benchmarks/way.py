@@ -19,14 +19,14 @@ from typing import Any, Protocol
 
 import torch
 
-from lora_core.check.probe import DeviceMemory, Probe
+from lora_core.check.probe import Probe
 from lora_core.check.trial import fill
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Warned
 from lora_core.models import device as precision
 from lora_core.models.architecture import Shapes, of_family, shapes_of
 from lora_core.models.catalog import STARTER
-from lora_core.models.device import Compute
+from lora_core.models.device import Compute, DeviceMemory
 from lora_core.training import prepare, train
 from lora_core.training.engine import compile
 from lora_core.training.estimate import fit

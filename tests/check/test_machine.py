@@ -12,9 +12,9 @@ import pytest
 from lora_core.check import machine
 from lora_core.check.bench import Bench
 from lora_core.check.findings import FAILED, GOOD, SLOWER, Finding
-from lora_core.check.probe import DeviceMemory, Probe
+from lora_core.check.probe import Probe
 from lora_core.models.computer import Computer, Identity, step_key
-from lora_core.models.device import Device
+from lora_core.models.device import Device, DeviceMemory
 from lora_core.system import hardware, keep_awake, windows
 from tests.support.played_cards import APPLE, CARDS, GB, GTX_1650, RADEON, RTX_3060, RTX_5090, Played
 

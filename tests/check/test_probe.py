@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lora_core.check import probe
-from lora_core.check.probe import DeviceMemory, Probe
-from lora_core.models.device import Device
+from lora_core.check.probe import Probe
+from lora_core.models.device import Device, DeviceMemory
 
 GB = 2**30
 CPU, NVIDIA, INTEL, APPLE = (

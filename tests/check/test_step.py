@@ -16,9 +16,9 @@ from torch import Tensor
 from lora_core.check import step
 from lora_core.check.bench import Bench
 from lora_core.check.findings import FAILED, GOOD, SLOWER, Finding
-from lora_core.check.probe import DeviceMemory
 from lora_core.check.trial import Trial
 from lora_core.models.computer import EIGHT_BIT, GRAPH, RECOMPUTED, Computer, Identity
+from lora_core.models.device import DeviceMemory
 from lora_core.training.engine.cuda_graphs import CudaGraphStepper
 from tests.support.played_cards import GB, GTX_1650, RTX_3060, RTX_4060, Played, tiny_sizes
 from tests.support.played_graphs import play

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_core.check.bench import Sizes
-from lora_core.check.probe import DeviceMemory, Probe
+from lora_core.check.probe import Probe
 from lora_core.models.architecture import shapes_of
-from lora_core.models.device import Device
+from lora_core.models.device import Device, DeviceMemory
 from lora_core.system import hardware
 
 GB = 2**30
