@@ -129,10 +129,18 @@ def wider_formats(device: str, mixed_precision: str) -> list[str]:
 
 
 def free_bytes(device: torch.device) -> float:
-    """What is left of a card's own memory, with what torch keeps for later; endless where that is not told."""
+    """What is left of a card's own memory, with what torch keeps for later; endless where that is not told.
+
+    What CUDA graphs keep is theirs while they live, whether it is in use at this moment or not.
+    """
     if device.type != "cuda":
         return float("inf")
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    number = torch.cuda.current_device() if device.index is None else device.index
+    kept = sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if segment["device"] == number and tuple(segment["segment_pool_id"]) == (0, 0)
+    )
     return float(torch.cuda.mem_get_info(device)[0] + kept)
 
 

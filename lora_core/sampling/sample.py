@@ -47,6 +47,7 @@ def draw(
     device = model.device
     batches = list(draw_latents(model, wanted, on_step, pipeline))
     needed = DECODED_BYTES * max((p.width * p.height for p in wanted), default=0) * max(map(len, batches), default=0)
+    free_device_memory()  # what the UNet worked in comes in other pieces than the decoder asks for
     with torch.no_grad(), _aside(model, needed), on_device([model.vae], device):
         for latents_BCHW in batches:
             scaled = latents_BCHW.to(model.vae.dtype) / model.vae.config.scaling_factor

@@ -152,6 +152,20 @@ def test_the_smallest_card_with_enough_memory() -> None:
     assert smallest_for(GB, broken) is None
 
 
+def test_what_graphs_keep_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor what is in use, nor another card's; of what torch keeps besides, everybody may take."""
+
+    def segment(device: int, pool: tuple[int, int], total: int, used: int) -> dict[str, object]:
+        return {"device": device, "segment_pool_id": pool, "total_size": total * GB, "allocated_size": used * GB}
+
+    kept = [segment(1, (0, 0), 4, 1), segment(1, (0, 7), 6, 2), segment(0, (0, 0), 5, 0), segment(1, (0, 0), 2, 2)]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: kept)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GB, 24 * GB))
+    assert [precision.free_bytes(torch.device(name)) for name in ("cuda:1", "cuda", "cuda:0")] == [4 * GB, 4 * GB, 6 * GB]
+    assert precision.free_bytes(torch.device("cpu")) == float("inf")
+
+
 def test_memory_in_use_is_read_from_where_torch_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * GB + device.index)
     monkeypatch.setattr(torch.xpu, "max_memory_allocated", lambda device: 2 * GB)

@@ -103,6 +103,19 @@ def test_the_unet_steps_aside_where_there_is_no_room_to_decode(model: BaseModel,
     assert len(moved) == 2, "there is room"
 
 
+def test_what_the_unet_worked_in_is_given_back_before_decoding(model: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Windows the decoder would be given slow system memory beside it."""
+    order: list[str] = []
+    decode, unet = model.vae.decode, model.unet.forward
+    monkeypatch.setattr(model.vae, "decode", lambda z: (order.append("decode"), decode(z))[1])
+    monkeypatch.setattr(model.unet, "forward", lambda *a, **k: (order.append("unet"), unet(*a, **k))[1])
+    monkeypatch.setattr(sample, "free_device_memory", lambda: order.append("given back"))
+    monkeypatch.setattr(sample, "free_bytes", lambda device: (order.append("looked"), float("inf"))[1])
+    sample.draw(model, wishes(1))
+    assert order[order.index("given back") - 1] == "unet" and "unet" not in order[order.index("given back") :]
+    assert order[order.index("given back") + 1 :] == ["looked", "looked", "decode"]
+
+
 def test_where_even_the_decoder_alone_has_no_room_it_works_on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     model = base_models.load("starter", torch.float32, lambda event: None)
     asked = [GenerationParams("a red circle on a blue background", 7, 96, 64, steps=8, guidance=4.0)]

@@ -17,24 +17,41 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lora_core.training.engine import cuda_graphs
+
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
 
 
 @dataclass
 class Played:
-    """replays: of each graph that was made. free: bytes of the card, of which each graph takes `taken` while it lives.
+    """replays: of each graph that was made. free: bytes of the card.
 
-    most: graphs that lived at once.
+    Each graph takes `taken` of it, for its list of kernels; the first one takes `pool` besides, which the others share, and
+    which torch keeps after the last one until its memory is given back. most: graphs that lived at once.
     """
 
     replays: list[int] = field(default_factory=list)
     alive: weakref.WeakSet[PlayedGraph] = field(default_factory=weakref.WeakSet)
     free: int = 2**33
     taken: int = 2**20
+    pool: int = 0
     most: int = 0
+    held: int = 0  # bytes of pools, as torch reserves them
 
     def left(self) -> int:
-        return self.free - self.taken * len(self.alive)
+        return self.free - self.taken * len(self.alive) - self.held
+
+    def captured(self, graph: PlayedGraph) -> None:
+        self.alive.add(graph)
+        self.held = max(self.held, self.pool)
+        self.most = max(self.most, len(self.alive))
+        if self.left() < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def give_back(self) -> None:
+        """What torch keeps of no use."""
+        if not self.alive:
+            self.held = 0
 
 
 class PlayedGraph:
@@ -44,8 +61,6 @@ class PlayedGraph:
         self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self.played, self.number = played, len(played.replays)
         played.replays.append(0)
-        played.alive.add(self)
-        played.most = max(played.most, len(played.alive))
 
     def replay(self) -> None:
         self.played.replays[self.number] += 1
@@ -65,6 +80,7 @@ class _Capture(TorchDispatchMode):
         assert (pool, stream, capture_error_mode) == ("a pool", "a stream", "thread_local")
         self.graph = graph
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # what is written over, and what stood there
+        graph.played.captured(graph)
 
     def __torch_dispatch__(self, operation: Any, types: Any, values: Any = (), named: Any = None) -> Any:
         if operation._schema.name in READS:
@@ -102,4 +118,6 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "a pool")
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "a stream")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (played.left(), 2**33))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: played.held)
+    monkeypatch.setattr(cuda_graphs, "free_device_memory", played.give_back)
     return played

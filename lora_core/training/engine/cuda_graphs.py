@@ -97,8 +97,12 @@ class CudaGraphStepper:
         self._drop_graphs()
 
     def _drop_graphs(self) -> None:
+        """With their memory: what torch kept of it is asked for by nobody, and is room that all others lack."""
+        had_some = self._pool is not None
         self._graphs.clear()
         self._pool, self._held = None, 0
+        if had_some:
+            free_device_memory()
 
     def _ask(self, kind: str, question: Question) -> Found:
         batch = question[1]
@@ -148,15 +152,21 @@ class CudaGraphStepper:
         if self._captures > max(TRIES, self._replays // WORTH):
             self._give_up(TOO_MANY_SIZES)
             return None
+        found, why = None, ""
         try:
-            free = _free_bytes(question[1])
-            self._pool = self._pool or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(question[1].weight_B.device))
-            graph = _Graph(question, *self._pool)
-            found = graph(*question)
-            self._held += max(0, free - _free_bytes(question[1]))
+            found = self._captured(key, question)
         except Exception as error:  # noqa: BLE001  whatever it is, there is another way
-            self._give_up(plain(str(error).partition("\n")[0].rstrip(".")))
-            return None
+            why = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        if why:  # not within `except`, where the error holds what the capture has left
+            self._give_up(plain(why))
+        return found
+
+    def _captured(self, key: Hashable, question: Question) -> Found:
+        free = _free_bytes(question[1])
+        self._pool = self._pool or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(question[1].weight_B.device))
+        graph = _Graph(question, *self._pool)
+        found = graph(*question)
+        self._held += max(0, free - _free_bytes(question[1]))
         self._graphs[key] = graph
         return found
 
