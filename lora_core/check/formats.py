@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +59,7 @@ class Format:
 def measure(bench: Bench) -> None:
     """All formats of the device, each a finding; a format that cannot be tried is not right."""
     sizes, probe, found = bench.sizes, bench.probe, dict[str, Format]()
+    probe.set_up()
     side = sizes.small // (2 ** (len(sizes.shapes.vae["block_out_channels"]) - 1))
     size = Size(sizes.shapes, side, sizes.card_vae if probe.is_card else sizes.vae)
     for name in named(probe):
@@ -109,7 +109,7 @@ def tried(name: str, probe: Probe, size: Size) -> Format:
     """Compute in a format and compare."""
     dtype, device = DTYPES[name], probe.device
     missed = {}
-    with probe.tf32() if name == "tf32" else nullcontext():
+    with probe.tf32(name == "tf32"):
         for part, function, inputs in _products(size):
             here = [each.to(device, dtype) for each in inputs]
             missed[part] = _missed(probe.compute(function, *here), function(*(each.to(dtype).float() for each in inputs)))
@@ -142,9 +142,10 @@ def _latents(name: str, probe: Probe, size: Size) -> tuple[Tensor, Tensor]:
     """What the VAE makes of a picture in a format, and in fp32."""
     pixels = torch.rand(1, 3, size.vae_side, size.vae_side, generator=torch.Generator().manual_seed(4)) * 2 - 1
     found = []
-    for dtype in (DTYPES[name], torch.float32):
+    for dtype, is_tf32 in ((DTYPES[name], name == "tf32"), (torch.float32, False)):
         vae: Any = encoder_of(size.shapes, dtype, probe.device)
-        found.append(vae.encode(pixels.to(probe.device, dtype)).latent_dist.mean)
+        with probe.tf32(is_tf32):
+            found.append(vae.encode(pixels.to(probe.device, dtype)).latent_dist.mean)
     return found[0], found[1]
 
 

@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from lora_core.models.device import Device, DeviceMemory
+from lora_core.models.device import Device, DeviceMemory, choose, set_up
 from lora_core.models.weights import free_device_memory
 
 TF32_SINCE = (8, 0)  # compute capability: Ampere
@@ -90,6 +90,10 @@ class Probe:
 
     # --- what is done with it -----------------------------------------------------------------------------------------
 
+    def set_up(self) -> None:
+        """Let torch compute as a training in 16 bit has it compute here: what is proven is what will be used."""
+        set_up(choose(self.about.name, "fp16"))
+
     def compute(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """What the device makes of inputs that stand on it."""
         return function(*inputs)
@@ -118,11 +122,13 @@ class Probe:
             free_device_memory()
 
     @contextmanager
-    def tf32(self) -> Iterator[None]:
-        """Within the block products and convolutions in fp32 may be computed in TF32."""
+    def tf32(self, is_on: bool = True) -> Iterator[None]:
+        """Within the block products and convolutions in fp32 may be computed in TF32, or are exact: torch's own default is
+        TF32 in convolutions alone.
+        """
         kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         try:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_on
             yield
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept

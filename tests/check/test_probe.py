@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lora_core.check import probe
+from lora_core.check import probe as probes
 from lora_core.check.probe import Probe
 from lora_core.models.device import Device, DeviceMemory
 
@@ -88,6 +89,9 @@ def test_tf32_is_on_within_the_block_alone() -> None:
         assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
         raise ZeroDivisionError
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    with NVIDIA.tf32(False):  # torch's own default rounds convolutions, and fp32 would not be what it is compared with
+        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_what_others_have_of_the_processor_is_without_what_this_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +105,12 @@ def test_time_of_this_computers_processor_goes_on() -> None:
     before = CPU.others_seconds()
     time.sleep(0.05)
     assert CPU.others_seconds() >= before - 0.05
+
+
+def test_torch_is_set_up_as_a_training_sets_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GTX 16xx is tried with the kernels that it will train with."""
+    seen: list[object] = []
+    monkeypatch.setattr(probes, "choose", lambda device, mixed_precision: (device, mixed_precision))
+    monkeypatch.setattr(probes, "set_up", seen.append)
+    NVIDIA.set_up()
+    assert seen == [(NVIDIA.about.name, "fp16")]

@@ -62,6 +62,9 @@ class Played(Probe):
     def has_graphs(self) -> bool:
         return self.graphs
 
+    def set_up(self) -> None:
+        """There is nothing to set on a processor."""
+
     def compute(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return function(*inputs) * self.times
 
