@@ -15,9 +15,10 @@ from lora_core.events import Emit, Event, Phase
 from lora_core.messages import Message
 from lora_core.models.architecture import Shapes, of_family
 from lora_core.models.computer import Computer, keep
+from lora_core.models.families.specs import SD1
 from lora_core.system import hardware
 
-FAMILY = "sd1"  # whose shapes are computed with
+FAMILY = SD1.name  # whose shapes are computed with
 BUSY = 0.15  # of the processor, taken by other programs: seconds are longer, and threads wait for each other
 TICK_S = 0.02  # as exactly as systems count what a processor was given
 MOST_TOLD = 160  # characters of what a library said

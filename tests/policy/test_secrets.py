@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -274,6 +275,8 @@ def test_a_window_that_cannot_start_tells_none(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
     class Broken:
+        check = SimpleNamespace(make_way=lambda seconds: True)
+
         @property
         def uploads(self) -> Path:
             raise ValueError(f"{TOKEN} at https://anna:{PASSWORD}@mirror")
