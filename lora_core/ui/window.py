@@ -82,11 +82,12 @@ def _header(text: Texts) -> str:
         for language in LANGUAGES
     )
     choices = "".join(f'<option value="{name}">{escape(text(f"frame.appearance_{name}"))}</option>' for name in APPEARANCES)
+    stop = escape(text("train.check_stop"))
     return (
         f'<div class="treino-header"><img src="/assets/icon.svg" alt="" width="36" height="36">'
         f"<h1>{escape(text('frame.title'))}</h1><p>{escape(text('frame.tagline'))}</p>"
         f'<span id="core" role="status"></span>'
-        f'<span id="checking" hidden><span role="status"></span><button type="button" data-check="stop"></button></span>'
+        f'<span id="checking" hidden><span role="status"></span><button type="button" data-check="stop">{stop}</button></span>'
         f'<label class="treino-appearance"><span>{escape(text("frame.appearance"))}</span>'
         f'<select id="appearance">{choices}</select></label>'
         f'<nav aria-label="{escape(text("frame.language"))}">{links}</nav></div>'

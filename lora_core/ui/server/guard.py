@@ -31,6 +31,9 @@ _GRADIO = re.compile(
     rf"/(?:{'|'.join(LANGUAGES)})/(?:|config|theme\.css|(?:assets|static|svelte)/.+|gradio_api/(?:info|queue/join|queue/data"
     r"|cancel|reset|heartbeat/\w+|upload|upload_progress|run/\w+|startup-events|component_server|theme\.css|file=.+))/?"
 )
+_MOUNTS = tuple(f"/{name}/" for name in LANGUAGES)
+# No file is called so, and Gradio's own routes fail at asking the disk for it.
+_IMPOSSIBLE = re.compile(r"/(?:static|assets)/.*(?:\0|[^/]{256}|[\ud800-\udfff])", re.DOTALL)
 _FILE = re.compile(r"/[\w-]+/gradio_api/file=(.+)")
 
 
@@ -104,7 +107,7 @@ class Guard:
             return 403, "Nothing here speaks by websocket."
         if is_foreign(headers, is_page=scope["method"] == "GET" and bool(_PAGES.fullmatch(path))):
             return 403, "Another page asked for this."
-        if path.startswith(tuple(f"/{name}/" for name in LANGUAGES)) and not _GRADIO.fullmatch(path):
+        if path.startswith(_MOUNTS) and (_IMPOSSIBLE.search(path) or not _GRADIO.fullmatch(path)):
             return 404, "Not found"
         if (found := _FILE.fullmatch(path)) and not lies_below(found[1], self.uploads):
             return 403, "Refused"
