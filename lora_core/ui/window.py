@@ -87,7 +87,8 @@ def _header(text: Texts) -> str:
         f'<div class="treino-header"><img src="/assets/icon.svg" alt="" width="36" height="36">'
         f"<h1>{escape(text('frame.title'))}</h1><p>{escape(text('frame.tagline'))}</p>"
         f'<span id="core" role="status"></span>'
-        f'<span id="checking" hidden><span role="status"></span><button type="button" data-check="stop">{stop}</button></span>'
+        f'<span id="checking" hidden><span role="status"></span>'
+        f'<button type="button" data-check="stop">{stop}</button></span>'
         f'<label class="treino-appearance"><span>{escape(text("frame.appearance"))}</span>'
         f'<select id="appearance">{choices}</select></label>'
         f'<nav aria-label="{escape(text("frame.language"))}">{links}</nav></div>'
