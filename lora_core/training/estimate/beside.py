@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lora_core.training.data.plan import Plan
     from lora_core.training.estimate.memory import Size
 
-NEVER_COUNTED = 1 / 3  # of a step is its way forward, as of most networks
+NEVER_COUNTED = 1 / 2  # of a step is its way forward: frozen weights want no gradients of their own
 
 
 def pass_steps(config: TrainConfig, shapes: Shapes, number_bytes: int, sizes: Collection[Size] = ()) -> float | None:

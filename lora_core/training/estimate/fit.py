@@ -9,16 +9,19 @@ from functools import partial
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.messages import Message
+from lora_core.models import computer
 from lora_core.models.architecture import Shapes, of_model, shapes_of
 from lora_core.models.device import Compute, Device, choose, devices, smallest_for
 from lora_core.models.families.base import BaseModel
 from lora_core.system import windows
 from lora_core.training.estimate.budget import Budget
-from lora_core.training.estimate.ladder import changes_to, ladder, together
+from lora_core.training.estimate.ladder import Step, changes_to, ladder, together
 from lora_core.training.estimate.memory import RESERVE_BYTES, Memory, Size, arithmetic, bytes_of, memory
 from lora_core.training.estimate.proven import with_graphs_settled
 
 NOTICEABLE = 0.05  # of what a training was thought to need beside the weights: less is not worth another start
+# By what the check of this computer found wrong: settings that are then not advised, nor taken unasked.
+NEEDS = {"recomputed": {"checkpointed_quarters", "gradient_checkpointing"}, "eight_bit": {"eight_bit_base"}}
 SURE = {"gradient_checkpointing", "train_batch_size", "eight_bit_base", "resolution"}  # save much, counted or not
 
 
@@ -68,7 +71,7 @@ def fits(
     has, needed = budget.has, budget.needed(now)
     if needed <= has:
         return Fit(True, needed, has, whole=needed, budget=budget)
-    for changes in together(config, (step for step in ladder(config) if step.same)) if device.bytes else ():
+    for changes in together(config, (step for step in _steps(config, device) if step.same)) if device.bytes else ():
         less = memory(config.replace(**changes), shapes, sizes, width)
         if less and budget.needed(less) <= has:
             work = [arithmetic(asked, shapes, sizes, width) for asked in (config.replace(**changes), config)]
@@ -85,7 +88,7 @@ def _remedies(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collec
     """The steps that a person can be asked for and that save memory, each with those before it."""
     changes: dict[str, object] = {}
     least = memory(config, shapes, sizes, width)
-    for step in ladder(config):
+    for step in _steps(config, device):
         if step.fine or ("optimizer_on_host" in step.changes and not device.bytes):
             continue  # of a device without memory of its own the optimizer is there already
         more = changes_to(config, {**changes, **step.changes})
@@ -96,6 +99,13 @@ def _remedies(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collec
         if least is None or less.total < least.total:
             least = less
             yield Remedy(changes, less)
+
+
+def _steps(config: TrainConfig, device: Device) -> Iterator[Step]:
+    """The ladder, without what was found wrong on the device."""
+    found = computer.known(device)
+    wrong = {name for part, names in NEEDS.items() if found and getattr(found, part) is False for name in names}
+    return (step for step in ladder(config) if not wrong & step.changes.keys())
 
 
 def device_of(compute: Compute) -> Device | None:

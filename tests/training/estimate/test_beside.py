@@ -42,7 +42,7 @@ def test_a_model_of_full_size_is_not_waited_for_before_the_first_step_where_that
     assert is_late and 3 < measured.passes * of_pass < MOST_SHARE * config.max_train_steps / 4 + 1e-9
     _, is_late = beside.measure(config.replace(max_train_steps=300, save_steps=100), 2, 6, False, of_pass)
     assert not is_late, "few pictures are quick"
-    assert beside.measure(config, 2, 6, is_small=False)[1], "never counted: a third of a step"
+    assert beside.measure(config, 2, 6, is_small=False)[1], "never counted: half of a step"
 
 
 @pytest.mark.parametrize(("family", "side"), [("sd1", 512), ("sdxl", 1024)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lora_core.config import TARGETS, TrainConfig
 from lora_core.models import device as precision
 from lora_core.models.architecture import of_family, of_model
+from lora_core.models.computer import Computer, Identity, keep
 from lora_core.models.device import Compute, Device
 from lora_core.models.families import sdxl
 from lora_core.training.estimate import fit
@@ -179,3 +181,19 @@ def test_a_card_gets_the_quickest_level_that_fits_it(family: str, values: dict[s
     assert len(chosen) > 2 and chosen[-1] == {} and chosen[0].get("gradient_checkpointing")
     computer = fits(config, shapes, Device("cpu", "the CPU"))
     assert not (computer and computer.changes), "its memory is for other programs too, and a disk stands behind it"
+
+
+def test_what_the_check_found_wrong_is_neither_taken_nor_advised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
+    asked, shapes, card = config(train_batch_size=4), of_family("sdxl"), Device("cuda:0", "a card", 6 * GIB)
+
+    def named() -> set[str]:
+        found = fits(asked, shapes, card)
+        assert found
+        return {name for changes in (found.changes, *(r.changes for r in found.remedies)) for name in changes}
+
+    assert named() & {"checkpointed_quarters", "gradient_checkpointing"}
+    assert keep(Computer(Identity.of(card), recomputed=False))
+    assert not named() & {"checkpointed_quarters", "gradient_checkpointing"} and "eight_bit_base" in named()
+    assert keep(Computer(Identity.of(card), recomputed=False, eight_bit=False))
+    assert "eight_bit_base" not in named()
