@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lora_core.models.computer import computer_file
 from tests import ROOT, heed_ctrl_c
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests never see, nor fill, the cache of the person who runs them."""
     os.environ["TREINO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_proven(shared_cache: None) -> Iterator[None]:
+    """What one test's check of this computer found out decides nothing in the next one."""
+    yield
+    computer_file().unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
