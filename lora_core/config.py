@@ -80,7 +80,15 @@ class TrainConfig:
 
     snr_gamma: float = setting(0.0, "Objective", "Min-SNR weighting of the timesteps, 5 is usual; 0 turns it off.", low=0, high=100)
     timestep_sampling: str = setting("uniform", "Objective", "Draw timesteps evenly and weigh the loss, or draw them as often as min-SNR weighs them: more learned per step.", choices=("uniform", "weighted"))
+    debiased_estimation_loss: bool = setting(False, "Objective", "Weigh each timestep by the root of its noise over its signal, instead of min-SNR (debiased estimation).")
+    min_timestep: int = setting(0, "Objective", "Least noisy timestep that is trained; higher leaves fine detail to the base model.", low=0, high=999)
+    max_timestep: int = setting(1000, "Objective", "Trained are the timesteps below this; lower leaves layout and colour to the base model.", low=1, high=1000)
+    loss_type: str = setting("l2", "Objective", "How an error counts: l2 squares it; huber and smooth_l1 square small ones only, so that odd pictures pull less.", choices=("l2", "huber", "smooth_l1"))
+    huber_c: float = setting(0.1, "Objective", "Errors above about this count linearly, with huber and smooth_l1.", low=1e-4, high=1)
+    huber_schedule: str = setting("snr", "Objective", "How that bound moves with the noise: not, falling from 1 to it, or with the signal-to-noise ratio.", choices=("constant", "exponential", "snr"))
     noise_offset: float = setting(0.0, "Objective", "Shift noise as a whole, for darker darks and brighter brights; up to 0.1.", low=0, high=1)
+    multires_noise_discount: float = setting(0.0, "Objective", "Add coarser and coarser noise, each this much weaker than the one before, for pictures with more contrast; 0.1 to 0.3, 0 turns it off.", low=0, high=0.9)
+    ip_noise_gamma: float = setting(0.0, "Objective", "Input perturbation: noise the pictures a little more than the model is told, so that it mends its own errors; 0.1 is usual, 0 turns it off.", low=0, high=0.5)
     prior_prompts: tuple[str, ...] = setting((), "Objective", "Prompts the LoRA must leave as they are; parted by ';'. The base model draws them before training.")
     prior_pictures: int = setting(0, "Objective", "Pictures drawn for the prior prompts; 0 turns prior preservation off.", low=0, high=10_000)
     prior_loss_weight: float = setting(1.0, "Objective", "Weight of the prior pictures in the loss.", low=0, high=10)
@@ -249,6 +257,12 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         wrong("prior_prompts", "settings.no_prior_prompt")
     if not config.target_modules and not config.train_text_encoder:
         wrong("target_modules", "settings.nothing_to_train")
+    if config.min_timestep >= config.max_timestep:
+        wrong("min_timestep", "settings.no_timestep_left", most=config.max_timestep)
+    if config.debiased_estimation_loss and config.snr_gamma:
+        wrong("debiased_estimation_loss", "settings.two_weightings")
+    if config.noise_offset and config.multires_noise_discount:
+        wrong("multires_noise_discount", "settings.two_noises")
     if config.optimizer == "prodigy" and config.learning_rate < 0.1:
         wrong("learning_rate", "settings.prodigy_rate", rate=config.learning_rate)
     if config.target_modules and not config.target_blocks:

@@ -67,6 +67,13 @@ class TrainingMetadata:
     max_grad_norm: float = 0.0
     noise_offset: float = 0.0
     snr_gamma: float = 0.0
+    debiased_estimation_loss: bool = False
+    loss_type: str = "l2"
+    huber_c: float = 0.0
+    huber_schedule: str = ""
+    multires_noise_discount: float = 0.0
+    multires_noise_iterations: int = 0
+    ip_noise_gamma: float = 0.0
     lora_dropout: float = 0.0
     caption_dropout: float = 0.0
     prior_loss_weight: float = 1.0
@@ -180,16 +187,16 @@ def _session_id(training: TrainingMetadata) -> int:
 
 # Settings of sd-scripts that Treino has not; sd-scripts writes what is off as "None" too.
 _UNUSED = (
-    "ss_clip_skip", "ss_multires_noise_iterations", "ss_multires_noise_discount",
-    "ss_adaptive_noise_scale", "ss_caption_dropout_every_n_epochs", "ss_caption_tag_dropout_rate",
-    "ss_face_crop_aug_range", "ss_scale_weight_norms", "ss_ip_noise_gamma", "ss_noise_offset_random_strength",
-    "ss_ip_noise_gamma_random_strength", "ss_huber_schedule", "ss_huber_scale", "ss_huber_c", "ss_validation_seed",
+    "ss_clip_skip", "ss_adaptive_noise_scale", "ss_caption_dropout_every_n_epochs", "ss_caption_tag_dropout_rate",
+    "ss_face_crop_aug_range", "ss_scale_weight_norms", "ss_noise_offset_random_strength",
+    "ss_ip_noise_gamma_random_strength", "ss_huber_scale", "ss_validation_seed",
     "ss_max_validation_steps", "ss_validate_every_n_epochs", "ss_validate_every_n_steps", "ss_resize_interpolation",
     "ss_max_token_length",
 )  # fmt: skip
 
 
 def _ss_schedule(training: TrainingMetadata) -> dict[str, Any]:
+    is_huber = training.loss_type != "l2"
     return {
         "ss_learning_rate": training.learning_rate,
         "ss_unet_lr": training.learning_rate,
@@ -214,8 +221,13 @@ def _ss_schedule(training: TrainingMetadata) -> dict[str, Any]:
         "ss_noise_offset": training.noise_offset or None,
         "ss_min_snr_gamma": training.snr_gamma or None,
         "ss_zero_terminal_snr": training.zero_terminal_snr,
-        "ss_debiased_estimation": False,
-        "ss_loss_type": "l2",
+        "ss_debiased_estimation": training.debiased_estimation_loss,
+        "ss_loss_type": training.loss_type,
+        "ss_huber_c": training.huber_c if is_huber else None,
+        "ss_huber_schedule": training.huber_schedule if is_huber else None,
+        "ss_multires_noise_iterations": training.multires_noise_iterations or None,
+        "ss_multires_noise_discount": training.multires_noise_discount or None,
+        "ss_ip_noise_gamma": training.ip_noise_gamma or None,
         "ss_prior_loss_weight": training.prior_loss_weight,
         "ss_cache_latents": True,
         "ss_validation_split": training.validation_split,

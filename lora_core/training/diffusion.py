@@ -6,8 +6,14 @@ digits at early timesteps.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+OCTAVES = 6  # of multi-resolution noise, as in its article
+MOST_SNR = 1000  # of the debiased weight: earlier timesteps would weigh next to nothing, as in sd-scripts
 
 
 def generator(seed: int, *position: int) -> torch.Generator:
@@ -21,12 +27,38 @@ def generator(seed: int, *position: int) -> torch.Generator:
     return torch.Generator().manual_seed(state >> 1)
 
 
-def sample_noise(like_BCHW: Tensor, rng: torch.Generator, offset: float = 0.0) -> Tensor:
-    """Gaussian noise; `offset` adds a shared shift per picture and channel (Guttenberg 2023, noise offset)."""
+def sample_noise(like_BCHW: Tensor, rng: torch.Generator, offset: float = 0.0, multires: float = 0.0) -> Tensor:
+    """Gaussian noise; `offset` adds a shared shift per picture and channel (Guttenberg 2023, noise offset).
+
+    multires: adds coarser and coarser noise, each this much weaker than the one before, and brings all of it back to a
+    deviation of one (Whitaker 2023, multi-resolution noise).
+    """
     noise = torch.randn(like_BCHW.shape, generator=rng)
     if offset:
         noise += offset * torch.randn((*like_BCHW.shape[:2], 1, 1), generator=rng)
+    if multires:
+        noise = _with_octaves(noise, rng, multires)
     return noise.to(like_BCHW.device)
+
+
+def _with_octaves(noise_BCHW: Tensor, rng: torch.Generator, discount: float) -> Tensor:
+    size = height, width = noise_BCHW.shape[2:]
+    for octave in range(OCTAVES):  # the first is of the same size, as in sd-scripts
+        shrink = float(2 + 2 * torch.rand((), generator=rng)) ** octave
+        small = max(1, int(height / shrink)), max(1, int(width / shrink))
+        coarse = torch.randn((*noise_BCHW.shape[:2], *small), generator=rng)
+        noise_BCHW = noise_BCHW + discount**octave * F.interpolate(coarse, size, mode="bilinear")
+        if 1 in small:
+            break
+    return noise_BCHW / noise_BCHW.std(dim=(1, 2, 3), keepdim=True)
+
+
+def perturbed(noise_BCHW: Tensor, gamma: float, rng: torch.Generator) -> Tensor:
+    """What the input is noised with where the target stays the noise: eps + gamma eps' (Ning et al. 2023, input
+    perturbation, 0.1 there); the noise itself when gamma is 0."""
+    if not gamma:
+        return noise_BCHW
+    return noise_BCHW + gamma * torch.randn(noise_BCHW.shape, generator=rng).to(noise_BCHW.device)
 
 
 def add_noise(latents_BCHW: Tensor, noise_BCHW: Tensor, alphas_cumprod_B: Tensor) -> Tensor:
@@ -61,9 +93,29 @@ def min_snr_weight(prediction_type: str, snr_B: Tensor, gamma: float) -> Tensor:
     return snr_B.clamp(max=gamma) / (snr_B + 1 if prediction_type == "v_prediction" else snr_B)
 
 
-def sample_timesteps(
-    count: int, weight_T: Tensor, by_weight: bool, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def debiased_weight(prediction_type: str, snr_B: Tensor) -> Tensor:
+    """1 / sqrt(SNR) for eps, 1 / (SNR + 1) for v (Yu et al. 2024, as sd-scripts weighs)."""
+    snr_B = snr_B.clamp(max=MOST_SNR)
+    return 1 / (snr_B + 1) if prediction_type == "v_prediction" else snr_B.rsqrt()
+
+
+def huber_c(schedule: str, c: float, timesteps_B: Tensor, alphas_cumprod_B: Tensor, count: int) -> Tensor:
+    """Where the pseudo-Huber loss turns from square to linear (Khrapov et al. 2024, section 4): c at every timestep
+    (`constant`), falling from 1 to c over the `count` timesteps (`exponential`), or with the noise (`snr`)."""
+    if schedule == "exponential":
+        return torch.exp(math.log(c) * timesteps_B / count)
+    if schedule == "snr":
+        return (1 - c) / (1 + snr(alphas_cumprod_B).rsqrt()) ** 2 + c
+    return torch.full_like(alphas_cumprod_B, c)
+
+
+def pseudo_huber(loss_type: str, error_BCHW: Tensor, c_B: Tensor) -> Tensor:
+    """2c (sqrt(x^2 + c^2) - c), near x^2 where x is small (`huber`), or without the c before it (`smooth_l1`)."""
+    c = c_B.view(-1, 1, 1, 1)
+    return 2 * (c if loss_type == "huber" else 1) * ((error_BCHW**2 + c**2).sqrt() - c)
+
+
+def sample_timesteps(count: int, weight_T: Tensor, by_weight: bool, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """`count` timesteps and the weight of each in the loss, of a schedule whose timesteps weigh `weight_T`.
 
     by_weight: draw each as often as it weighs, all of the mean weight: the same expected gradient with less noise, for

@@ -28,7 +28,7 @@ from lora_core.sampling.infotext import parameters_text, save_picture
 from lora_core.sampling.params import GenerationParams, cache_key_of
 from lora_core.sampling.sheet import Place, sheet
 from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
-from lora_core.training import checkpoint
+from lora_core.training import checkpoint, diffusion
 from lora_core.training.data.tensor_store import stored
 from lora_core.training.data.validation import Measure
 from lora_core.training.engine import adapters
@@ -45,7 +45,8 @@ _AS_THEY_ARE = (
     "output_name", "resolution", "max_train_steps", "gradient_accumulation_steps", "seed", "optimizer", "lr_scheduler",
     "lr_warmup_steps", "mixed_precision", "gradient_checkpointing", "max_grad_norm", "noise_offset", "snr_gamma",
     "lora_dropout", "caption_dropout", "prior_loss_weight", "validation_split", "random_flip", "shuffle_tags",
-    "keep_tags", "enable_bucket", "prior_pictures",
+    "keep_tags", "enable_bucket", "prior_pictures", "debiased_estimation_loss", "loss_type", "huber_c", "huber_schedule",
+    "multires_noise_discount", "ip_noise_gamma",
 )  # fmt: skip
 
 
@@ -149,6 +150,7 @@ def training_metadata(session: Session) -> TrainingMetadata:
         prediction_type=session.model.prediction_type,
         zero_terminal_snr=bool(session.model.scheduler.config.rescale_betas_zero_snr),
         network_args=_network_args(config),
+        multires_noise_iterations=diffusion.OCTAVES if config.multires_noise_discount else 0,
         learning_rate=config.learning_rate,
         text_encoder_lr=(config.text_encoder_lr or config.learning_rate) if config.train_text_encoder else 0.0,
         steps=session.step,

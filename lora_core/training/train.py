@@ -101,23 +101,42 @@ def denoising_batch(session: Session, examples: Sequence[Example], rng: torch.Ge
     config, model = session.config, session.model
     latents = draw_latents(examples, rng) * model.vae.config.scaling_factor
     captions = [caption_for_step(example.caption, config, rng) for example in examples]
-    noise = diffusion.sample_noise(latents, rng, config.noise_offset)
-    schedule = model.scheduler.alphas_cumprod
-    weights = diffusion.min_snr_weight(model.prediction_type, diffusion.snr(schedule), config.snr_gamma)
-    timesteps, weight = diffusion.sample_timesteps(len(examples), weights, config.timestep_sampling == "weighted", rng)
-    alphas_cumprod = schedule[timesteps]
-    noisy_latents = diffusion.add_noise(latents, noise, alphas_cumprod)
+    noise = diffusion.sample_noise(latents, rng, config.noise_offset, config.multires_noise_discount)
+    timesteps, weight = draw_timesteps(session, len(examples), rng)
+    alphas_cumprod = model.scheduler.alphas_cumprod[timesteps]
+    noisy_latents = diffusion.add_noise(latents, diffusion.perturbed(noise, config.ip_noise_gamma, rng), alphas_cumprod)
     target = diffusion.target(model.prediction_type, latents, noise, alphas_cumprod)
     text = session.prompts.text_inputs(captions, [example.frame for example in examples])
-    return MicroBatch(noisy_latents, timesteps, text, target, weight / len(examples)).to(session.compute.device)
+    huber_c = None
+    if config.loss_type != "l2":
+        count = len(model.scheduler.alphas_cumprod)
+        huber_c = diffusion.huber_c(config.huber_schedule, config.huber_c, timesteps, alphas_cumprod, count)
+    batch = MicroBatch(noisy_latents, timesteps, text, target, weight / len(examples), huber_c)
+    return batch.to(session.compute.device)
+
+
+def draw_timesteps(session: Session, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`count` timesteps between the bounds of the settings, and the weight of each in the loss."""
+    config, kind = session.config, session.model.prediction_type
+    snr_T = diffusion.snr(session.model.scheduler.alphas_cumprod)
+    weight_T = diffusion.min_snr_weight(kind, snr_T, config.snr_gamma)
+    if config.debiased_estimation_loss:
+        weight_T = diffusion.debiased_weight(kind, snr_T)
+    weight_T = weight_T[config.min_timestep : config.max_timestep]
+    timesteps, weight = diffusion.sample_timesteps(count, weight_T, config.timestep_sampling == "weighted", rng)
+    return timesteps + config.min_timestep, weight
 
 
 def loss_of(session: Session, batch: MicroBatch) -> Tensor:
     """The diffusion loss (Ho et al. 2020, eq. 14) of each picture, weighted; they sum up to that of the step."""
     conditioning = session.prompts.conditioning(batch.text_inputs)
     prediction = session.predict(batch.noisy_latents_BCHW, batch.timesteps_B, conditioning)
-    loss_B = F.mse_loss(prediction, batch.target_BCHW, reduction="none").mean(dim=(1, 2, 3))
-    return batch.weight_B / session.config.gradient_accumulation_steps * loss_B
+    if batch.huber_c_B is None:
+        loss_BCHW = F.mse_loss(prediction, batch.target_BCHW, reduction="none")
+    else:
+        error = prediction - batch.target_BCHW
+        loss_BCHW = diffusion.pseudo_huber(session.config.loss_type, error, batch.huber_c_B)
+    return batch.weight_B / session.config.gradient_accumulation_steps * loss_BCHW.mean(dim=(1, 2, 3))
 
 
 def draw_latents(examples: Sequence[Example], rng: torch.Generator) -> Tensor:

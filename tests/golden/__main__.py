@@ -11,14 +11,14 @@ from lora_core.events import Validation
 from tests.support.tiny import tiny_dataset, tiny_model
 from tests.support.training import config_for, run
 from tests.support.twins import PIPELINES, curve, train_twin
-from tests.training.test_train import EVERYTHING, GOLDEN, losses
+from tests.training.test_train import CURVES, GOLDEN, losses
 
 with tempfile.TemporaryDirectory() as name:
     home = Path(name)
     os.environ["TREINO_CACHE"] = str(home / "cache")
     model, data = tiny_model(home / "model"), tiny_dataset(home / "data")
     curves = {}
-    for title, values in (("defaults", {}), ("everything", EVERYTHING)):
+    for title, values in CURVES.items():
         job, events = run(config_for(model, data, home / title, **values))
         if job.error:
             raise job.error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -15,9 +17,7 @@ ABAR = SCHEDULER.alphas_cumprod[TIMESTEPS]
 
 def test_noising_and_velocity_agree_with_the_library() -> None:
     latents, noise = torch.randn(4, 3, 5, 6), torch.randn(4, 3, 5, 6)
-    torch.testing.assert_close(
-        diffusion.add_noise(latents, noise, ABAR), SCHEDULER.add_noise(latents, noise, TIMESTEPS)
-    )
+    torch.testing.assert_close(diffusion.add_noise(latents, noise, ABAR), SCHEDULER.add_noise(latents, noise, TIMESTEPS))
     velocity = diffusion.target("v_prediction", latents, noise, ABAR)
     torch.testing.assert_close(velocity, SCHEDULER.get_velocity(latents, noise, TIMESTEPS))
     assert diffusion.target("epsilon", latents, noise, ABAR) is noise
@@ -76,3 +76,50 @@ def test_drawing_by_weight_has_the_same_mean_and_less_noise() -> None:
     assert float(weighed.mean()) == pytest.approx(exact, rel=0.05)
     assert float(drawn.mean()) == pytest.approx(exact, rel=0.02)
     assert drawn.std() < 0.9 * weighed.std()
+
+
+def test_multires_noise_is_coarser_and_of_deviation_one() -> None:
+    def noise(multires: float) -> torch.Tensor:
+        return diffusion.sample_noise(torch.zeros(4, 4, 64, 64), diffusion.generator(3), multires=multires)
+
+    rough = noise(0.8)
+    torch.testing.assert_close(rough.std(dim=(1, 2, 3)), torch.ones(4))
+    blocks = torch.nn.functional.avg_pool2d(rough, 8).std()
+    assert blocks > 1.5 * torch.nn.functional.avg_pool2d(noise(0), 8).std()
+    assert torch.equal(rough, noise(0.8)) and not torch.equal(rough, noise(0.2))
+
+
+def test_input_perturbation_noises_the_input_alone() -> None:
+    noise = torch.randn(2, 4, 64, 64, generator=diffusion.generator(1))
+    assert diffusion.perturbed(noise, 0, diffusion.generator(2)) is noise
+    added = diffusion.perturbed(noise, 0.1, diffusion.generator(2)) - noise
+    assert float(added.std()) == pytest.approx(0.1, rel=0.02)
+
+
+def test_debiased_weights_are_those_of_sd_scripts() -> None:
+    ratio = diffusion.snr(ABAR)
+    torch.testing.assert_close(
+        diffusion.debiased_weight("epsilon", ratio), 1 / torch.minimum(ratio, torch.tensor(1000.0)).sqrt()
+    )
+    torch.testing.assert_close(diffusion.debiased_weight("v_prediction", ratio), 1 / (ratio.clamp(max=1000) + 1))
+
+
+@pytest.mark.parametrize("timestep", [0, 10, 500, 999])
+def test_the_bound_of_huber_follows_its_schedule(timestep: int) -> None:
+    """The scalar formulas of sd-scripts, written out: sigma is the noise over the signal."""
+    abar = float(SCHEDULER.alphas_cumprod[timestep])
+    sigma = math.sqrt((1 - abar) / abar)
+    wanted = {
+        "constant": 0.1, "exponential": math.exp(-(-math.log(0.1) / 1000) * timestep), "snr": 0.9 / (1 + sigma) ** 2 + 0.1,
+    }  # fmt: skip
+    for schedule, c in wanted.items():
+        found = diffusion.huber_c(schedule, 0.1, torch.tensor([timestep]), torch.tensor([abar]), 1000)
+        assert float(found) == pytest.approx(c, rel=1e-5)
+
+
+def test_huber_is_square_for_small_errors_and_linear_for_large_ones() -> None:
+    c, small, large = torch.tensor([0.5, 0.5]), torch.full((2, 1, 1, 1), 1e-2), torch.full((2, 1, 1, 1), 100.0)
+    torch.testing.assert_close(diffusion.pseudo_huber("huber", small, c), small**2, rtol=1e-3, atol=0)
+    torch.testing.assert_close(diffusion.pseudo_huber("huber", large, c), 2 * 0.5 * large, rtol=1e-2, atol=0)
+    torch.testing.assert_close(diffusion.pseudo_huber("smooth_l1", large, c), 2 * large, rtol=1e-2, atol=0)
+    torch.testing.assert_close(diffusion.pseudo_huber("smooth_l1", small, c), small**2 / 0.5, rtol=1e-3, atol=0)

@@ -10,6 +10,7 @@ import torch
 
 from lora_core.errors import UserError
 from lora_core.events import Event, Finished, Step, Validation, Warned
+from lora_core.training import diffusion, train
 from lora_core.training.job import Job
 from lora_core.training.session import Session
 from tests import ROOT
@@ -24,22 +25,28 @@ EVERYTHING: dict[str, object] = {
     "target_modules": ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "conv1"],
 }  # fmt: skip
 
+OBJECTIVES: dict[str, object] = {
+    "loss_type": "huber", "debiased_estimation_loss": True, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.1,
+    "min_timestep": 100, "max_timestep": 900, "train_batch_size": 2,
+}  # fmt: skip
+CURVES: dict[str, dict[str, object]] = {"defaults": {}, "everything": EVERYTHING, "objectives": OBJECTIVES}
+
 
 def losses(events: list[Event]) -> list[float]:
     return [event.loss for event in events if isinstance(event, Step)]
 
 
-@pytest.mark.parametrize("name", ["defaults", "everything"])
+@pytest.mark.parametrize("name", CURVES)
 def test_the_loss_curve_is_the_golden_one(name: str, tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     """To renew after a change that is meant to move it: python -m tests.golden"""
-    _, events = run(config_for(tiny_sd1, pictures, tmp_path, **(EVERYTHING if name == "everything" else {})))
+    _, events = run(config_for(tiny_sd1, pictures, tmp_path, **CURVES[name]))
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
     assert losses(events) == pytest.approx(golden["loss"], rel=1e-5)
     validation = [event.loss for event in events if isinstance(event, Validation)]
     assert validation == pytest.approx(golden["validation"], rel=1e-5)
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize("values", CURVES.values(), ids=CURVES)
 @pytest.mark.parametrize("stop_after", [3, 4, 7])
 def test_a_stopped_and_resumed_run_ends_bit_equal(
     values: dict[str, object], stop_after: int, tiny_sd1: Path, pictures: Path, tmp_path: Path
@@ -118,6 +125,21 @@ def test_a_velocity_model_trains_on_velocity(tmp_path: Path, pictures: Path) -> 
     _, events = run(config_for(model, pictures, tmp_path / "out", max_train_steps=3))
     _, plain = run(config_for(tiny_model(tmp_path / "plain"), pictures, tmp_path / "out2", max_train_steps=3))
     assert len(losses(events)) == 3 and losses(events) != pytest.approx(losses(plain))
+
+
+def test_no_timestep_is_trained_out_of_bounds(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    def note(session: Session) -> None:
+        rng = diffusion.generator(7, session.step)
+        drawn.extend(train.draw_timesteps(session, 50, rng)[0].tolist())
+
+    for values in ({}, {"timestep_sampling": "weighted", "snr_gamma": 5.0}):
+        job = Job(config_for(tiny_sd1, pictures, tmp_path / str(len(values)), min_timestep=300, max_timestep=310, **values))
+        before_steps(job, note)
+        job.start()
+        assert job.wait(600) and job.error is None
+    assert set(drawn) == set(range(300, 310))
 
 
 def test_fp16_on_this_cpu_is_told_and_computed_in_fp32(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ class MicroBatch:
     """Noisy pictures of one size, and what the model is to answer; B of everything.
 
     text_inputs: what the captions are to the model (Prompts.text_inputs).
-    weight_B: of each picture's mean squared error in the loss; they sum up to what the micro-batch weighs.
+    weight_B: of each picture's mean error in the loss; they sum up to what the micro-batch weighs.
+    huber_c_B: where the error counts linearly instead of squared; None: always squared.
     """
 
     noisy_latents_BCHW: Tensor
@@ -28,6 +29,7 @@ class MicroBatch:
     text_inputs: Tensors
     target_BCHW: Tensor
     weight_B: Tensor
+    huber_c_B: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.weight_B)
@@ -41,15 +43,15 @@ class MicroBatch:
     def each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         """With every tensor changed."""
         text_inputs = {name: change(rows) for name, rows in self.text_inputs.items()}
-        return MicroBatch(
-            change(self.noisy_latents_BCHW), change(self.timesteps_B), text_inputs, change(self.target_BCHW),
-            change(self.weight_B),
-        )  # fmt: skip
+        return MicroBatch(**{name: change(rows) for name, rows in self._own().items()}, text_inputs=text_inputs)
 
     def tensors(self) -> Tensors:
-        """All of them, by name."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "text_inputs"}
-        return {**own, **self.text_inputs}
+        """All that it has, by name."""
+        return {**self._own(), **self.text_inputs}
+
+    def _own(self) -> Tensors:
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: rows for name, rows in found.items() if isinstance(rows, Tensor)}
 
 
 class Stepper(Protocol):
