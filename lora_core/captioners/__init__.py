@@ -104,7 +104,7 @@ def describe(
         UserError: no connection, no space, files that are no such captioner, not enough memory, or a card that is lost.
     """
     assert 0 <= threshold <= 1, threshold
-    from lora_core.models.device import choose
+    from lora_core.models.device import choose, in_turn
     from lora_core.models.hub import client
     from lora_core.models.weights import free_device_memory
 
@@ -121,7 +121,7 @@ def describe(
             except PictureError as unreadable:
                 emit(Warned(unreadable.message))
                 continue
-            with _explaining_memory():
+            with in_turn, _explaining_memory():
                 caption = answer(image, threshold)
             yield picture, caption
         emit(Phase("describe", len(pictures), len(pictures)))

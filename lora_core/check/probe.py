@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from lora_core.models.device import Device, DeviceMemory, choose, set_up
+from lora_core.models.device import Device, DeviceMemory, choose, in_turn, set_up
 from lora_core.models.weights import free_device_memory
 
 TF32_SINCE = (8, 0)  # compute capability: Ampere
@@ -100,10 +100,11 @@ class Probe:
 
     def wait(self) -> None:
         """Until the device has computed all it was given."""
-        if self.about.kind in ("cuda", "xpu"):
-            getattr(torch, self.about.kind).synchronize(self.device)
-        elif self.about.kind == "mps":
-            torch.mps.synchronize()
+        with in_turn:
+            if self.about.kind in ("cuda", "xpu"):
+                getattr(torch, self.about.kind).synchronize(self.device)
+            elif self.about.kind == "mps":
+                torch.mps.synchronize()
 
     def begin_peak(self) -> None:
         """Count the most that tensors take from here on."""

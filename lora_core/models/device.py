@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ _FULL = (
 _LOST = "UR_RESULT_ERROR_DEVICE_LOST"  # as XPUs have it
 # Accelerator errors of one call alone: code for another card, a capture given up, an argument.
 _CARD_GOES_ON = ("no kernel image", "captur", "invalid device ordinal", "invalid argument", "invalid configuration")
+in_turn = threading.RLock()
+"""Held while a CUDA graph is captured, and by who else computes on a device or waits for all of it: a wait for the whole
+card, and memory given back to it, spoil a capture from any thread. Whoever draws holds it for a picture."""
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 

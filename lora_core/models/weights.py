@@ -22,6 +22,7 @@ from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models.checkpoint_keys import Place
+from lora_core.models.device import in_turn
 from lora_core.system import tensor_headers
 from lora_core.system.tensor_headers import Header
 
@@ -245,7 +246,7 @@ def free_device_memory() -> None:
     for backend in (torch.cuda, torch.xpu, torch.mps):
         available = getattr(backend, "is_available", torch.backends.mps.is_available)
         if available():
-            with contextlib.suppress(RuntimeError):
+            with in_turn, contextlib.suppress(RuntimeError):
                 backend.empty_cache()
 
 

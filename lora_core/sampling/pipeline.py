@@ -24,10 +24,11 @@ from lora_core.lora.dora import adapted_layers
 from lora_core.lora.file import is_ready, read
 from lora_core.lora.peft_layers import base_shapes, disabled, inject
 from lora_core.lora.shapes import check_fits, family_of
-from lora_core.models.device import choose, free_bytes, set_up
+from lora_core.models.device import choose, free_bytes, in_turn, set_up
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.load import load
+from lora_core.models.weights import free_device_memory
 from lora_core.sampling import sample
 from lora_core.sampling.params import GenerationParams
 
@@ -90,8 +91,7 @@ class Pipeline:
         self._model = self.pipeline = self._lora = None
         self.base = ""
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_device_memory()
 
     def draw(self, params: GenerationParams, on_step: OnStep | None = None) -> Image.Image:
         """Draw one picture with the opened base model. At weight 0 it is the base model's, bit for bit.
@@ -111,9 +111,10 @@ class Pipeline:
             if on_step:
                 on_step(done, int(self.pipeline.num_timesteps))
 
-        if params.has_lora:
-            self._load_lora(model, Path(params.lora))
-        with self._weighted(model, params.weight if params.has_lora else 0.0):
+        with in_turn, ExitStack() as stack:
+            if params.has_lora:
+                self._load_lora(model, Path(params.lora))
+            stack.enter_context(self._weighted(model, params.weight if params.has_lora else 0.0))
             return sample.draw(model, [params], count, self.pipeline)[0]
 
     def _load_lora(self, model: BaseModel, path: Path) -> None:

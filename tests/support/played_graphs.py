@@ -7,7 +7,8 @@ what Python did, and reading a number while capturing is an error.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -37,6 +38,9 @@ class Played:
     pool: int = 0
     most: int = 0
     held: int = 0  # bytes of pools, as torch reserves them
+    streams: list[object] = field(default_factory=lambda: ["the stream of all"])  # that this thread is on, the last one
+    recording: set[object] = field(default_factory=set)  # pools that a capture takes its memory from
+    ends: bool = True  # False: the runtime refuses to end a capture
 
     def left(self) -> int:
         return self.free - self.taken * len(self.alive) - self.held
@@ -60,7 +64,25 @@ class PlayedGraph:
     def __init__(self, played: Played) -> None:
         self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self.played, self.number = played, len(played.replays)
+        self.capture: _Capture | None = None
         played.replays.append(0)
+
+    def capture_begin(self, pool: object, capture_error_mode: str) -> None:
+        assert (self.played.streams[-1], pool, capture_error_mode) == ("a stream", "a pool", "thread_local")
+        self.played.recording.add(pool)
+        self.played.captured(self)
+        self.capture = _Capture(self)
+        self.capture.__enter__()
+
+    def capture_end(self) -> None:
+        assert self.played.streams[-1] == "a stream"
+        if self.capture is None:
+            raise RuntimeError("Capture must end on the same stream it began on.")
+        self.capture.__exit__(None, None, None)
+        self.capture = None
+        if not self.played.ends:
+            raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
+        self.played.recording.clear()
 
     def replay(self) -> None:
         self.played.replays[self.number] += 1
@@ -73,14 +95,12 @@ class PlayedGraph:
 
 
 class _Capture(TorchDispatchMode):
-    """Stands for `torch.cuda.graph`."""
+    """What happens between the beginning and the end of a capture."""
 
-    def __init__(self, graph: PlayedGraph, pool: object, stream: object, capture_error_mode: str):
+    def __init__(self, graph: PlayedGraph):
         super().__init__()
-        assert (pool, stream, capture_error_mode) == ("a pool", "a stream", "thread_local")
         self.graph = graph
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # what is written over, and what stood there
-        graph.played.captured(graph)
 
     def __torch_dispatch__(self, operation: Any, types: Any, values: Any = (), named: Any = None) -> Any:
         if operation._schema.name in READS:
@@ -113,8 +133,25 @@ class _Capture(TorchDispatchMode):
 def play(monkeypatch: pytest.MonkeyPatch) -> Played:
     """Let torch have graphs from here on."""
     played = Played()
+
+    @contextmanager
+    def on_stream(stream: object) -> Iterator[None]:
+        played.streams.append(stream)
+        try:
+            yield
+        finally:
+            played.streams.pop()
+
+    def end_allocation(device: int | None, pool: object) -> None:
+        if pool not in played.recording:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        played.recording.remove(pool)
+
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: PlayedGraph(played))
-    monkeypatch.setattr(torch.cuda, "graph", _Capture)
+    monkeypatch.setattr(torch.cuda, "stream", on_stream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end_allocation, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: None, raising=False)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "a pool")
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "a stream")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (played.left(), 2**33))

@@ -12,7 +12,9 @@ A plain computation beside it needs that much once more, so graphs are dropped w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 from lora_core.config import TrainConfig
 from lora_core.events import Emit, Warned
 from lora_core.messages import Message, plain
+from lora_core.models.device import in_turn
 from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import free_device_memory
 from lora_core.training.engine.stepper import Answers, LossOf, MicroBatch, gradients_of
@@ -58,9 +61,9 @@ class CudaGraphStepper:
         self._where: list[int] = []
         self._sums: list[Tensor] = []  # the gradients, in one place for all graphs
         self._graphs: dict[Hashable, _Graph] = {}  # the one that was used last is the last
-        self._proven: set[Hashable] = set()
+        self._proven: dict[Hashable, _Size] = {}
         self._pool: tuple[Any, Any] | None = None  # its handle, and the stream to capture on
-        self._held = 0  # bytes of the card that the graphs have taken
+        self._held = self._pool_bytes = 0  # of the card: what the graphs have taken, and what of it is the pool
         self._captures = self._replays = 0
         self._is_off = False
 
@@ -100,7 +103,7 @@ class CudaGraphStepper:
         """With their memory: what torch kept of it is asked for by nobody, and is room that all others lack."""
         had_some = self._pool is not None
         self._graphs.clear()
-        self._pool, self._held = None, 0
+        self._pool, self._held, self._pool_bytes = None, 0, 0
         if had_some:
             free_device_memory()
 
@@ -116,16 +119,19 @@ class CudaGraphStepper:
             self._replays += 1
             graph = self._graphs[key] = self._graphs.pop(key)
             return graph(*question)
-        self._make_room(batch, is_new=key not in self._proven)
+        self._make_room(batch, self._proven.get(key))
         if key in self._proven:
             return self._capture(key, question) or _plainly(*question)
         return self._prove(key, question)
 
-    def _make_room(self, batch: MicroBatch, is_new: bool) -> None:
-        """For a plain computation if it is new, of which nobody knows yet what it needs; and for another graph."""
+    def _make_room(self, batch: MicroBatch, known: _Size | None) -> None:
+        """For another graph; and if its size is new, for a plain computation, of which nobody knows yet what it needs."""
         while len(self._graphs) >= MOST:
             del self._graphs[next(iter(self._graphs))]
-        if _free_bytes(batch) < (2 * self._held if is_new else self._held // 2):
+        needed = 2 * self._held
+        if known:
+            needed = max(0, known.pool_bytes - self._pool_bytes) + known.kernel_bytes
+        if _free_bytes(batch) < needed:
             self._drop_graphs()
 
     def _prove(self, key: Hashable, question: Question) -> Found:
@@ -140,8 +146,8 @@ class CudaGraphStepper:
         _put(before, sums)
         if found := self._capture(key, question):
             if found[1] == expected[1] and _alike([found[0].cpu(), *_on_cpu(sums)], wanted, before):
-                self._proven.add(key)
                 return found
+            self._proven.pop(key)
             self._give_up(Message("training.answers_differ"))
         _put(wanted[1:], sums)
         return expected
@@ -162,18 +168,30 @@ class CudaGraphStepper:
         return found
 
     def _captured(self, key: Hashable, question: Question) -> Found:
-        free = _free_bytes(question[1])
-        self._pool = self._pool or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(question[1].weight_B.device))
+        device = question[1].weight_B.device
+        free, reserved = _free_bytes(question[1]), torch.cuda.memory_reserved(device)
+        self._pool = self._pool or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
         graph = _Graph(question, *self._pool)
         found = graph(*question)
-        self._held += max(0, free - _free_bytes(question[1]))
-        self._graphs[key] = graph
+        taken = max(0, free - _free_bytes(question[1]))
+        more = min(taken, max(0, torch.cuda.memory_reserved(device) - reserved))
+        self._held += taken
+        self._pool_bytes += more
+        self._graphs[key], self._proven[key] = graph, _Size(self._pool_bytes, taken - more)
         return found
 
     def _give_up(self, why: Message) -> None:
         self._is_off = True
         self._drop_graphs()
         self._emit(Warned(Message("training.no_graphs", why=why)))
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What a graph of one size takes of the card, in bytes: the pool is no larger, the list of kernels is its own."""
+
+    pool_bytes: int
+    kernel_bytes: int
 
 
 class _Graph:
@@ -183,8 +201,7 @@ class _Graph:
         function, batch, scale, sums = question
         self._batch, self._scale = batch.each(torch.clone), scale.clone()
         self._graph = torch.cuda.CUDAGraph()
-        # Only this thread's calls may spoil the capture: the window's others ask the card for its memory meanwhile.
-        with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
+        with _capturing(self._graph, pool, stream, batch.weight_B.device):
             self._answer, self._is_there = _plainly(function, self._batch, self._scale, sums)
 
     def __call__(self, function: Function, batch: MicroBatch, scale: Tensor, sums: Sequence[Tensor]) -> Found:
@@ -194,6 +211,36 @@ class _Graph:
         self._scale.copy_(scale)
         self._graph.replay()
         return self._answer.clone(), self._is_there  # the next replay of any graph may write over it
+
+
+@contextlib.contextmanager
+def _capturing(graph: Any, pool: Any, stream: Any, device: torch.device) -> Iterator[None]:
+    """As `torch.cuda.graph`, which in torch 2.13 leaves this thread on the capture's stream, and its pool taken, where it
+    fails. Of other threads only what waits for the whole card spoils a capture: the window asks for free memory meanwhile.
+    """
+    with in_turn:
+        free_device_memory()
+        torch.cuda.synchronize(device)
+        with torch.cuda.stream(stream):
+            try:
+                graph.capture_begin(pool, capture_error_mode="thread_local")
+                yield
+            except BaseException:
+                with contextlib.suppress(Exception):  # what was first is told
+                    _end(graph, pool, device)
+                raise
+            _end(graph, pool, device)
+
+
+def _end(graph: Any, pool: Any, device: torch.device) -> None:
+    """End the capture. Where the runtime refuses, torch has not let go of the pool (`CUDAGraph::capture_end`, `reset`)."""
+    try:
+        graph.capture_end()
+    except Exception:
+        with contextlib.suppress(RuntimeError):  # it had
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+        raise
 
 
 def _plainly(function: Function, batch: MicroBatch, scale: Tensor, sums: Sequence[Tensor]) -> Found:

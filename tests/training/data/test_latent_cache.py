@@ -53,6 +53,23 @@ def test_latents_come_from_disk_the_second_time_and_are_the_same(
     assert {tuple(e.views[0][0].shape) for e in first} == {(4, 8, 8), (4, 6, 10), (4, 10, 6)}
 
 
+def test_the_vae_is_given_pictures_in_its_own_order_of_numbers(
+    model: BaseModel, pictures: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view of a picture in rows of pixels sends a card's convolutions another, slower way."""
+    given: list[tuple[int, ...]] = []
+    encode = model.vae.encode
+
+    def noted(pixels_BCHW: torch.Tensor) -> Any:
+        assert pixels_BCHW.is_contiguous()
+        given.append(tuple(pixels_BCHW.shape))
+        return encode(pixels_BCHW)
+
+    monkeypatch.setattr(model.vae, "encode", noted)
+    encoded(model, pictures)
+    assert (1, 3, 64, 64) in given
+
+
 def test_a_mirrored_view_is_the_encoding_of_the_mirrored_picture(model: BaseModel, pictures: Path, own_cache: Path) -> None:
     plain, mirrored = encoded(model, pictures, random_flip=True)[0].views
     assert plain[0].shape == mirrored[0].shape and not torch.allclose(plain[0], mirrored[0], atol=1e-3)

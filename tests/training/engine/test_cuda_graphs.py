@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from lora_core.config import TrainConfig
 from lora_core.events import Event, Step, Validation, Warned
+from lora_core.models.device import in_turn
 from lora_core.training.engine import cuda_graphs as graphs
 from lora_core.training.engine.stepper import MicroBatch, PlainStepper, Stepper
 from tests.support.played_graphs import Played, play
@@ -199,6 +201,77 @@ def test_where_it_fails_the_plain_way_goes_on_and_it_is_told_once(
     assert [type(event) for event in warned] == [Warned] and len(played.replays) == (how != "refused")
     if how != "another answer":
         assert all(map(torch.equal, found, learned(model, PlainStepper(), [micro_batch(2)], scaler)))
+
+
+@pytest.mark.parametrize("how", ["while it is recorded", "at its end", "at both"])
+def test_a_capture_that_fails_leaves_stream_pool_and_turn_as_they_were(
+    how: str, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.13 goes on on the capture's stream, and holds the pool, where the runtime refuses to end the capture."""
+    played.ends = how == "while it is recorded"
+    plain = Small.loss_of
+
+    def loss_of(self: Small, given: MicroBatch) -> torch.Tensor:
+        if played.recording:
+            assert not in_turn_elsewhere(), "others that wait for the card must not spoil it"
+            if how != "at its end":
+                raise RuntimeError("tested")
+        return plain(self, given)
+
+    monkeypatch.setattr(Small, "loss_of", loss_of)
+    model: Any = Small()
+    told: list[Any] = []
+    stepper, scaler = graphs.CudaGraphStepper(model, told.append), torch.amp.GradScaler("cpu", enabled=False)
+    for turn in range(2):
+        learned(model, stepper, [micro_batch(turn)], scaler)
+    assert len(played.streams) == 1 and not played.recording and not played.alive and in_turn_elsewhere()
+    (warned,) = [str(event.message) for event in told]
+    assert ("tested" in warned) == (how != "at its end") and ("CUDA error" in warned) == (how == "at its end")
+
+
+def in_turn_elsewhere() -> bool:
+    """Whether another thread may have the card now."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        found.append(in_turn.acquire(blocking=False))
+        if found[-1]:
+            in_turn.release()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_sizes_that_are_known_share_a_pool_on_a_card_that_is_nearly_full(played: Played) -> None:
+    """Half of all graphs' memory is not free, and a known size needs no more than its list of kernels."""
+    played.pool, played.taken = 2**28, 2**20
+    played.free = 3 * 2**28
+    model: Any = Small()
+    stepper, scaler = graphs.CudaGraphStepper(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
+    for side in (8, 16):
+        learned(model, stepper, [micro_batch(0, side=side)], scaler)
+    played.free = played.pool + 2 * played.taken  # others have come
+    model.layer.weight.data = model.layer.weight.data * 2  # all are captured anew
+    for turn in range(4):
+        learned(model, stepper, [micro_batch(turn, side=8), micro_batch(turn, side=16)], scaler)
+    assert played.most == 2 and played.replays == [1, 1, 4, 4]
+
+
+def test_a_larger_size_that_is_known_finds_room_for_a_larger_pool(played: Played) -> None:
+    played.taken = 2**20
+    model: Any = Small()
+    stepper, scaler = graphs.CudaGraphStepper(model, [].append), torch.amp.GradScaler("cpu", enabled=False)
+    for side, pool in ((8, 2**26), (16, 2**28)):
+        played.pool = pool
+        learned(model, stepper, [micro_batch(0, side=side)], scaler)
+    model.layer.weight.data = model.layer.weight.data * 2
+    played.free, played.pool = 2**28 + played.taken, 2**26
+    learned(model, stepper, [micro_batch(1, side=8)], scaler)
+    played.pool = 2**28
+    learned(model, stepper, [micro_batch(1, side=16)], scaler)
+    assert len(played.alive) == 1 and played.replays[-1] == 1, "the smaller one had to go"
 
 
 def test_numbers_that_overflow_are_no_reason_to_leave_graphs(played: Played) -> None:
