@@ -25,6 +25,7 @@ TARGETS = (
     "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
 )  # fmt: skip
 BLOCKS = ("down", "mid", "up")
+BECAME = {"low_memory": "settings.preset_low_memory", "fast": "settings.preset_fast"}  # presets that were, and what they are now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ class TrainConfig:
 
     def to_toml(self) -> str:
         """The whole config as TOML, readable by `read_values`."""
-        return "".join([f"schema = {SCHEMA}\n", *(f"{n} = {_toml(v)}\n" for n, v in self.values().items())])
+        return "".join([f"schema = {SCHEMA}\n", *(f"{n} = {toml(v)}\n" for n, v in self.values().items())])
 
 
 @functools.cache
@@ -156,12 +157,16 @@ def settings() -> dict[str, Setting]:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of values with a sentence on what it is for."""
+    """A named set of values with a sentence on what it is for.
+
+    intent: what is wanted, for which `recipes` works out all that the values leave open; "": the defaults do.
+    """
 
     name: str
     title: str
     description: str
     values: dict[str, object]
+    intent: str = ""
 
 
 def presets() -> list[Preset]:
@@ -178,6 +183,8 @@ def find_preset(name: str) -> Preset:
     if Path(name).suffix in (".toml", ".safetensors"):
         return read_preset(Path(name))
     known = [path.stem for path in sorted(PRESETS.glob("*.toml"))]
+    if name in BECAME:
+        raise UserError(BECAME[name], name=name)
     if name not in known:
         raise UserError("settings.no_preset", name=name, known=known, suggestion=suggest(name, known))
     return read_preset(PRESETS / f"{name}.toml")
@@ -189,7 +196,8 @@ def read_preset(path: Path) -> Preset:
     about = table.get("preset", {})
     if not isinstance(about, dict):
         raise UserError("settings.preset_no_table", file=path)
-    return Preset(path.stem, str(about.get("title", path.stem)), str(about.get("description", "")), values)
+    told = {name: str(about.get(name, "")) for name in ("description", "intent")}
+    return Preset(path.stem, str(about.get("title", path.stem)), values=values, **told)
 
 
 def read_values(path: Path) -> dict[str, object]:
@@ -285,10 +293,11 @@ def _is_file_name(name: str) -> bool:
     return bool(name) and is_printable and not is_reserved and not has_odd_end and len(name.encode()) <= 200
 
 
-def _toml(value: Value) -> str:
+def toml(value: object) -> str:
+    """A setting's value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(part) for part in value) + "]"
+        return "[" + ", ".join(toml(part) for part in value) + "]"
     # JSON's escapes are TOML's, but for the delete character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

@@ -91,6 +91,9 @@ def _add_general(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--list_presets", action="store_true", default=False, help="Show the presets and what they are for."
     )
+    group.add_argument(
+        "--explain", action="store_true", default=False, help="Show what a preset comes to here, and why; do not train."
+    )
     group.add_argument("--verbose", action="store_true", default=False, help="Show the traceback of a failure.")
     group.add_argument(
         "--preset", nargs="?", const=MISSING, default=None, metavar="NAME|FILE",

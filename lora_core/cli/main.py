@@ -15,7 +15,7 @@ import shlex
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +45,14 @@ PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae")
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. `notes` are told before the training starts."""
+    """What the command line asks for. `notes` are told before the training starts; `reasons`, of each setting of a recipe,
+    when they are asked for.
+    """
 
     config: TrainConfig
     resume: str = ""
     notes: tuple[Message, ...] = ()
+    reasons: tuple[Message, ...] = ()
 
 
 @dataclass
@@ -109,12 +112,13 @@ def request(found: argparse.Namespace) -> Request:
     """
     given = {name: value for name, value in vars(found).items() if name in settings() and value is not flags.MISSING}
     given, preset = _localized(given), {}
-    layers = _Layers()
+    layers, intent = _Layers(), ""
     problems: list[Message] = list(found.problems)
     resume = found.resume or ""
     try:
         if isinstance(found.preset, str):
-            preset = _preset_values(_local_path(found.preset))
+            name = _local_path(found.preset)
+            preset, intent = _preset_values(name), find_preset(name).intent
         if resume:
             folder, resume = _run_to_resume(resume, given, preset)
             layers.add_run(folder, {**preset, **given})
@@ -135,7 +139,23 @@ def request(found: argparse.Namespace) -> Request:
         problems.append(Message("cli.data_required"))
     if problems:
         raise _all_of(problems)
+    if intent and not resume:
+        return _with_recipe(intent, config, layers.values)
     return Request(config.replace(**_absolute(config)), resume, tuple(layers.notes))
+
+
+def _with_recipe(intent: str, config: TrainConfig, given: Mapping[str, object]) -> Request:
+    """What was given, over what the recipe of an intent makes of model, pictures and computer."""
+    with importing():
+        from lora_core.cli import plan_summary
+        from lora_core.recipes.resolved import for_training
+
+    kept = {name: value for name, value in config.values().items() if name in given}
+    found = for_training(intent, config, kept)
+    config = TrainConfig.of({**found.values, **kept})
+    whole = TrainConfig.of({**found.values, **kept})
+    reasons, note = plan_summary.reasons(found, kept), plan_summary.of_recipe(found, whole)
+    return Request(whole.replace(**_absolute(whole)), notes=(note,), reasons=tuple(reasons))
 
 
 def resume_command(folder: Path) -> str:
@@ -161,6 +181,9 @@ def _dispatch(argv: list[str]) -> int:
         print(f"Treino {__version__}")
     elif found.list_presets:
         print(_preset_list())
+    elif found.explain:
+        for line in request(found).reasons or (Message("cli.no_reasons"),):
+            print(line)
     else:
         return _run(request(found), verbose=found.verbose)
     return DONE

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 
-from lora_core.config import TrainConfig
+from lora_core.config import TrainConfig, toml
 from lora_core.messages import Message
 from lora_core.models.device import Compute
+from lora_core.recipes import Recipe
 from lora_core.system.units import duration, memory_size
 from lora_core.training.data.plan import Plan
 from lora_core.training.estimate.cost import Estimate, estimate
@@ -24,6 +26,22 @@ def lines(config: TrainConfig, plan: Plan, compute: Compute) -> list[Message]:
         listed = reduce(lambda before, more: Message("cli.plan_and", before=before, more=more), needs)
         told.append(Message("cli.plan_needs", needs=listed))
     return told
+
+
+def of_recipe(found: Recipe, config: TrainConfig) -> Message:
+    """A recipe in a line: what was wanted, and how long it trains."""
+    chosen = found.choices.get("max_train_steps")
+    steps = chosen.reason if chosen else Message("cli.steps", steps=config.max_train_steps)
+    return Message("cli.recipe", intent=found.intent, steps=steps)
+
+
+def reasons(found: Recipe, given: Mapping[str, object]) -> list[Message]:
+    """Each setting of a recipe as a preset's file has it, with its reason beside it; then those that were given."""
+    told = [
+        Message("cli.reason", name=name, value=toml(choice.value), reason=choice.reason)
+        for name, choice in found.choices.items()
+    ]
+    return [*told, *(Message("cli.set_by_hand", name=name, value=toml(value)) for name, value in given.items())]
 
 
 def _needs(found: Estimate, is_cpu: bool) -> list[Message]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -178,9 +179,34 @@ def test_a_base_model_folder_becomes_absolute_but_a_name_stays(training: str) ->
         assert config.pretrained_model_name_or_path == expected
 
 
-def test_flags_go_over_the_preset(training: str) -> None:
-    config = asked("--preset", "style", "--train_data_dir", training, "--lora_rank", "8").config
-    assert (config.lora_rank, config.caption_dropout) == (8, 0.1)
+def test_flags_go_over_the_preset_and_the_recipe_follows_them(pictures: Path) -> None:
+    words = ("--preset", "style", "--train_data_dir", str(pictures), "--pretrained_model_name_or_path", "starter")
+    usual, given = asked(*words), asked(*words, "--lora_rank", "8", "--train_batch_size", "4")
+    assert (given.config.lora_rank, given.config.caption_dropout) == (8, 0.1)
+    assert given.config.max_train_steps == round(usual.config.max_train_steps * 8 / 4), "8 pictures stood in a step"
+    assert given.resume == "" and "each seen" in str(given.notes[0])
+    told = "\n".join(map(str, given.reasons))
+    assert "lora_rank = 8  # as given" in told
+    assert read_back(told) == {name: value for name, value in given.config.values().items() if name in read_back(told)}
+
+
+def read_back(told: str) -> dict[str, object]:
+    """What --explain prints is a preset."""
+    table = tomllib.loads(told)
+    return {name: value for name, value in TrainConfig.of(table).values().items() if name in table}
+
+
+@pytest.mark.parametrize(("name", "word"), [("low_memory", "part of every recipe"), ("fast", "first_look")])
+def test_presets_that_were_say_what_they_became(name: str, word: str, training: str) -> None:
+    assert word in wrong("--preset", name, "--train_data_dir", training)
+
+
+def test_a_run_goes_on_as_it_was_whatever_the_recipe_would_be_now(pictures: Path, tmp_path: Path) -> None:
+    words = ("--preset", "style", "--train_data_dir", str(pictures), "--pretrained_model_name_or_path", "starter")
+    config = asked(*words, "--output_dir", str(tmp_path / "run")).config
+    Run(tmp_path / "run").folder.mkdir()
+    Run(tmp_path / "run").config_file.write_text(config.replace(lora_rank=7).to_toml(), encoding="utf-8")
+    assert asked(*words, "--resume", "--output_dir", str(tmp_path / "run")).config.lora_rank == 7
 
 
 def test_a_shipped_preset_means_the_shipped_folder_from_anywhere(training: str) -> None:

@@ -79,7 +79,9 @@ every other flag goes over it:
 python treino.py --preset character --train_data_dir C:\\pictures\\rex --trigger_word rexdog
 ```
 
-The [files](../presets) give the reason for each value, and `python treino.py --list_presets` prints the table below.
+Most presets name no values: [recipes](recipes.md) tells what they come to, and why.
+`python treino.py --list_presets` prints the table below, `--explain` what a preset comes to for your model, pictures
+and computer.
 `--preset` also takes a `.toml` of your own, the `config.toml` of a run, or **any LoRA that Treino wrote**: its
 settings are inside the file.""",
     preset_columns=("Preset", "Name in the window", "What it is for"),
@@ -121,9 +123,10 @@ todas as outras opções valem mais que ele:
 python treino.py --preset character --train_data_dir C:\\pictures\\rex --trigger_word rexdog
 ```
 
-Os [arquivos](../../presets) dão o motivo de cada valor, e `python treino.py --list_presets` mostra a tabela abaixo,
-em inglês. `--preset` aceita também um `.toml` seu, o `config.toml` de um treino, ou **qualquer LoRA que o Treino
-gravou**: as configurações estão dentro do arquivo.""",
+A maioria dos presets não traz valores: [receitas](recipes.md) diz no que dão, e por quê.
+`python treino.py --list_presets` mostra a tabela abaixo, em inglês, e `--explain` no que um preset dá para seu modelo,
+suas imagens e seu computador. `--preset` aceita também um `.toml` seu, o `config.toml` de um treino, ou **qualquer LoRA
+que o Treino gravou**: as configurações estão dentro do arquivo.""",
     preset_columns=("Preset", "Nome na janela", "Para que serve"),
 )
 WORDS = {"en": ENGLISH, "pt-BR": PORTUGUESE}

@@ -13,7 +13,7 @@ from lora_core.cli import flags
 from lora_core.cli.main import main
 from lora_core.config import PRESETS, TrainConfig, find_preset, settings
 from tests import ROOT
-from tests.policy import settings_doc
+from tests.policy import recipes_doc, settings_doc
 
 DOCS = ROOT / "docs"
 README, LEIAME = ROOT / "README.md", ROOT / "README.pt-BR.md"
@@ -158,7 +158,7 @@ def test_both_languages_have_the_same_parts(english: Path, portuguese: Path) -> 
     for pattern in (r"^(#+) ", r"^(\d+\.|-) ", r"^(\|)", r"^```(\w+)", r"^<(?!img)([^>]*)>"):
         parts = [re.findall(pattern, read(page), re.MULTILINE) for page in (english, portuguese)]
         if pattern.endswith(">"):
-            parts = [[part.replace("../../", "../") for part in found if "config.py" not in part] for found in parts]
+            parts = [[part.replace("../../", "../") for part in found if "--write" not in part] for found in parts]
         assert parts[0] == parts[1], pattern
 
 
@@ -276,6 +276,12 @@ def test_every_preset_is_named(number: int) -> None:
     text = "".join(read(pair[number]) for pair in PAIRS)
     for path in PRESETS.glob("*.toml"):
         assert f"`{path.stem}`" in text
+
+
+@pytest.mark.parametrize("language", list(recipes_doc.PAGES))
+def test_the_page_of_the_recipes_is_what_they_come_to(language: str) -> None:
+    told = "write it anew: python -m tests.policy.recipes_doc --write"
+    assert read(recipes_doc.PAGES[language]) == recipes_doc.page(language), told
 
 
 @pytest.mark.parametrize("language", settings_doc.PAGES)

@@ -50,6 +50,9 @@ class FamilySpec:
     own_modules: str = "(?!)"  # a pattern of UNet modules that no other family has
     foreign_modules: str = "(?!)"  # and of those that it has not
     original_keys: bool = False  # webuis name its UNet's layers as Stability's code does
+    # What trainers of its LoRAs do (recipes).
+    text_encoder_learns: bool = True  # a new word, at half the rate, without losing others
+    noise_offset: float = 0.05  # that is usual where one is wanted
     vae_may_be_half: bool = False  # where the VAE's settings say so (force_upcast)
     lacking_webuis: tuple[str, ...] = ("Fooocus",)  # those that cannot use it
 
@@ -94,7 +97,8 @@ SDXL = FamilySpec(
     own_modules=r"unet\.(?:up_blocks\.0\.attentions|.*\.transformer_blocks\.[1-9])",
     foreign_modules=r"unet\.(?:(?:down|up)_blocks\.3|down_blocks\.0\.attentions|down_blocks\.2\.downsamplers"
     r"|up_blocks\.2\.(?:attentions|upsamplers))",
-    original_keys=True, vae_may_be_half=True, lacking_webuis=(),
+    original_keys=True, vae_may_be_half=True, lacking_webuis=(), text_encoder_learns=False,
+    noise_offset=0.0357,  # as SDXL itself was trained (sd-scripts)
 )  # fmt: skip
 FAMILIES = {spec.name: spec for spec in (SD1, SD2, SDXL)}
 COMPONENTS = SDXL.components  # all that any family has, in the order they are told

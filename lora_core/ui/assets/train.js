@@ -5,12 +5,13 @@ window.treinoTrain = (() => {
   const STORE = "treino.train.form";
   const PAUSE_MS = 350; // typing has to rest this long before the plan is made anew
   const AGAIN_MS = 900;
+  const OF_THE_PICTURES = ["train_data_dir", "trigger_word", "output_name", "pretrained_model_name_or_path"];
   let say = null; // sends a message to the server
   let form = null;
   let card = "";
   let serial = 0;
   let knowsModels = false;
-  let knowsCosts = false;
+  let knowsCosts = ""; // for which model and pictures the cards tell what they come to
   let asked = 0; // how often for what the machine can tell of itself
   let waiting = 0;
   let waitsForEnd = false; // of the training that keeps Start shut: asking until then would cost that training its speed
@@ -65,7 +66,8 @@ window.treinoTrain = (() => {
     if (offered.dataset.beside !== now.train_data_dir) offered.hidden = true;
     sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
     countChanges(now);
-    send({ kind: "typed", values: now, card, models: knowsModels, costs: knowsCosts, arrives: arrives ? fills : 0 });
+    const own = ownNames(now);
+    send({ kind: "typed", values: now, card, own, models: knowsModels, costs: knowsCosts, arrives: arrives ? fills : 0 });
   }
 
   function soon(pause) {
@@ -73,7 +75,61 @@ window.treinoTrain = (() => {
     waiting = setTimeout(typed, pause);
   }
 
+  // Settings that are not as the card has them: the person set them, and no recipe writes over them.
+  function ownNames(now) {
+    return Object.keys(basis).filter((name) => name in now && String(now[name]) !== String(basis[name]));
+  }
+
+  // What the card's recipe makes of model and pictures, in all boxes but those set by hand; and beside each box, why.
+  function follow({ values: made, back, reasons }) {
+    const own = ownNames(values());
+    const moved = Object.fromEntries(Object.entries(made).filter(([name]) => !own.includes(name)));
+    basis = { ...basis, ...back, ...moved };
+    fill(moved);
+    tellWhy(reasons);
+    const now = values();
+    countChanges(now);
+    sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
+  }
+
+  function tellWhy(reasons) {
+    for (const box of all("[data-field]", form)) {
+      const why = one(".form-why", box);
+      const said = reasons[box.dataset.field] || "";
+      if (why.textContent !== said) why.textContent = said;
+      why.hidden = !said;
+    }
+  }
+
+  // A box that was set by hand says so, and a click takes it back.
+  function markOwn(now) {
+    const own = card ? ownNames(now) : [];
+    const words = document.getElementById("train-words").dataset;
+    for (const box of all("[data-field]", form)) {
+      const button = one(".form-back", box);
+      const name = box.dataset.field;
+      const isOwn = own.includes(name) && !OF_THE_PICTURES.includes(name) && basis[name] !== null;
+      box.classList.toggle("is-own", isOwn);
+      button.hidden = !isOwn;
+      if (isOwn) button.textContent = words.back.replace("{value}", said(basis[name], words));
+    }
+  }
+
+  function said(value, words) {
+    if (typeof value === "boolean") return value ? words.on : words.off;
+    const text = Array.isArray(value) ? value.join(", ") : String(value);
+    return text === "" ? "–" : text.length > 40 ? `${text.slice(0, 39)}…` : text;
+  }
+
+  function goBack(name) {
+    fill({ [name]: basis[name] });
+    typed();
+    const box = field(name);
+    one("input, select, textarea", box).focus();
+  }
+
   function countChanges(now) {
+    markOwn(now);
     for (const fold of all(".form-topic", form)) {
       const names = all("[data-field]", fold).map((each) => each.dataset.field);
       const changed = names.filter((name) => name in basis && String(now[name]) !== String(basis[name])).length;
@@ -116,7 +172,7 @@ window.treinoTrain = (() => {
     if (!text || !form) return;
     const order = JSON.parse(text);
     if (order.models) suggest(order.models);
-    if (order.costs) knowsCosts = true;
+    if (order.costs) knowsCosts = order.costs;
     if (order.arrives) arrives = false;
     if (order.arrives && order.arrives !== fills) delete order.fill; // something else has filled the form meanwhile
     if (order.open) offer(order.open);
@@ -126,10 +182,16 @@ window.treinoTrain = (() => {
       fills += 1;
       fill(order.fill);
       if (order.card === null) basis = { ...basis, train_data_dir: order.fill.train_data_dir };
-      else { basis = order.fill; choose(order.card); }
+      else {
+        basis = { ...order.fill };
+        for (const name of order.own || []) basis[name] = null; // what it would be, the next answer tells
+        tellWhy({});
+        choose(order.card);
+      }
       typed();
     }
     if (order.problems && order.n === serial) {
+      if (order.recipe) follow(order.recipe);
       mark(order.problems);
       const isCurious = !(knowsCosts && knowsModels) && asked++ < 20;
       waitsForEnd = order.again === "end";
@@ -146,17 +208,19 @@ window.treinoTrain = (() => {
   }
 
   // How much is kept in memory: a choice fills in its settings, and the list stays as open as it was.
-  let showsLevels = false;
+  const opened = { "plan-levels": false, "plan-why": false };
   document.addEventListener("toggle", (event) => {
-    if (event.target.classList?.contains("plan-levels")) showsLevels = event.target.open;
+    for (const name of Object.keys(opened)) if (event.target.classList?.contains(name)) opened[name] = event.target.open;
   }, true);
   function takeLevel(button) {
     fill(JSON.parse(button.dataset.level));
     typed();
   }
   function keepLevels() {
-    const list = one("#train-plan .plan-levels");
-    if (list && list.open !== showsLevels) list.open = showsLevels;
+    for (const [name, isOpen] of Object.entries(opened)) {
+      const list = one(`#train-plan .${name}`);
+      if (list && list.open !== isOpen) list.open = isOpen;
+    }
   }
 
   function suggest(models) {
@@ -398,7 +462,8 @@ window.treinoTrain = (() => {
       });
       element.addEventListener("click", (event) => {
         if (event.target.id === "train-browse") send({ kind: "browse", values: values() });
-        const { folder } = event.target.dataset;
+        const { folder, back } = event.target.dataset;
+        if (back) goBack(back);
         if (folder) send({ kind: "folder", folder, values: values() });
       });
       new MutationObserver(keepLevels).observe(document.getElementById("train-plan"), { childList: true, subtree: true });
@@ -423,7 +488,7 @@ window.treinoTrain = (() => {
     become,
     // Something was found out about this computer: what a training costs is another.
     renew() {
-      knowsCosts = false;
+      knowsCosts = "";
       asked = 0;
       if (Object.keys(basis).length) typed();
     },

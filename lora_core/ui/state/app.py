@@ -58,8 +58,7 @@ class App:
         self._lock = threading.Lock()
         self.dataset = OpenDataset(self.files.allow, self.recall, self.remember)
         self.describer = Describer(self.dataset, self.training, self.note_crash)
-        forget_costs = partial(self.forget, "costs")
-        self.check = ComputerCheck(self.recall, self.remember, forget_costs, self.note_crash, checks_itself, check)
+        self.check = ComputerCheck(self.recall, self.remember, self.note_crash, checks_itself, check)
         self.check.makes_way_for(self.training.busy)
         self.check.makes_way_for(lambda: self.describer.state.is_busy)
         self._core: Future[None] | None = None
@@ -114,11 +113,6 @@ class App:
                 self._once[name] = in_background(partial(self._or_crash, name, work), name)
             future: Future[T | None] = self._once[name]
         return future.result() if future.done() else None
-
-    def forget(self, name: str) -> None:
-        """Let the next call of `once` find it out anew."""
-        with self._lock:
-            self._once.pop(name, None)
 
     def _or_crash(self, what: str, work: Callable[[], T]) -> T | None:
         try:

@@ -65,7 +65,7 @@ class CheckState:
 class ComputerCheck:
     """One for all pages. It makes way for whatever else computes.
 
-    recall, remember: across starts. on_end: called once something may have been found. note_crash: told each error that
+    recall, remember: across starts. note_crash: told each error that
     nobody foresaw. by_itself: whether it may begin without being asked. run: does the check.
     """
 
@@ -73,13 +73,12 @@ class ComputerCheck:
         self,
         recall: Callable[[str], Any],
         remember: Callable[[str, Any], None],
-        on_end: Callable[[], None],
         note_crash: Callable[[str, Exception], object],
         by_itself: bool,
         run: Run | None = None,
     ) -> None:
         self.state = CheckState()
-        self._recall, self._remember, self._on_end, self._note_crash = recall, remember, on_end, note_crash
+        self._recall, self._remember, self._note_crash = recall, remember, note_crash
         self._run = run or _check
         self._others: list[Callable[[], bool]] = []
         self._may_begin, self._quiet_since = by_itself, 0.0
@@ -174,7 +173,6 @@ class ComputerCheck:
         except Exception as error:  # noqa: BLE001 - the one place where its errors end: told, never lost
             end = {"phase": FAILED, "error": Message("ui.unforeseen", error=f"{type(error).__name__}: {error}")}
             self._note_crash("checking this computer", error)
-        self._on_end()
         self._change(**end)
 
     def _wants_stop(self, stop: threading.Event) -> bool:

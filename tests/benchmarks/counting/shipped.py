@@ -11,6 +11,9 @@ from typing import Any
 from lora_core.config import TARGETS, TrainConfig, find_preset
 from lora_core.models.architecture import Shapes, of_family, shapes_of
 from lora_core.models.catalog import STARTER
+from lora_core.recipes import recipe
+from lora_core.recipes.facts import BaseFacts, DatasetFacts, MachineFacts
+from lora_core.recipes.intents import INTENTS
 from lora_core.system.files import write_text_whole
 from lora_core.training.estimate.counts import (
     SHIPPED,
@@ -37,14 +40,12 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 
 def usual() -> Iterator[tuple[Shapes, TrainConfig, int]]:
-    """The graphs whose counts come with Treino: the presets', the usual modules, and all, which holds every other."""
-    names = ("careful", "character", "fast", "low_memory", "object", "style")
-    for preset in names:
-        values = find_preset(preset).values
-        for number_bytes in (2, 4):
-            yield of_family("sd1"), TrainConfig.of(values), number_bytes
-        for changes in LEVELS.values():
-            yield of_family("sd1"), TrainConfig.of({**values, **changes}), 2
+    """The graphs whose counts come with Treino: the recipes', the usual modules, and all, which holds every other."""
+    for family in RESOLUTION:
+        for config in (TrainConfig(), *recipes(family)):
+            for changes in ({}, *LEVELS.values()):
+                yield of_family(family), config.replace(**changes), 2
+            yield of_family(family), config, 4
     for family in RESOLUTION:
         for quarters in (1, 2, 3):
             for targets in MODULES.values():
@@ -70,6 +71,13 @@ def usual() -> Iterator[tuple[Shapes, TrainConfig, int]]:
                 for is_lean in (True, False):
                     most = {**plain, **lessons, "target_modules": TARGETS, "train_text_encoder": True}
                     yield shapes, TrainConfig.of({**most, "lean_activations": is_lean}), number_bytes
+
+
+def recipes(family: str) -> Iterator[TrainConfig]:
+    """What each intent comes to where there is room."""
+    for intent in INTENTS:
+        found = recipe(intent, BaseFacts(of_family(family)), DatasetFacts(20), MachineFacts("a card"))
+        yield TrainConfig.of(found.values)
 
 
 def write() -> None:

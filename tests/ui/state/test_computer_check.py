@@ -35,19 +35,15 @@ class Window:
     def __init__(self, run: computer_check.Run = played_check) -> None:
         self.memory: dict[str, Any] = {}
         self.crashes: list[str] = []
-        self.ends = 0
         self.computes = False
         self.run = run
         self.start_again()
 
     def start_again(self) -> None:
         self.check = ComputerCheck(
-            self.memory.get, self.memory.__setitem__, self._ended, lambda what, _: self.crashes.append(what), True, self.run
+            self.memory.get, self.memory.__setitem__, lambda what, _: self.crashes.append(what), True, self.run
         )
         self.check.makes_way_for(lambda: self.computes)
-
-    def _ended(self) -> None:
-        self.ends += 1
 
     def looks_for(self, seconds: float, is_ready: bool = True) -> bool:
         """What the pages' questions do, each 10 ms; whether a check was seen."""
@@ -74,7 +70,7 @@ def test_a_check_is_told_from_its_first_part_to_its_report() -> None:
     assert window.check.wait(20)
     state = window.check.state
     assert (state.phase, state.done, state.total) == (DONE, 3, 3) and state.report and state.report.is_whole
-    assert state.stamp != before and not state.by_itself and window.ends == 1
+    assert state.stamp != before and not state.by_itself
     assert computer_file().is_file()
 
 
@@ -162,10 +158,9 @@ def test_a_check_that_fails_is_a_sentence(error: Exception, told: str) -> None:
 def test_a_start_of_a_training_ends_the_check_first(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     app = App(tmp_path / "home", tmp_path / "runs", check=forever)
     library_of(app)
-    app.once("costs", lambda: "of before")
     app.check.start()
     app.training.start(config_for(tiny_sd1, pictures, tmp_path / "runs" / "one", max_train_steps=1))
-    assert not app.check.state.is_busy and "costs" not in app._once
+    assert not app.check.state.is_busy
     with pytest.raises(UserError, match="Something else"):
         app.check.start()
     assert app.training.job and app.training.job.wait(120)

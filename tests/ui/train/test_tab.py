@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -33,7 +34,7 @@ from lora_core.ui.tabs.train.cost import card_line, memory_line, span, time_line
 from lora_core.ui.tabs.train.live import MOST_ROWS, ViewContext, end_html, plot_html, samples_html, status_html, told_html
 from lora_core.ui.tabs.train.plan import Pictures, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, REAL_WORK, Cards, beginning, cards_html
-from lora_core.ui.tabs.train.setup import Setup
+from lora_core.ui.tabs.train.setup import Said, Setup
 from tests import ROOT
 from tests.support.training import config_for
 
@@ -62,7 +63,10 @@ def test_a_card_keeps_ones_own_pictures_and_drops_those_of_another_card(tmp_path
     assert "train_data_dir" not in cards.values("style", toy) and "trigger_word" not in cards.values("style", toy)
     mine = {"train_data_dir": "/pictures", "trigger_word": "zebu", "output_name": "zebu", "lora_rank": 99}
     values = cards.values("style", mine)
-    assert (values["train_data_dir"], values["trigger_word"], values["lora_rank"]) == ("/pictures", "zebu", 32)
+    assert values == {"train_data_dir": "/pictures", "trigger_word": "zebu", "output_name": "zebu"}
+    base = "pretrained_model_name_or_path"
+    assert cards.values("style", {base: "/models/own.safetensors"}) == {base: "/models/own.safetensors"}
+    assert cards.values(FIRST, {base: "/models/own.safetensors"})[base] == "starter"
     with pytest.raises(UserError, match="not there any more"):
         cards.values("own:gone", {})
 
@@ -150,12 +154,12 @@ def test_a_new_window_begins_with_the_quick_start_ready_to_go(app: App) -> None:
     setup = Setup(app, EN)
     order = json.loads(setup.hello())
     assert order["card"] == FIRST and order["fill"]["pretrained_model_name_or_path"] == "starter"
-    found = setup.look_at(order["fill"])
+    found = setup.look_at(Said(order["fill"]))
     for _ in range(100):
         if not found.again:
             break
         time.sleep(0.1)
-        found = setup.look_at(order["fill"])
+        found = setup.look_at(Said(order["fill"]))
     assert (found.problems, found.reason) == ({}, "") and found.config is not None
     assert "train-plan-memory" in found.plan and "MiB of" in found.plan, "the toy model's memory and disk are known"
     assert "11 to train on, 1 held out" in found.plan and "64×64 (12)" in found.plan
@@ -176,10 +180,15 @@ def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
 
 def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
     fits, over = (Fit(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
-    assert card_line(Estimate(fit=fits, time=Pace(600.0)), EN) == "About 2.0 GiB of memory: fits\nAbout 10 minutes"
-    assert card_line(Estimate(fit=fits), EN) == "About 2.0 GiB of memory: fits"
-    assert card_line(Estimate(fit=over, time=Pace(600.0)), EN) == "About 2.0 GiB of memory: more than there is"
-    assert card_line(Estimate(), EN) == ""
+    steps = "1,500 steps at 512 px"
+
+    def told(**known: Any) -> list[str]:
+        return card_line(TrainConfig(), Estimate(**known), EN).split("\n")
+
+    assert told(fit=fits, time=Pace(600.0)) == [steps, "About 2.0 GiB of memory: fits", "About 10 minutes"]
+    assert told(fit=fits) == [steps, "About 2.0 GiB of memory: fits"]
+    assert told(fit=over, time=Pace(600.0)) == [steps, "About 2.0 GiB of memory: more than there is"]
+    assert told() == [steps] and card_line(TrainConfig(), Estimate(), PT) == "1.500 passos a 512 px"
 
 
 def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(
@@ -188,24 +197,24 @@ def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(
     setup = Setup(app, EN)
     boxed = json.loads(setup.hello())["fill"]
     monkeypatch.setattr(app.training, "busy", lambda: True)
-    found = setup.look_at(boxed)
+    found = setup.look_at(Said(boxed))
     for _ in range(100):
         if found.again != "soon":  # while the pictures are read
             break
         time.sleep(0.1)
-        found = setup.look_at(boxed)
+        found = setup.look_at(Said(boxed))
     assert (found.reason, found.again) == (EN("train.reason_busy"), "end")
 
 
 def test_the_plan_tells_what_is_wrong_at_its_field_and_why_start_is_not_allowed(app: App, tmp_path: Path) -> None:
     setup = Setup(app, PT)
     boxed = form.boxes({"train_data_dir": str(tmp_path / "nowhere"), "lora_rank": 8})
-    found = setup.look_at({**boxed, "lora_rank": "0"})
+    found = setup.look_at(Said({**boxed, "lora_rank": "0"}))
     assert found.problems["train_data_dir"] == "Essa pasta não existe."
     assert found.problems["lora_rank"] == "0 é pouco; o mínimo é 1"
     assert "Rank" in found.reason and "Imagens" in found.reason and found.config is None
-    assert setup.look_at(form.boxes({})).problems == {"train_data_dir": "Indique a pasta com as suas imagens."}
-    assert "train_data_dir" in setup.look_at(form.boxes({"train_data_dir": str(tmp_path)})).problems
+    assert setup.look_at(Said(form.boxes({}))).problems == {"train_data_dir": "Indique a pasta com as suas imagens."}
+    assert "train_data_dir" in setup.look_at(Said(form.boxes({"train_data_dir": str(tmp_path)}))).problems
 
 
 def test_pictures_are_read_once_and_again_when_a_file_changes(tmp_path: Path, pictures: Path) -> None:

@@ -4,6 +4,7 @@ tab           the components and what they do
 setup         one page's form, cards and plan, and what is started with them
 form          the form of all settings as HTML, and what stands in its boxes
 preset_cards  the presets to choose from, and saving one
+recipes       the recipe of a card for what stands in the form, and why
 plan          what a training would do with what stands in the form
 cost          memory, disk and time of that, in words
 live          a run as HTML: numbers, plot, samples, notices

@@ -5,16 +5,13 @@ Only what was counted or measured is told; where it was not, nothing is said.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lora_core.config import Preset, TrainConfig
-from lora_core.errors import UserError
-
 if TYPE_CHECKING:
+    from lora_core.config import TrainConfig
     from lora_core.training.estimate.cost import Estimate
     from lora_core.training.estimate.fit import Fit
     from lora_core.training.estimate.levels import Level
@@ -32,17 +29,6 @@ _SPANS = (
 
 
 MATTERS = 0.05  # of the memory: what less is gained by is not worth a choice
-
-
-def estimates_of(presets: Mapping[str, Preset]) -> dict[str, Estimate]:
-    """What the preset cards cost, by name; of settings that are wrong it is told when the card is chosen. Needs torch."""
-    from lora_core.training.estimate.cost import estimate
-
-    known = {}
-    for name, preset in presets.items():
-        with contextlib.suppress(UserError):
-            known[name] = estimate(TrainConfig.of(preset.values))
-    return known
 
 
 def memory_line(found: Fit, text: Texts) -> str:
@@ -107,9 +93,9 @@ def _level_row(level: Level, text: Texts) -> str:
     return f'<tr><th scope="row">{button}</th>{needed}<td>{escape(work)}</td></tr>'
 
 
-def card_line(found: Estimate, text: Texts) -> str:
-    """Memory and time of a preset, each in a line, as far as they are known."""
-    told = []
+def card_line(config: TrainConfig, found: Estimate, text: Texts) -> str:
+    """Steps, memory and time of a preset, each in a line, as far as they are known."""
+    told = [text("train.card_steps", steps=text.number(f"{config.max_train_steps:,}"), side=config.resolution)]
     if found.fit:
         key = "train.card_fits" if found.fit.fits else "train.card_over"
         told.append(text(key, need=text.size(found.fit.needed)))

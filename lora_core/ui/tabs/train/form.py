@@ -59,6 +59,11 @@ def boxes(values: Mapping[str, object]) -> dict[str, object]:
     return {name: _box(known[name], value) for name, value in given.items() if name not in LEFT_OUT}
 
 
+def boxes_of(values: Mapping[str, object]) -> dict[str, object]:
+    """What stands in the boxes of these settings alone."""
+    return {name: _box(settings()[name], value) for name, value in values.items()}
+
+
 def read(boxed: Mapping[str, object]) -> dict[str, object]:
     """Values as people type them, ready for `TrainConfig.of`: 0,5 for 0.5, a prompt per line, a path in quotes."""
     return {name: _unboxed(settings()[name], value) for name, value in boxed.items() if name in settings()}
@@ -121,9 +126,11 @@ def _field(s: Setting, text: Texts) -> str:
     search = escape(f"{label} {s.name.replace('_', ' ')} {s.name} {help_text}".lower())
     notes = (
         f'<p class="form-help" id="train-h-{s.name}">{escape(help_text)}</p>'
+        f'<p class="form-why" id="train-w-{s.name}" hidden></p>'
+        f'<button type="button" class="form-back" data-back="{s.name}" hidden></button>'
         f'<p class="form-wrong" id="train-e-{s.name}" role="alert" hidden></p>'
     )
-    heard = f'aria-describedby="train-e-{s.name} train-h-{s.name}"'
+    heard = f'aria-describedby="train-e-{s.name} train-h-{s.name} train-w-{s.name}"'
     wide = " form-wide" if s.kind is tuple or s.name in ("train_data_dir", SUGGESTED) else ""
     body: str
     if s.kind is tuple and s.choices:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FIRST = "quickstart"  # what a window that knows nothing yet shows
 REAL_WORK = "character"  # what a folder of one's own begins with
 OWN = ("train_data_dir", "trigger_word", "output_name")  # belong to the pictures, not to a preset
+BASE = "pretrained_model_name_or_path"  # stays where a preset names none
 OWN_PREFIX = "own:"  # so that a preset of one's own may be named like a shipped one
 LOOKED_AT = 64  # captions read to learn whether a folder shows a preset's concept
 
@@ -54,7 +55,7 @@ class Cards:
         from_cards = [preset_values(preset.values) for preset in known.values()]
         kept = {
             key: now[key]
-            for key in OWN
+            for key in (*OWN, *({BASE} - known[name].values.keys()))
             if now.get(key) and now[key] != settings()[key].default and all(v.get(key) != now[key] for v in from_cards)
         }
         return {**preset_values(known[name].values), **kept}
@@ -113,7 +114,7 @@ def _words(name: str, preset: Preset, text: Texts) -> tuple[str, str, str]:
 
 def _in_order(shipped: list[Preset]) -> list[Preset]:
     """The one to begin with, those for real work, the others."""
-    order = [FIRST, REAL_WORK, "style", "object", "fast", "low_memory"]
+    order = [FIRST, REAL_WORK, "style", "object", "concept", "first_look"]
     return sorted(shipped, key=lambda preset: order.index(preset.name) if preset.name in order else len(order))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from html import escape
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
@@ -16,11 +17,13 @@ from lora_core.runs.run import Run
 from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.tabs.train import form
-from lora_core.ui.tabs.train.cost import card_line, estimates_of, levels_html, memory_line, time_line
+from lora_core.ui.tabs.train.cost import card_line, levels_html, memory_line, time_line
 from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
+from lora_core.ui.tabs.train.recipes import FormRecipe, recipe_of
 
 if TYPE_CHECKING:
+    from lora_core.dataset import Dataset
     from lora_core.training.data.plan import Plan
     from lora_core.training.estimate.cost import Estimate
     from lora_core.ui.shared.texts import Texts
@@ -34,17 +37,33 @@ STARTER = "starter"
 @dataclass(frozen=True)
 class Found:
     """What the form comes to. `again`: when to ask again, "soon", at the "end" of the training that goes on, or "" with
-    what is typed next; an empty `reason` means that Start is allowed."""
+    what is typed next; an empty `reason` means that Start is allowed. boxed: what stands in the form, with what its card's
+    recipe makes of it."""
 
     problems: dict[str, str]
     plan: str
     reason: str
     again: str
     config: TrainConfig | None
+    boxed: Mapping[str, object]
+    recipe: FormRecipe | None = None
 
     @property
     def reason_html(self) -> str:
         return f'<p role="status">{escape(self.reason)}</p>' if self.reason else ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the page says of its form: what stands in the boxes, the chosen card, and the settings that were set by hand."""
+
+    boxed: Mapping[str, object]
+    card: str = ""
+    own: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Said:
+        return cls(message["values"], str(message.get("card", "")), tuple(map(str, message.get("own", ()))))
 
 
 class Setup:
@@ -64,16 +83,31 @@ class Setup:
         usual = {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
         return form.form_html(self.text, usual, file_dialog.has_dialogs())
 
-    def cards_html(self, chosen: str = "") -> str:
-        lines = {name: card_line(found, self.text) for name, found in (self._card_costs() or {}).items()}
+    def cards_html(self, chosen: str = "", said: Said | None = None) -> str:
+        """The cards; with what stands in the form, each tells what it would come to there."""
+        lines = {name: card_line(*found, self.text) for name, found in self._costs(said).items()} if said else {}
         return cards_html(self.cards, self.text, lines, chosen)
 
-    def costs_are_known(self) -> bool:
-        """Whether the cards tell what they need; until then they are without it."""
-        return self._card_costs() is not None
+    def costs_key(self, said: Said) -> str:
+        """Another one where the cards would come to something else; "" while that cannot be known."""
+        if not self.app.core_ready():
+            return ""
+        right = form.typed_values(said.boxed)
+        dataset = self._dataset(right)
+        names = ("pretrained_model_name_or_path", "prediction_type", "device", "validation_split", "seed")
+        return repr(([right.get(name) for name in names], dataset and hash(dataset.items)))
 
-    def _card_costs(self) -> dict[str, Estimate] | None:
-        return self.app.once("costs", lambda: estimates_of(self.cards.all())) if self.app.core_ready() else None
+    def _costs(self, said: Said) -> dict[str, tuple[TrainConfig, Estimate]]:
+        """What each card comes to with these pictures, and on this base model where it does not bring its own."""
+        from lora_core.training.estimate.cost import estimate
+
+        found = {}
+        for name in self.cards.all():
+            boxed = form.boxes(self.cards.values(name, form.read(said.boxed)))
+            with contextlib.suppress(UserError):
+                config = TrainConfig.of(form.read(self._resolved(Said(boxed, name))[0]))
+                found[name] = config, estimate(config)
+        return found
 
     def empty_plan(self, is_wrong: bool = False) -> str:
         key = "train.plan_wrong" if is_wrong else "train.plan_empty"
@@ -83,8 +117,10 @@ class Setup:
         """What the page's script says by itself: in the title, and in a notification."""
         said = {
             "done": "done_title", "failed": "failed_title", "done-note": "done_note", "failed-note": "failed_note",
+            "back": "set_by_you", "on": "why_on", "off": "why_off",
         }  # fmt: skip
-        data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", name="{name}"))}"' for name, key in said.items())
+        kept = {"name": "{name}", "value": "{value}"}  # which the page's script fills in
+        data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", **kept))}"' for name, key in said.items())
         return f'<span id="train-words"{data}></span>'
 
     # --- orders to the form -----------------------------------------------------------------------------------
@@ -93,12 +129,15 @@ class Setup:
         """What a new window begins with: the settings of the last start, else the quick start."""
         last = self.app.recall("train_form")
         if isinstance(last, dict):
-            card = self.app.recall("train_card")
-            return self._order(form.boxes(form.typed_values(last)), card if isinstance(card, str) else "", first=True)
+            card, own = self.app.recall("train_card"), self.app.recall("train_own")
+            boxed = form.boxes(form.typed_values(last))
+            card = card if isinstance(card, str) else ""
+            return self._order(boxed, card, first=True, own=own if isinstance(own, list) else ())
         return self._order(form.boxes(self.cards.values(FIRST, {})), FIRST, first=True)
 
     def choose(self, card: str, boxed: Mapping[str, object]) -> str:
-        return self._order(form.boxes(self.cards.values(card, form.read(boxed))), card)
+        chosen = form.boxes(self.cards.values(card, form.read(boxed)))
+        return self._order(self._resolved(Said(chosen, card))[0], card)
 
     def fill(self, values: Mapping[str, object]) -> str:
         """Fill the form with settings of a run or a file; what is wrong in them is told at its field."""
@@ -132,12 +171,15 @@ class Setup:
         says = self.text("train.use_open", folder=display_name(opened))
         return {"open": {"folder": str(opened), "says": says}}
 
-    def _order(self, boxed: Mapping[str, object], card: str | None, first: bool = False) -> str:
+    def _order(
+        self, boxed: Mapping[str, object], card: str | None, first: bool = False, own: Collection[object] = ()
+    ) -> str:
         """`card`: the one to choose, "" for none, None to leave the choice as it is.
 
-        first: only for a form that is empty still; a message from another tab may have been quicker.
+        first: only for a form that is empty still; a message from another tab may have been quicker. own: settings that
+        were set by hand.
         """
-        order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first}
+        order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first, "own": [*own]}
         return json.dumps(order, ensure_ascii=False)
 
     def browse(self, boxed: Mapping[str, object]) -> str:
@@ -160,8 +202,9 @@ class Setup:
 
     # --- what it comes to -------------------------------------------------------------------------------------
 
-    def look_at(self, boxed: Mapping[str, object]) -> Found:
-        """Check what stands in the form and work out what it would do."""
+    def look_at(self, said: Said) -> Found:
+        """Check what stands in the form, with the recipe of its card, and work out what it would do."""
+        boxed, recipe = self._resolved(said)
         wrong = form.problems(boxed)
         right = form.typed_values(boxed)
         right["output_dir"] = str(self.app.runs_folder)
@@ -169,7 +212,24 @@ class Setup:
         problems = {name: form.told(message, self.text) for name, message in found.problems.items()}
         reason, again = self._reason(found, problems)
         plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan(bool(problems))
-        return Found(problems, plan, reason, again, found.config if not problems else None)
+        plan += recipe.why_html(self.text) if recipe else ""
+        return Found(problems, plan, reason, again, found.config if not problems else None, boxed, recipe)
+
+    def _resolved(self, said: Said) -> tuple[Mapping[str, object], FormRecipe | None]:
+        """What stands in the form with what its card's recipe makes of it; as it is before torch is there to ask."""
+        preset = self.cards.all().get(said.card)
+        if preset is None or not self.app.core_ready():
+            return said.boxed, None
+        right = form.typed_values(said.boxed)
+        recipe = recipe_of(preset, right, said.own, self._dataset(right))
+        return ({**said.boxed, **form.boxes_of(recipe.values())}, recipe) if recipe else (said.boxed, None)
+
+    def _dataset(self, right: Mapping[str, object]) -> Dataset | None:
+        """The pictures of the folder in the form, as far as they have been read."""
+        folder = Path(str(right.get("train_data_dir", ""))).expanduser()
+        if not right.get("train_data_dir") or not folder.is_dir():
+            return None
+        return self._pictures.of(folder, str(right.get("trigger_word", "")).strip()).dataset
 
     def _reason(self, found: DryRun, problems: Mapping[str, str]) -> tuple[str, str]:
         """Why Start is not allowed, and when to ask again."""
@@ -239,10 +299,11 @@ class Setup:
 
     # --- what is started --------------------------------------------------------------------------------------
 
-    def start(self, config: TrainConfig, boxed: Mapping[str, object], card: str) -> None:
+    def start(self, config: TrainConfig, said: Said) -> None:
         """Start a run in a folder of its own, and remember its settings for the next time."""
-        self.app.remember("train_form", dict(boxed))
-        self.app.remember("train_card", card)
+        self.app.remember("train_form", dict(said.boxed))
+        self.app.remember("train_card", said.card)
+        self.app.remember("train_own", [*said.own])
         self._start(config)
 
     def retry(self, run: Run, changes: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lora_core.ui.tabs.train.buttons import Action, retry_changes
 from lora_core.ui.tabs.train.computer_check import panel_html
 from lora_core.ui.tabs.train.live import plot_html, samples_html, status_html
 from lora_core.ui.tabs.train.poll import LiveView, live_view
-from lora_core.ui.tabs.train.setup import Setup
+from lora_core.ui.tabs.train.setup import Said, Setup
 
 
 def build(page: Page) -> None:
@@ -124,16 +125,19 @@ class TrainTab:
             return {self.orders: self.setup.browse(said["values"])}
         if said["kind"] == "folder":
             return {self.orders: self.setup.take_folder(said["folder"], said["values"])}
-        found = self.setup.look_at(said["values"])
+        form_says = Said.of(said)
+        found = self.setup.look_at(form_says)
         order = {"problems": found.problems, "again": found.again, "n": said["n"], "arrives": said.get("arrives", 0)}
+        if found.recipe:
+            order["recipe"] = found.recipe.order(self.text)
         if order["arrives"]:
             order |= self.setup.arrive(said["values"])
         if not said.get("models"):
             order["models"] = self.setup.found_models()
         updates: Updates = {}
-        if not said.get("costs") and self.setup.costs_are_known():
-            order["costs"] = True
-            updates[self.cards] = self.setup.cards_html()
+        if (key := self.setup.costs_key(form_says)) and key != said.get("costs"):
+            order["costs"] = key
+            updates[self.cards] = self.setup.cards_html(form_says.card, form_says)
         return {
             **updates,
             self.orders: json.dumps(order, ensure_ascii=False),
@@ -144,11 +148,11 @@ class TrainTab:
 
     def begin(self, payload: str, seen: dict[str, Any], log: bool) -> Updates:
         """Start; with something wrong, say what instead."""
-        said = json.loads(payload)
-        found = self.setup.look_at(said["values"])
+        said = Said.of(json.loads(payload))
+        found = self.setup.look_at(said)
         if found.reason or found.config is None:
             raise UserError(found.reason)
-        self.setup.start(found.config, said["values"], said.get("card", ""))
+        self.setup.start(found.config, replace(said, boxed=found.boxed))
         return self.refresh(seen, log)
 
     def _pressed(self, name: str) -> Any:
