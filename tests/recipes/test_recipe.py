@@ -74,7 +74,7 @@ def test_the_trained_share_lies_between_those_of_the_fields_trainers(intent: str
 
 @pytest.mark.parametrize(("intent", "family", "pictures"), CASES)
 def test_each_picture_is_seen_fifty_to_a_hundred_and_fifty_times(intent: str, family: str, pictures: int) -> None:
-    """But of 300, which teach together, each is seen twenty times: 6,000 in all (diffusers' guide: 15,000 of 833); and a first
+    """But of 300, which teach together, each is seen twenty times: 6,000 in all (diffusers' guide: 15,000 of 833); a first
     look shows 1,500 of many.
     """
     config = config_of(made(intent, family, pictures))

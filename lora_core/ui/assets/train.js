@@ -81,7 +81,7 @@ window.treinoTrain = (() => {
   }
 
   // What the card's recipe makes of model and pictures, in all boxes but those set by hand; and beside each box, why.
-  function follow({ values: made, back, reasons }) {
+  function takeRecipe({ values: made, back, reasons }) {
     const own = ownNames(values());
     const moved = Object.fromEntries(Object.entries(made).filter(([name]) => !own.includes(name)));
     basis = { ...basis, ...back, ...moved };
@@ -191,7 +191,7 @@ window.treinoTrain = (() => {
       typed();
     }
     if (order.problems && order.n === serial) {
-      if (order.recipe) follow(order.recipe);
+      if (order.recipe) takeRecipe(order.recipe);
       mark(order.problems);
       const isCurious = !(knowsCosts && knowsModels) && asked++ < 20;
       waitsForEnd = order.again === "end";

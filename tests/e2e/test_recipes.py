@@ -1,0 +1,97 @@
+"""Choosing what one wants in a real browser: the recipe follows model and pictures, and never what was set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests import stripped
+from tests.e2e.conftest import SLOW_MS
+from tests.e2e.test_train import open_train, set_box
+
+TAGS = "rexdog, 1dog, solo, sitting, grass, {n}"
+SENTENCES = "a photo of rexdog standing in front of house number {n} in the evening"
+
+
+def dataset(folder: Path, count: int, caption: str, side: int) -> Path:
+    folder.mkdir()
+    for n in range(count):
+        Image.new("RGB", (side, side), (9 * n % 255, 120, 200)).save(folder / f"{n:03}.png")
+        (folder / f"{n:03}.txt").write_text(caption.format(n=n), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[[str], str]:
+    """A base model's file with its header and no weights: what can be told of it before a training."""
+
+    def made(name: str) -> str:
+        found = stripped.header(name)
+        return str(stripped.hollow_file(tmp_path / f"{name}.safetensors", found.tensors, dict(found.metadata)))
+
+    return made
+
+
+def value(page: Page, name: str) -> str:
+    return page.input_value(f"#train-f-{name}")
+
+
+def test_a_recipe_follows_model_and_pictures_and_leaves_what_was_set_by_hand(
+    open_page: Callable[..., Page], model: Callable[[str], str], tmp_path: Path, shot: Callable[..., Path]
+) -> None:
+    page = open_page("en", height=1700)
+    open_train(page)
+    expect(page.locator("#train-start")).to_be_enabled(timeout=SLOW_MS)
+    page.fill("#train-f-train_data_dir", str(dataset(tmp_path / "tags", 14, TAGS, 1100)))
+    page.fill("#train-f-pretrained_model_name_or_path", model("sdxl_v"))
+    page.check('input[name="train-card"][value="style"]', force=True)
+    why = page.locator("#train-w-max_train_steps")
+    expect(why).to_contain_text("13 pictures, each seen 150 times")
+    assert (value(page, "resolution"), value(page, "max_train_steps")) == ("1024", "1950")
+    assert value(page, "pretrained_model_name_or_path").endswith("sdxl_v.safetensors"), "the chosen model stays"
+    expect(page.locator("#train-w-resolution")).to_contain_text("trained on")
+    expect(page.locator('[data-card="style"]')).to_contain_text("1,950 steps at 1024 px")
+    page.click(".plan-why summary")
+    reasons = page.locator(".plan-why")
+    expect(reasons).to_contain_text("predicts velocity reaches black and white by itself")
+    shot(page, "recipe-sdxl-v")
+
+    set_box(page, "train_batch_size", "2")
+    expect(why).to_contain_text("975 steps of 2")
+    assert value(page, "max_train_steps") == "975"
+    back = page.locator('[data-field="train_batch_size"] .form-back')
+    expect(back).to_have_text("Set by you. Back to 1")
+    expect(reasons).to_contain_text("Set by you, and followed by the rest:")
+
+    page.fill("#train-f-pretrained_model_name_or_path", model("sd1"))
+    page.fill("#train-f-train_data_dir", str(dataset(tmp_path / "sentences", 40, SENTENCES, 700)))
+    expect(why).to_contain_text("36 pictures")
+    assert (value(page, "resolution"), value(page, "train_batch_size")) == ("512", "2")
+    shot(page, "recipe-sd1")
+    back.click()
+    expect(back).to_be_hidden()
+    assert value(page, "train_batch_size") == "1"
+    expect(why).not_to_contain_text("steps of 2")
+
+    page.reload()
+    open_train(page)
+    expect(page.locator('[data-card="style"] input')).to_be_checked()
+    expect(page.locator("#train-w-max_train_steps")).to_contain_text("36 pictures")
+
+
+def test_reasons_speak_portuguese_and_the_careful_card_has_none(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_page("pt-BR")
+    open_train(page)
+    expect(page.locator("#train-start")).to_be_enabled(timeout=SLOW_MS)
+    page.fill("#train-f-train_data_dir", str(dataset(tmp_path / "tags", 14, TAGS, 600)))
+    page.check('input[name="train-card"][value="character"]', force=True)
+    expect(page.locator("#train-w-max_train_steps")).to_contain_text("cada uma vista")
+    page.check('input[name="train-card"][value="careful"]', force=True)
+    expect(page.locator("#train-w-max_train_steps")).to_be_hidden()
+    assert (value(page, "learning_rate"), value(page, "max_train_steps")) == ("1e-05", "1500")
+    page.fill("#train-f-max_train_steps", "70")
+    expect(page.locator('[data-field="max_train_steps"] .form-back')).to_have_text("Definido por você. Voltar a 1500")
