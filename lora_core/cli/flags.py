@@ -12,6 +12,7 @@ from lora_core.messages import Message, plain
 from lora_core.settings import Setting, suggest
 
 MISSING = object()  # a flag that was given without its value
+WAS_ON_OR_OFF = {"cuda_graphs": {"true": "auto", "false": "off"}}  # settings that were, as old command lines have them
 _ABOUT = "Trains a LoRA for Stable Diffusion from a folder of pictures and captions (NNN.png|jpg + NNN.txt)."
 _EXAMPLES = """\
 A true|false setting is switched on by its name alone (--random_flip) and off by --no_NAME (--no_random_flip).
@@ -50,6 +51,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
             problems.append(Message("cli.no_flag", flag=name, suggestion=near))
         elif not before.startswith("-") and not word.startswith("-"):  # else it is the value of an unknown flag
             problems.append(Message("cli.stray", word=repr(word)))
+    for name, said in WAS_ON_OR_OFF.items():
+        if hasattr(found, name):
+            setattr(found, name, said.get(getattr(found, name), getattr(found, name)))
     found.problems = problems
     return found
 
@@ -113,7 +117,7 @@ def _add_setting(group: argparse._ArgumentGroup, s: Setting) -> None:
         f"--{s.name}", nargs="?", const="true" if is_bool else MISSING, help=_help(s).replace("%", "%%"),
         metavar="|".join(s.choices) if s.choices and s.kind is str else metavar.get(s.kind.__name__, text),
     )  # fmt: skip
-    if is_bool:
+    if is_bool or s.name in WAS_ON_OR_OFF:
         group.add_argument(f"--no_{s.name}", dest=s.name, action="store_const", const="false", help=argparse.SUPPRESS)
 
 

@@ -5,6 +5,7 @@ speak English.
 
     bootstrap     what the doors call first: go on here, or set up and start again there
     environment   the folder .venv: what is in it, whether it is whole, who sets it up right now
+    other_cards   graphics cards of AMD and Intel, as the system itself knows them
     pip           installs packages and tells in a sentence what went wrong
     requirements  reads requirements.txt and finds what is not met
     torch_build   which build of PyTorch fits this computer's graphics card

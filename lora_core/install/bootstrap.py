@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_core.errors import UserError
-from lora_core.install import environment, requirements, torch_build
+from lora_core.install import environment, other_cards, requirements, torch_build
 from lora_core.install import pip as installer
 from lora_core.install.environment import Environment, SetupError
 from lora_core.install.requirements import Requirement
@@ -196,7 +196,8 @@ def _torch_arguments(torch: Requirement, build: torch_build.TorchBuild) -> list[
 
 def _choose_build() -> torch_build.TorchBuild:
     card = torch_build.find_nvidia(_say)
-    build = torch_build.torch_build(platform.system(), platform.machine(), card)
+    other = None if card else other_cards.find_other(platform.system())
+    build = torch_build.torch_build(platform.system(), platform.machine(), card, other)
     if build.warning:
         _say(build.warning)
     return build
@@ -205,6 +206,10 @@ def _choose_build() -> torch_build.TorchBuild:
 def _in_words(build: torch_build.TorchBuild) -> str:
     if build.label.startswith("cu"):
         return f"for NVIDIA cards, CUDA {build.label[2:-1]}.{build.label[-1]}"
+    if build.label.startswith("rocm"):
+        return f"for AMD cards, ROCm {build.label[4:]}"
+    if build.label == "xpu":
+        return "for Intel Arc cards"
     return "for the CPU" if build.label == "cpu" else "for this computer"
 
 

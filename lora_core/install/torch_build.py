@@ -1,7 +1,8 @@
 """Which build of PyTorch a computer needs: read off the NVIDIA driver, decided by a pure function.
 
-Builds and cards: PyTorch's RELEASE.md, "PyTorch CUDA Support Matrix", 2.12 and later. Drivers: NVIDIA's "CUDA
-Compatibility", minor version compatibility: a driver of a CUDA major version runs all builds of that version.
+Builds and cards: PyTorch's RELEASE.md, "PyTorch CUDA Support Matrix", 2.12 and later; its indexes `rocm7.2` (Linux alone)
+and `xpu` (Linux and Windows) have 2.13.0 too. Drivers: NVIDIA's "CUDA Compatibility", minor version compatibility: a driver
+of a CUDA major version runs all builds of that version.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_core.errors import UserError
+from lora_core.install.other_cards import INTEL, ROCM_CODES, OtherCard
 
 INDEX = "https://download.pytorch.org/whl/"
+ROCM = "rocm7.2"
 _QUERY = ("--query-gpu=compute_cap,name,driver_version", "--format=csv,noheader")
 _PATIENCE_S = 30  # a driver that sleeps takes some seconds per card to wake
 _ELSEWHERE = ("/usr/lib/wsl/lib/nvidia-smi", r"C:\Program Files\NVIDIA Corporation\NVSMI\nvidia-smi.exe")
@@ -56,7 +59,9 @@ class _Cuda:
         return card.capability is None or max(self.oldest, oldest) <= card.capability <= self.newest
 
 
-# Newest first. Cards newer than Blackwell get the newest build: it holds code that the driver can translate for them.
+# Newest first. Under Linux cards newer than Blackwell get the newest build: it holds code (PTX) that the driver can
+# translate for them. The builds for Windows have none.
+BLACKWELL = (12, 9)
 _CUDA_BUILDS = (
     _Cuda("cu130", cuda=(13, 0), driver=580, oldest=(7, 5), newest=(99, 0)),
     _Cuda("cu126", cuda=(12, 0), driver=525, oldest=(5, 0), newest=(9, 9)),
@@ -64,8 +69,8 @@ _CUDA_BUILDS = (
 _OLDEST_CARD = {"x86_64": (5, 0), "amd64": (5, 0), "aarch64": (8, 0)}
 
 
-def torch_build(system: str, machine: str, nvidia: NvidiaCard | None) -> TorchBuild:
-    """The build for a computer, told as `platform.system()`, `platform.machine()` and its card.
+def torch_build(system: str, machine: str, nvidia: NvidiaCard | None, other: OtherCard | None = None) -> TorchBuild:
+    """The build for a computer, told as `platform.system()`, `platform.machine()` and its cards; NVIDIA's is preferred.
 
     Raises:
         UserError: PyTorch is not made for this computer.
@@ -80,7 +85,10 @@ def torch_build(system: str, machine: str, nvidia: NvidiaCard | None) -> TorchBu
         return TorchBuild("default")
     cpu = TorchBuild("cpu", INDEX + "cpu" if system == "Linux" else None)  # pip's own index has it on Windows only
     if nvidia is None or machine not in _OLDEST_CARD:
-        return cpu
+        return _for_other(system, other, cpu) if other and machine in ("x86_64", "amd64") else cpu
+    if system == "Windows" and nvidia.capability and nvidia.capability > BLACKWELL:
+        too_new = f"The {nvidia.name} is newer than this PyTorch knows under Windows; training will run on the CPU."
+        return TorchBuild(cpu.label, cpu.index_url, too_new)
     fitting = [build for build in _CUDA_BUILDS if build.knows(nvidia, _OLDEST_CARD[machine])]
     if not fitting:
         too_old = f"The {nvidia.name} is older than any card PyTorch still knows; training will run on the CPU."
@@ -96,6 +104,20 @@ def torch_build(system: str, machine: str, nvidia: NvidiaCard | None) -> TorchBu
         f"{best.driver} or newer. Until then training runs on the CPU."
     )
     return TorchBuild(best.label, INDEX + best.label, old_driver)
+
+
+def _for_other(system: str, card: OtherCard, cpu: TorchBuild) -> TorchBuild:
+    if card.vendor == INTEL:
+        return TorchBuild("xpu", INDEX + "xpu")
+    if system == "Linux" and card.code in ROCM_CODES:
+        return TorchBuild(ROCM, INDEX + ROCM)
+    why = (
+        f"PyTorch offers no build for AMD cards under Windows, so the {card.name} is not used; training will run on the "
+        "CPU. Under Linux it could be."
+        if system == "Windows"
+        else f"PyTorch has no code for the {card.name}; training will run on the CPU."
+    )
+    return TorchBuild(cpu.label, cpu.index_url, why)
 
 
 def installed_label(version: str, system: str, machine: str) -> str:

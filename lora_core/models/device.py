@@ -137,6 +137,14 @@ def free_bytes(device: torch.device) -> float:
 
     What CUDA graphs keep is theirs while they live, whether it is in use at this moment or not.
     """
+    if device.type == "xpu":
+        try:
+            free = torch.xpu.mem_get_info(device)[0]
+        except RuntimeError:  # some drivers of Intel's cards do not know it
+            return float("inf")
+        return float(free + torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device))
+    if device.type == "mps":  # of the computer's memory, what Apple recommends for graphics
+        return float(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     if device.type != "cuda":
         return float("inf")
     number = torch.cuda.current_device() if device.index is None else device.index

@@ -109,3 +109,15 @@ def test_no_setting_is_shortened_in_silence() -> None:
         short = name[:-1]
         if short not in settings():
             assert problems(f"--{short}", "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cuda_graphs", "false"], "off"), (["--no_cuda_graphs"], "off"), (["--cuda_graphs=true"], "auto"),
+        (["--cuda_graphs", "on"], "on"), (["--cuda_graphs", "sometimes"], "sometimes"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_was_on_or_off_is_read_as_old_command_lines_have_it(words: list[str], said: str) -> None:
+    found = flags.parse(words)
+    assert (found.cuda_graphs, found.problems) == (said, [])

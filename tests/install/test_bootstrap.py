@@ -364,8 +364,8 @@ def test_old_pythons_can_read_far_enough_to_be_told() -> None:
 
 
 READ_BY_OLD_PYTHONS = (
-    "__init__", "errors", "messages", "install/__init__", "install/bootstrap", "install/environment", "install/pip",
-    "install/requirements", "install/torch_build", "system/__init__", "system/redact",
+    "__init__", "errors", "messages", "install/__init__", "install/bootstrap", "install/environment",
+    "install/other_cards", "install/pip", "install/requirements", "install/torch_build", "system/__init__", "system/redact",
 )  # fmt: skip
 
 

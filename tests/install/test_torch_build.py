@@ -10,6 +10,7 @@ import pytest
 
 from lora_core.errors import UserError
 from lora_core.install import torch_build
+from lora_core.install.other_cards import AMD, INTEL, OtherCard
 from lora_core.install.torch_build import NvidiaCard, TorchBuild
 
 CPU, CU126, CU130 = (torch_build.INDEX + label for label in ("cpu", "cu126", "cu130"))
@@ -32,6 +33,7 @@ COMPUTERS: list[tuple[str, str, NvidiaCard | None, str, str | None, str]] = [
     ("Windows", "AMD64", card("RTX 5080", (12, 0), (12, 9), "576.02"), "cu130", CU130, "580"),
     ("Linux", "x86_64", card("B200", (10, 0), (13, 0)), "cu130", CU130, ""),
     ("Linux", "x86_64", card("a card of 2028", (14, 0), (14, 1)), "cu130", CU130, ""),
+    ("Windows", "AMD64", card("a card of 2028", (14, 0), (14, 1)), "cpu", None, "newer than this PyTorch knows"),
     # Turing to Hopper: what the driver speaks decides
     ("Windows", "AMD64", card("RTX 4090", (8, 9), (13, 0)), "cu130", CU130, ""),
     ("Windows", "AMD64", card("RTX 4090", (8, 9), (12, 8)), "cu126", CU126, ""),
@@ -69,6 +71,33 @@ def test_computers(
     assert warning in (build.warning or "") and bool(build.warning) == bool(warning)
     if nvidia and build.warning:
         assert nvidia.name in build.warning
+
+
+AMD_7900 = OtherCard(AMD, "AMD card (gfx1100)", "gfx1100")
+OTHERS: list[tuple[str, str, OtherCard, str, str]] = [
+    ("Linux", "x86_64", AMD_7900, "rocm7.2", ""),
+    ("Linux", "x86_64", OtherCard(AMD, "AMD card (gfx1036)", "gfx1036"), "cpu", "no code for the AMD card (gfx1036)"),
+    ("Linux", "aarch64", AMD_7900, "cpu", ""),
+    ("Windows", "AMD64", OtherCard(AMD, "AMD Radeon RX 7900 XTX"), "cpu", "no build for AMD cards under Windows"),
+    ("Linux", "x86_64", OtherCard(INTEL, "Intel Arc card"), "xpu", ""),
+    ("Windows", "AMD64", OtherCard(INTEL, "Intel(R) Arc(TM) B580 Graphics"), "xpu", ""),
+    ("Windows", "ARM64", OtherCard(INTEL, "Intel Arc card"), "cpu", ""),
+    ("Darwin", "arm64", AMD_7900, "default", ""),
+]
+
+
+@pytest.mark.parametrize(("system", "machine", "other", "label", "warning"), OTHERS)
+def test_cards_of_other_makers(system: str, machine: str, other: OtherCard, label: str, warning: str) -> None:
+    build = torch_build.torch_build(system, machine, None, other)
+    assert build.label == label and warning in (build.warning or "") and bool(build.warning) == bool(warning)
+    if label in ("rocm7.2", "xpu"):
+        assert build.requirement("2.13.0") == f"torch==2.13.0+{label}" and build.index_url == torch_build.INDEX + label
+        assert torch_build.installed_label(f"2.13.0+{label}", system, machine) == label
+
+
+def test_nvidias_card_is_preferred() -> None:
+    found = torch_build.torch_build("Linux", "x86_64", card("RTX 3060", (8, 6), (13, 0)), AMD_7900)
+    assert found.label == "cu130"
 
 
 def test_a_mac_with_an_intel_processor_is_told_so() -> None:

@@ -322,3 +322,20 @@ def test_bf16_is_taken_where_torch_tells_that_the_device_has_it(monkeypatch: pyt
     for is_new in (True, False):
         monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor, is_new=is_new: is_new)
         assert precision.choose("mps", "bf16").dtype == (torch.bfloat16 if is_new else torch.float16)
+
+
+def test_free_memory_of_intels_and_apples_is_told_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.xpu, "mem_get_info", lambda device: (6 * GB, 12 * GB))
+    monkeypatch.setattr(torch.xpu, "memory_reserved", lambda device: 3 * GB)
+    monkeypatch.setattr(torch.xpu, "memory_allocated", lambda device: 2 * GB)
+    assert precision.free_bytes(torch.device("xpu")) == 7 * GB
+
+    def unknown(device: torch.device) -> tuple[int, int]:
+        raise RuntimeError("The device doesn't support querying the available free memory")
+
+    monkeypatch.setattr(torch.xpu, "mem_get_info", unknown)
+    assert precision.free_bytes(torch.device("xpu")) == float("inf")
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * GB)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 5 * GB)
+    assert precision.free_bytes(torch.device("mps")) == 7 * GB
+    assert precision.free_bytes(torch.device("cpu")) == float("inf")
