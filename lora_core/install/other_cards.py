@@ -69,7 +69,7 @@ def _on_windows() -> list[OtherCard]:
     return found
 
 
-def _adapters() -> Iterator[tuple]:
+def _adapters() -> Iterator[tuple[str, str, int]]:
     """Device id, name and bytes of memory of each display adapter that the registry knows."""
     if sys.platform != "win32":
         return
