@@ -47,6 +47,7 @@ class TrainConfig:
     pretrained_model_name_or_path: str = setting("runwayml/stable-diffusion-v1-5", "Model", "Base model: a .safetensors or .ckpt file, a diffusers folder, a hub id, or 'starter'.", basic=True)
     vae: str = setting("", "Model", "Another VAE than the base model's own: a file or a diffusers folder.")
     prediction_type: str = setting("auto", "Model", "What the base model predicts, where its file does not say it or says it wrongly: noise (epsilon) or velocity.", choices=("auto", "epsilon", "v_prediction"))
+    zero_terminal_snr: str = setting("auto", "Model", "Whether the base model begins at pure noise, where its file does not say it: many merges of v-prediction models lost that mark. auto: as the file says.", choices=("auto", "on", "off"))
     mixed_precision: str = setting("fp16", "Model", "Number format of the frozen model; a CPU without bf16 units computes in fp32.", choices=("no", "fp16", "bf16"))
     device: str = setting("auto", "Model", "Where to compute: auto, cpu, cuda, cuda:1, mps, xpu.")
     optimizer_on_host: bool = setting(False, "Model", "On a card: keep the optimizer's state, and let it step, in the computer's memory: the same LoRA but for rounding, two transfers more a step. Pays at high ranks.")
@@ -267,6 +268,8 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         wrong("target_modules", "settings.nothing_to_train")
     if config.min_timestep >= config.max_timestep:
         wrong("min_timestep", "settings.no_timestep_left", most=config.max_timestep)
+    if config.zero_terminal_snr == "on" and config.prediction_type == "epsilon":
+        wrong("zero_terminal_snr", "settings.zero_snr_of_noise")
     if config.debiased_estimation_loss and config.snr_gamma:
         wrong("debiased_estimation_loss", "settings.two_weightings")
     if config.noise_offset and config.multires_noise_discount:

@@ -47,7 +47,7 @@ FROZEN = """
     private_metadata validation_split sample_prompts sample_count sample_inference_steps sample_guidance
     sample_negative_prompt
     debiased_estimation_loss min_timestep max_timestep loss_type huber_c huber_schedule multires_noise_discount
-    ip_noise_gamma
+    ip_noise_gamma zero_terminal_snr
 """
 
 
@@ -185,6 +185,7 @@ def test_zero_of_what_must_be_there_is_refused(name: str) -> None:
         ({"resolution": 32, "enable_bucket": False}, None),
         ({"min_timestep": 500, "max_timestep": 500}, "min_timestep"),
         ({"debiased_estimation_loss": True, "snr_gamma": 5}, "debiased_estimation_loss"),
+        ({"prediction_type": "epsilon", "zero_terminal_snr": "on"}, "zero_terminal_snr"),
         ({"noise_offset": 0.05, "multires_noise_discount": 0.3}, "multires_noise_discount"),
         ({"optimizer": "prodigy"}, "learning_rate"),
         ({"optimizer": "prodigy", "learning_rate": 0.09}, "learning_rate"),

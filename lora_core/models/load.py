@@ -26,30 +26,33 @@ from lora_core.models.weights import load_to, reason
 from lora_core.system import windows
 
 
-def load(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto") -> BaseModel:
+def load(
+    name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto", zero_terminal_snr: str = "auto"
+) -> BaseModel:
     """The base model called `name`, whole, on the CPU, frozen; UNet and text encoders in `dtype`.
 
-    vae: a file or folder with another VAE, empty for the model's own. prediction_type: what the model predicts, where
-    it does not say it itself or says it wrongly.
+    vae: a file or folder with another VAE, empty for the model's own. prediction_type, zero_terminal_snr: what the model
+    predicts, and whether it begins at pure noise, where it does not say it itself or says it wrongly.
 
     Raises:
         UserError: no such model, or one that Treino cannot train, with what to do.
     """
-    model = open_on_meta(name, dtype, emit, vae, prediction_type)
+    model = open_on_meta(name, dtype, emit, vae, prediction_type, zero_terminal_snr)
     for module in (model.unet, model.vae, *model.text_encoders.values()):
         load_to(module, "cpu")
     return model
 
 
-def open_on_meta(name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto") -> BaseModel:
+def open_on_meta(
+    name: str, dtype: torch.dtype, emit: Emit, vae: str = "", prediction_type: str = "auto", zero_terminal_snr: str = "auto"
+) -> BaseModel:
     """As `load`, but no weight is read yet: `weights.load_to` does that, component by component, straight to a device."""
     emit(Phase("load", detail=name))
     transformers_logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     try:
         model = _opened(name, dtype, emit, vae)
-        if prediction_type not in ("auto", model.prediction_type):
-            model.scheduler = components.schedule({**model.scheduler.config, "prediction_type": prediction_type})
+        model.scheduler = components.as_asked(model.scheduler, prediction_type, zero_terminal_snr)
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as cause:

@@ -34,6 +34,7 @@ class GenerationParams:
     weight: float = 1.0
     vae: str = ""
     prediction_type: str = "auto"
+    zero_terminal_snr: str = "auto"
 
     @property
     def has_lora(self) -> bool:

@@ -55,7 +55,7 @@ class Pipeline:
         self.device = device
         self.base = ""  # name of the loaded base model
         self.pipeline: Any = None  # StableDiffusionPipeline, or the one of the model's family
-        self._asked = ("", "", "auto")
+        self._asked = ("", "", "auto", "auto")
         self._model: BaseModel | None = None
         self._lora: _LoadedLora | None = None
 
@@ -64,21 +64,23 @@ class Pipeline:
         """Whether it holds memory of a graphics card, which a training may want."""
         return self._model is not None and self._model.device.type != "cpu"
 
-    def open(self, base: str, emit: Emit, vae: str = "", prediction_type: str = "auto") -> None:
+    def open(
+        self, base: str, emit: Emit, vae: str = "", prediction_type: str = "auto", zero_terminal_snr: str = "auto"
+    ) -> None:
         """Load a base model unless it is loaded; `emit` is told of downloads and may raise to cancel.
 
-        vae, prediction_type: as the LoRA was trained with, like the settings of these names.
+        vae, prediction_type, zero_terminal_snr: as the LoRA was trained with, like the settings of these names.
 
         Raises:
             UserError: there is no such model, or none that Treino knows.
         """
-        asked = (base, vae, prediction_type)
+        asked = (base, vae, prediction_type, zero_terminal_snr)
         if self._model is not None and self._asked == asked:
             return
         self.free()
         compute = choose(self.device, "fp16")
         set_up(compute)
-        model = load(base, compute.dtype, emit, vae, prediction_type)
+        model = load(base, compute.dtype, emit, vae, prediction_type, zero_terminal_snr)
         model.unet.to(compute.device)
         if _has_room(compute.device, model):
             for module in (model.vae, *model.text_encoders.values()):

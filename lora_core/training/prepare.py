@@ -93,12 +93,17 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     for message in plan.notices:
         emit(Warned(message))
     model = base_models.open_on_meta(
-        config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type
-    )
+        config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type,
+        config.zero_terminal_snr,
+    )  # fmt: skip
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
     _check_size(model, plan)
-    for found in (size_notice(model, config.resolution), fit.notice(model, config, compute, plan.buckets)):
+    for found in (
+        size_notice(model, config.resolution),
+        offset_notice(model, config),
+        fit.notice(model, config, compute, plan.buckets),
+    ):
         if found:
             emit(Warned(found))
     if sentence := fit.page_file_notice(model, config, compute, plan.buckets):
@@ -130,6 +135,13 @@ def size_notice(model: BaseModel, resolution: int) -> Message | None:
     if own / 1.5 <= resolution <= own * 1.5:
         return None
     return Message("training.far_size", own=own, resolution=resolution)
+
+
+def offset_notice(model: BaseModel, config: TrainConfig) -> Message | None:
+    """What to say when the noise of a model is shifted that needs no such help; None when it is not."""
+    if not config.noise_offset or model.prediction_type != "v_prediction":
+        return None
+    return Message("training.offset_of_velocity", offset=config.noise_offset)
 
 
 def _check_size(model: BaseModel, plan: Plan) -> None:

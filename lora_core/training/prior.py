@@ -44,6 +44,7 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
         return []
     emit(Phase("prior", 0, len(wanted)))
     models = [fingerprint(model, "unet"), *(fingerprint(model, name) for name in model.text_encoders)]
+    models += [asked for asked in (config.prediction_type, config.zero_terminal_snr) if asked != "auto"]
     key = hashlib.sha256(f"({models}, {cache_key_of(wanted)})".encode()).hexdigest()
 
     def make() -> dict[str, Tensor]:

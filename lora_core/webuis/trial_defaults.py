@@ -23,7 +23,7 @@ class TrialDefaults:
     """What a form for drawing begins with.
 
     trained_on: whether `base` is what the LoRA was trained on; else it is the usual one of its family. vae,
-    prediction_type: as the settings of these names had them, and plain where another base stands in.
+    prediction_type, zero_terminal_snr: as the settings of these names had them, and plain where another base stands in.
     """
 
     path: Path
@@ -43,6 +43,7 @@ class TrialDefaults:
     hash: str
     vae: str = ""
     prediction_type: str = "auto"
+    zero_terminal_snr: str = "auto"
 
 
 def defaults_for(source: Path) -> TrialDefaults:
@@ -68,6 +69,7 @@ def defaults_for(source: Path) -> TrialDefaults:
         hash=summary.hash,
         vae=str(settings.get("vae", "")) if trained_on else "",
         prediction_type=str(settings.get("prediction_type", "auto")) if trained_on else "auto",
+        zero_terminal_snr=str(settings.get("zero_terminal_snr", "auto")) if trained_on else "auto",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders import single_file_utils as theirs
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from safetensors import safe_open
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from lora_core.models.families import components as parts
 from lora_core.models.families.base import BaseModel
 from lora_core.models.identify import settings_in
 from lora_core.models.weights import Source, load_to
+from lora_core.sampling import samplers
 from tests import stripped
 from tests.support.single_files import FAMILIES, tiny_assets, tiny_checkpoint, use, write
 from tests.support.training import config_for, run
@@ -292,6 +294,34 @@ def test_v_prediction_by_mark_by_metadata_by_yaml_and_by_rule_of_thumb(assets: P
     (tmp_path / "model.yaml").write_text('model:\n  params:\n    parameterization: "v"\n', encoding="utf-8")
     assert kind(sd1) == ("v_prediction", False)
     assert identify.of_path(tmp_path / "model.safetensors").prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize("asked", ["auto", "on", "off"])
+@pytest.mark.parametrize("marks", [("v_pred", "ztsnr"), ("v_pred",)])
+def test_zero_terminal_snr_is_what_the_file_says_or_what_is_asked(
+    assets: Path, tmp_path: Path, marks: tuple[str, ...], asked: str
+) -> None:
+    tensors = {**tiny_checkpoint("sdxl", assets), **{name: torch.zeros(0) for name in marks}}
+    path = write(tmp_path / "model.safetensors", tensors)
+    model = base_models.open_on_meta(str(path), torch.float32, lambda event: None, zero_terminal_snr=asked)
+    is_zero = asked == "on" or (asked == "auto" and "ztsnr" in marks)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    abar = torch.cumprod(1 - (rescale_zero_terminal_snr(betas) if is_zero else betas), dim=0)
+    torch.testing.assert_close(model.scheduler.alphas_cumprod, abar)
+    assert model.prediction_type == "v_prediction"
+    sampler = samplers.scheduler("DDIM", model.scheduler.config)
+    sampler.set_timesteps(4)
+    assert (sampler.timesteps[0] == 999) == is_zero
+
+
+def test_a_merge_that_lost_every_mark_is_told_what_it_is(assets: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.safetensors", tiny_checkpoint("sdxl", assets))
+    opened = functools.partial(base_models.open_on_meta, str(path), torch.float32, lambda event: None)
+    model = opened(prediction_type="v_prediction", zero_terminal_snr="on")
+    assert model.prediction_type == "v_prediction" and model.scheduler.alphas_cumprod[-1] == 0
+    with pytest.raises(UserError) as refused:
+        opened(zero_terminal_snr="on")
+    assert refused.value.kind == "models.zero_snr_of_noise"
 
 
 def test_a_single_file_is_trained_on_with_another_vae_and_what_it_predicts(

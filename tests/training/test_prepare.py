@@ -10,7 +10,7 @@ from PIL import Image
 from lora_core.dataset import scan
 from lora_core.events import Saved, Warned
 from lora_core.models import load as base_models
-from lora_core.training.prepare import TOLD_OF_EACH, quality_warnings, size_notice
+from lora_core.training.prepare import TOLD_OF_EACH, offset_notice, quality_warnings, size_notice
 from tests.support.tiny import tiny_dataset
 from tests.support.training import config_for, run
 
@@ -37,6 +37,17 @@ def test_a_few_bad_pictures_are_told_and_left_out_and_the_rest_is_trained_on(tin
     assert job.error is None and any(isinstance(event, Saved) for event in told)
     warned = " ".join(str(event.message) for event in told if isinstance(event, Warned))
     assert "bad.png" in warned and "empty.jpg" in warned and "clear.png" in warned
+
+
+def test_shifted_noise_is_told_where_the_model_predicts_velocity(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    config = config_for(tiny_sd1, pictures, tmp_path, noise_offset=0.05, max_train_steps=1)
+    for prediction, count in (("epsilon", 0), ("v_prediction", 1)):
+        _, told = run(config.replace(prediction_type=prediction, output_dir=str(tmp_path / prediction)))
+        kinds = [event.message.key for event in told if isinstance(event, Warned)]
+        assert kinds.count("training.offset_of_velocity") == count
+    model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None, prediction_type="v_prediction")
+    assert offset_notice(model, config.replace(noise_offset=0)) is None
+    assert "noise_offset 0.05" in str(offset_notice(model, config))
 
 
 def test_a_training_size_far_from_the_models_own_is_told(tiny_sd1: Path) -> None:

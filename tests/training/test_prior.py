@@ -51,6 +51,17 @@ def test_the_base_model_draws_the_prompts_in_turn_once(model: BaseModel) -> None
     assert all(torch.equal(a.latents_CHW, b.latents_CHW) for a, b in zip(first, again, strict=True))
 
 
+def test_a_base_model_that_is_told_to_predict_another_thing_draws_anew(
+    model: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(prior, "stored", lambda key, make, emit: kept.append(key) or make())
+    one = CONFIG.replace(prior_pictures=1)
+    for config in (one, one.replace(prediction_type="v_prediction"), one.replace(zero_terminal_snr="on")):
+        draw_prior(model, config, lambda event: None)
+    assert len(set(kept)) == 3
+
+
 def test_what_older_versions_drew_is_found(model: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text is that of version 3075548."""
     kept: list[str] = []

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 
 from lora_core.errors import UserError
-from lora_core.events import Event, Finished, Step, Validation, Warned
+from lora_core.events import Event, Finished, Sample, Step, Validation, Warned
 from lora_core.training import diffusion, train
 from lora_core.training.job import Job
 from lora_core.training.session import Session
 from tests import ROOT
+from tests.support.tiny import tiny_model
 from tests.support.training import adapters_after, before_steps, config_for, equal, run
 
 GOLDEN = ROOT / "tests" / "golden" / "sd1.json"
@@ -118,13 +124,37 @@ def test_training_lowers_the_validation_loss_and_names_the_best(tiny_sd1: Path, 
     assert isinstance(events[-1], Finished) and events[-1].best_step == best.step
 
 
-def test_a_velocity_model_trains_on_velocity(tmp_path: Path, pictures: Path) -> None:
-    from tests.support.tiny import tiny_model
+@pytest.fixture(scope="module")
+def tiny_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("v"), prediction_type="v_prediction")
 
-    model = tiny_model(tmp_path / "model", prediction_type="v_prediction")
-    _, events = run(config_for(model, pictures, tmp_path / "out", max_train_steps=3))
-    _, plain = run(config_for(tiny_model(tmp_path / "plain"), pictures, tmp_path / "out2", max_train_steps=3))
+
+def test_a_velocity_model_trains_on_velocity(tiny_sd1: Path, tiny_v: Path, tmp_path: Path, pictures: Path) -> None:
+    _, events = run(config_for(tiny_v, pictures, tmp_path / "out", max_train_steps=3))
+    _, plain = run(config_for(tiny_sd1, pictures, tmp_path / "out2", max_train_steps=3))
     assert len(losses(events)) == 3 and losses(events) != pytest.approx(losses(plain))
+
+
+def test_zero_terminal_snr_is_trained_drawn_written_and_kept(tiny_v: Path, pictures: Path, tmp_path: Path) -> None:
+    asked: dict[str, object] = {"max_train_steps": 2, "sample_count": 1, "sample_prompts": ["a zebu"]}
+    job, events = run(config_for(tiny_v, pictures, tmp_path / "on", zero_terminal_snr="on", **asked))
+    _, plain = run(config_for(tiny_v, pictures, tmp_path / "auto", **asked))
+    assert all(math.isfinite(loss) for loss in losses(events)) and losses(events) != pytest.approx(losses(plain))
+    validated, before = ([e.loss for e in told if isinstance(e, Validation)] for told in (events, plain))
+    assert validated != pytest.approx(before)
+    drawn, before = (picture(tmp_path / name, told) for name, told in (("on", events), ("auto", plain)))
+    assert (drawn != before).any()
+    for name, written in (("on", "True"), ("auto", "False")):
+        with safe_open(tmp_path / name / "pytorch_lora_weights.safetensors", "pt") as file:
+            assert file.metadata()["ss_zero_terminal_snr"] == written
+    for other in ("auto", "off"):
+        job, _ = run(config_for(tiny_v, pictures, tmp_path / "on", **asked, zero_terminal_snr=other), resume="latest")
+        assert isinstance(job.error, UserError) and f"zero_terminal_snr was 'on', now '{other}'" in str(job.error)
+
+
+def picture(folder: Path, events: list[Event]) -> np.ndarray[Any, Any]:
+    """The first sample that was drawn."""
+    return np.asarray(Image.open(folder / next(event.path for event in events if isinstance(event, Sample))))
 
 
 def test_no_timestep_is_trained_out_of_bounds(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:

@@ -40,13 +40,13 @@ def test_a_base_model_that_is_gone_makes_way_for_its_familys(tmp_path: Path) -> 
 
 
 def test_the_vae_and_the_prediction_go_with_the_base_they_were_chosen_for(tmp_path: Path) -> None:
-    with_it = {"vae": str(tmp_path / "sharp.safetensors"), "prediction_type": "v_prediction"}
+    with_it = {"vae": str(tmp_path / "sharp.safetensors"), "prediction_type": "v_prediction", "zero_terminal_snr": "on"}
     found = defaults_for(
         finished_run(tmp_path / "a", {100: 0.4}, pretrained_model_name_or_path="starter", **with_it).folder
     )
-    assert (found.vae, found.prediction_type) == (with_it["vae"], "v_prediction")
+    assert (found.vae, found.prediction_type, found.zero_terminal_snr) == tuple(with_it.values())
     gone = defaults_for(finished_run(tmp_path / "b", {1: 0.4}, pretrained_model_name_or_path="./gone", **with_it).folder)
-    assert (gone.vae, gone.prediction_type) == ("", "auto")
+    assert (gone.vae, gone.prediction_type, gone.zero_terminal_snr) == ("", "auto", "auto")
 
 
 def test_a_lora_of_others_is_told_by_its_family(tmp_path: Path) -> None:

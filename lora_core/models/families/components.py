@@ -92,18 +92,35 @@ def load_schedule(folder: Path) -> DDIMScheduler:
 def schedule(config: Mapping[str, Any]) -> DDIMScheduler:
     """The noise schedule of a model whose scheduler has these settings: betas, prediction type, zero terminal SNR.
 
-    Where the last timestep is pure noise (Lin et al. 2024, "Common diffusion noise schedules and sample steps are
-    flawed"), samplers must begin there: trailing spacing.
-
     Raises:
-        UserError: a schedule of another kind, or one that no model can follow.
+        UserError: a schedule of another kind.
     """
     kind = str(config.get("_class_name", ""))
     if kind.startswith(("EDM", "FlowMatch")):
         raise UserError("models.odd_schedule", kind=kind)
-    settings = {**config, "clip_sample": False}  # latents are not bounded by one
-    if settings.get("rescale_betas_zero_snr"):
-        if settings.get("prediction_type", "epsilon") != "v_prediction":
+    return DDIMScheduler.from_config({**config, "clip_sample": False})  # latents are not bounded by one
+
+
+def as_asked(own: DDIMScheduler, prediction_type: str = "auto", zero_terminal_snr: str = "auto") -> DDIMScheduler:
+    """A model's own schedule with what the settings of these names say instead of it; "auto" leaves it what it says.
+
+    Where the last timestep is pure noise (Lin et al. 2023, "Common diffusion noise schedules and sample steps are
+    flawed"), samplers must begin there: trailing spacing.
+
+    Raises:
+        UserError: pure noise that a model begins at which predicts noise.
+    """
+    asked: dict[str, Any] = {}
+    if prediction_type != "auto":
+        asked["prediction_type"] = prediction_type
+    if zero_terminal_snr != "auto":
+        asked["rescale_betas_zero_snr"] = zero_terminal_snr == "on"
+    settings = {**own.config, **asked}
+    if settings["rescale_betas_zero_snr"]:
+        if settings["prediction_type"] != "v_prediction":
             raise UserError("models.zero_snr_of_noise")
-        settings["timestep_spacing"] = "trailing"
-    return DDIMScheduler.from_config(settings)
+        asked["timestep_spacing"] = "trailing"
+    if all(own.config[name] == value for name, value in asked.items()):
+        return own
+    unsaid = [name for name in own.config.get("_use_default_values", ()) if name not in asked]
+    return schedule({**settings, **asked, "_use_default_values": unsaid})

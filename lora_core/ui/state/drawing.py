@@ -209,7 +209,7 @@ class PreviewWorker:
             self._give_up_if_asked()
             if not (drawn := self._known(cell.params)):
                 now = cell.params
-                self._pipeline.open(now.base, self._told, now.vae, now.prediction_type)
+                self._pipeline.open(now.base, self._told, now.vae, now.prediction_type, now.zero_terminal_snr)
                 self._change(phase=DRAWING, step=0, steps=0, loaded=cell.params.base)
                 self._stepped_at = time.monotonic()
                 picture = self._pipeline.draw(cell.params, self._stepped)

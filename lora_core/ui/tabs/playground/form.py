@@ -155,6 +155,7 @@ class Form:
             hash=defaults.hash if defaults else "", trigger=defaults.trigger if defaults else "",
             weight=float(said["weight"]) if defaults else 1.0,
             vae=own.vae if own else "", prediction_type=own.prediction_type if own else "auto",
+            zero_terminal_snr=own.zero_terminal_snr if own else "auto",
         )  # fmt: skip
         return Order(params, said["mode"], self._grid(said, params) if said["mode"] == GRID else None)
 
