@@ -72,8 +72,10 @@ class TrainConfig:
     gradient_accumulation_steps: int = setting(1, "Training", "Batches added up before each optimizer step.", low=1, high=1024)
     learning_rate: float = setting(1e-5, "Training", "Step size of the optimizer; 1e-4 is usual for a LoRA, 1e-5 very careful.", low=0, high=10, basic=True)
     text_encoder_lr: float = setting(0.0, "Training", "Learning rate of the text encoder's adapters; 0 means the same.", low=0, high=10)
-    lr_scheduler: str = setting("constant", "Training", "How the learning rate moves over the run.", choices=("constant", "linear", "cosine"))
-    lr_warmup_steps: int = setting(0, "Training", "Steps over which the rate rises from zero.", low=0, high=1_000_000, unit="steps")
+    lr_scheduler: str = setting("constant", "Training", "How the learning rate moves over the run.", choices=("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"))
+    lr_scheduler_num_cycles: int = setting(1, "Training", "Falls of the rate with cosine_with_restarts, each from the top.", low=1, high=100)
+    lr_scheduler_power: float = setting(1.0, "Training", "Bend of polynomial: 1 falls evenly, 2 quickly at first.", low=0.1, high=10)
+    lr_warmup_steps: float = setting(0.0, "Training", "Steps over which the rate rises from zero; below 1 their share of all steps.", low=0, high=1_000_000, unit="steps")
     optimizer: str = setting("adamw", "Training", "What turns gradients into steps. prodigy finds the learning rate by itself and wants learning_rate 1.", choices=("adamw", "adafactor", "prodigy"))
     weight_decay: float = setting(1e-2, "Training", "Pull of the adapters towards zero.", low=0, high=1)
     max_grad_norm: float = setting(1.0, "Training", "Longer gradients are shortened to this; 0 turns it off.", low=0, high=1000)
@@ -134,6 +136,12 @@ class TrainConfig:
     def alpha(self) -> float:
         """LoRA alpha with 0 resolved to the rank."""
         return self.lora_alpha or float(self.lora_rank)
+
+    @property
+    def warmup_steps(self) -> int:
+        """lr_warmup_steps with a share resolved."""
+        asked = self.lr_warmup_steps
+        return round(asked * self.max_train_steps if asked < 1 else asked)
 
     @property
     def is_compiled(self) -> bool:

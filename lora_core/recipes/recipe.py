@@ -174,7 +174,7 @@ def _count_steps(draft: _Draft, wanted: Intent, base: BaseFacts, dataset: Datase
     key = "recipes.steps_assumed" if not dataset.is_known else "recipes.steps" if at_once == 1 else "recipes.steps_batch"
     draft.choose("max_train_steps", steps, key, steps=steps, pictures=dataset.pictures, views=each, batch=at_once)
     steps = int(draft["max_train_steps"])
-    draft.choose("lr_warmup_steps", round(WARM_UP * steps), "recipes.warm_up", share=WARM_UP)
+    draft.choose("lr_warmup_steps", WARM_UP, "recipes.warm_up", share=WARM_UP)
     every = max(1, math.ceil(steps / wanted.saves / 10) * 10)
     draft.choose("save_steps", every, "recipes.saves", times=math.ceil(steps / every))
 

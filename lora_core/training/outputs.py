@@ -43,7 +43,7 @@ _MEASURE = "measure"  # what a checkpoint's losses were validated on, beside its
 # Settings whose name in the file is their name here.
 _AS_THEY_ARE = (
     "output_name", "resolution", "max_train_steps", "gradient_accumulation_steps", "seed", "optimizer", "lr_scheduler",
-    "lr_warmup_steps", "mixed_precision", "gradient_checkpointing", "max_grad_norm", "noise_offset", "snr_gamma",
+    "mixed_precision", "gradient_checkpointing", "max_grad_norm", "noise_offset", "snr_gamma",
     "lora_dropout", "caption_dropout", "prior_loss_weight", "validation_split", "random_flip", "shuffle_tags",
     "keep_tags", "enable_bucket", "prior_pictures", "debiased_estimation_loss", "loss_type", "huber_c", "huber_schedule",
     "multires_noise_discount", "ip_noise_gamma",
@@ -150,6 +150,7 @@ def training_metadata(session: Session) -> TrainingMetadata:
         prediction_type=session.model.prediction_type,
         zero_terminal_snr=bool(session.model.scheduler.config.rescale_betas_zero_snr),
         network_args=_network_args(config),
+        lr_warmup_steps=config.warmup_steps,
         multires_noise_iterations=diffusion.OCTAVES if config.multires_noise_discount else 0,
         learning_rate=config.learning_rate,
         text_encoder_lr=(config.text_encoder_lr or config.learning_rate) if config.train_text_encoder else 0.0,

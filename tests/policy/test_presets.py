@@ -58,4 +58,4 @@ def test_every_preset_saves_more_than_once() -> None:
     for preset in (p for p in ALL if not p.intent):
         config = TrainConfig.of(preset.values)
         assert config.max_train_steps >= 2 * config.save_steps
-        assert config.lr_warmup_steps < config.max_train_steps / 4
+        assert config.warmup_steps < config.max_train_steps / 4

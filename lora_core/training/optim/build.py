@@ -47,11 +47,15 @@ OPTIMIZERS: dict[str, Callable[[ParameterGroups, TrainConfig], torch.optim.Optim
     "prodigy": prodigy,
 }
 
-# Share of the learning rate at a progress of 0..1 through the steps after warm-up.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+# Share of the learning rate at a progress of 0..1 through the steps after warm-up; those of `diffusers.get_scheduler`.
+SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
+    "constant": lambda progress, config: 1.0,
+    "constant_with_warmup": lambda progress, config: 1.0,
+    "linear": lambda progress, config: 1.0 - progress,
+    "cosine": lambda progress, config: 0.5 * (1 + math.cos(math.pi * progress)),
+    "cosine_with_restarts": lambda progress, config: 0.5
+    * (1 + math.cos(math.pi * (config.lr_scheduler_num_cycles * progress % 1.0))),
+    "polynomial": lambda progress, config: (1.0 - progress) ** config.lr_scheduler_power,
 }
 
 
@@ -66,11 +70,11 @@ def build_optimizer(groups: ParameterGroups, config: TrainConfig) -> torch.optim
 
 def lr_factor(config: TrainConfig, step: int) -> float:
     """The share of the learning rate at optimizer step `step` (from 0): warm-up, then the schedule; pure."""
-    warmup = config.lr_warmup_steps
+    warmup = config.warmup_steps
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, config.max_train_steps - warmup)
-    return SCHEDULES[config.lr_scheduler](min(1.0, progress))
+    return SCHEDULES[config.lr_scheduler](min(1.0, progress), config)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> float:

@@ -6,13 +6,40 @@ import copy
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
 from lora_core.config import TrainConfig
-from lora_core.training.optim.build import OPTIMIZERS, can_be_fused, lr_factor, set_learning_rates
+from lora_core.training.optim.build import OPTIMIZERS, SCHEDULES, can_be_fused, lr_factor, set_learning_rates
 
 
 def config(**values: object) -> TrainConfig:
     return TrainConfig.of({"max_train_steps": 100, "learning_rate": 1.0, **values})
+
+
+@pytest.mark.parametrize("cycles", [1, 3])
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("name", sorted(SCHEDULES.keys() - {"constant"}))
+def test_schedules_are_those_of_diffusers(name: str, power: float, cycles: int) -> None:
+    """After the warm-up, which begins at the first part of the rate here and at zero there."""
+    steps, warmup = 100, 20
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(
+        name, optimizer, num_warmup_steps=warmup, num_training_steps=steps, num_cycles=cycles if "restarts" in name else 1,
+        power=power,
+    )  # fmt: skip
+    asked = config(lr_scheduler=name, lr_warmup_steps=warmup, lr_scheduler_num_cycles=cycles, lr_scheduler_power=power)
+    if name == "cosine":  # num_cycles counts waves there, and the usual is half a one
+        theirs = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    factor = theirs.lr_lambdas[0]
+    for step in range(warmup, steps):
+        assert lr_factor(asked, step) == pytest.approx(factor(step), abs=1e-6)
+
+
+def test_a_warm_up_below_one_is_a_share_of_the_steps() -> None:
+    share, steps = config(lr_warmup_steps=0.05), config(lr_warmup_steps=5)
+    assert share.warmup_steps == steps.warmup_steps == 5
+    assert [lr_factor(share, n) for n in range(8)] == [lr_factor(steps, n) for n in range(8)]
+    assert TrainConfig.of({"lr_warmup_steps": 3}).warmup_steps == 3 and TrainConfig().warmup_steps == 0
 
 
 def test_rates_warm_up_then_follow_the_schedule() -> None:
