@@ -92,6 +92,7 @@ def _nvidia(title: str, gigabytes: int, **answers: Any) -> Played:
 
 RTX_3060 = _nvidia("RTX 3060", 12)
 RTX_4060 = _nvidia("RTX 4060", 8, version="8.9")
+RTX_3090 = _nvidia("RTX 3090", 24)
 RTX_5090 = _nvidia("RTX 5090", 32, version="12.0")
 GTX_1650 = _nvidia("GTX 1650", 4, version="7.5", bf16=False, tf32_units=False)
 _RADEON = Device("cuda:0", "AMD Radeon RX 7900 XTX, ROCm", 24 * GB)

@@ -61,18 +61,13 @@ def _processor(about: Device) -> str:
 
 def main() -> int:
     """A window as `python gui.py --no-window --port 0` opens it; "--by-itself" lets it begin to check by itself."""
-    from lora_core.ui.main import LOOPBACK, Flags, Server
-    from lora_core.ui.main import _socket as listening
-    from lora_core.ui.server.instance import Running
     from lora_core.ui.state import computer_check
     from lora_core.ui.state.app import App
+    from tests.support.played_window import serve
 
     computer_check.QUIET_S = 1.0
     app = App(runs_folder=Path(os.environ["TREINO_RUNS"]), checks_itself="--by-itself" in sys.argv, check=played_check)
-    with listening(LOOPBACK, 0) as listener:
-        me = Running(f"http://{LOOPBACK}:{listener.getsockname()[1]}/", os.getpid(), "s" * 64)
-        print(f"Treino: {me.address}", flush=True)
-        return Server(app, Flags(0, False, LOOPBACK, ""), "", me).serve(listener)
+    return serve(app)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,8 @@ class Graph:
 
     def is_within(self, other: Graph) -> bool:
         """Whether the other graph holds all tensors of this one, perhaps more, perhaps wider ones."""
-        mine, theirs = asdict(self), asdict(other)
         decisive = ("unet", "checkpointing", "quarters", "lean", "eight_bit", "dora")
-        same = all(mine[name] == theirs[name] for name in decisive)
+        same = all(getattr(self, name) == getattr(other, name) for name in decisive)
         less = self.text in ("", other.text) and set(self.targets) <= set(other.targets)
         less = less and set(self.blocks) <= set(other.blocks)
         return same and less and self.dropout <= other.dropout and self.prior <= other.prior and self.bytes <= other.bytes

@@ -5,19 +5,23 @@ window.treinoTrain = (() => {
   const STORE = "treino.train.form";
   const PAUSE_MS = 350; // typing has to rest this long before the plan is made anew
   const AGAIN_MS = 900;
-  const OF_THE_PICTURES = ["train_data_dir", "trigger_word", "output_name", "pretrained_model_name_or_path"];
   let say = null; // sends a message to the server
   let form = null;
   let card = "";
   let serial = 0;
   let knowsModels = false;
   let knowsCosts = ""; // for which model and pictures the cards tell what they come to
+  let costs = {}; // what they tell
   let asked = 0; // how often for what the machine can tell of itself
   let waiting = 0;
   let waitsForEnd = false; // of the training that keeps Start shut: asking until then would cost that training its speed
   let fills = 1; // how often the form was filled, so that an answer that comes too late is known
   let arrives = false; // the tab has come into view: the pictures open in the Dataset tab may be others than the form's
-  let basis = {}; // what the form was filled with, to count what was changed since
+  let basis = {}; // what each box holds, or would hold, without the person
+  let own = new Set(); // settings that the person set: no recipe writes over them
+  const touched = new Map(); // by setting: after which message the person changed it last
+  let asksToFill = 0; // the message whose answer fills the form; 0: none is on its way
+  let reasons = {};
 
   const one = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -38,6 +42,8 @@ window.treinoTrain = (() => {
     return found;
   }
 
+  const FILLING = ["card", "browse", "folder"];
+
   function fill(filled) {
     for (const [name, value] of Object.entries(filled)) {
       const box = field(name);
@@ -54,7 +60,9 @@ window.treinoTrain = (() => {
   }
 
   function send(message) {
-    if (say) say({ ...message, n: ++serial });
+    if (!say) return;
+    say({ ...message, n: ++serial });
+    if (FILLING.includes(message.kind)) asksToFill = serial;
   }
 
   function typed() {
@@ -64,10 +72,15 @@ window.treinoTrain = (() => {
     const now = values();
     const offered = one(".form-open", form);
     if (offered.dataset.beside !== now.train_data_dir) offered.hidden = true;
-    sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
-    countChanges(now);
-    const own = ownNames(now);
-    send({ kind: "typed", values: now, card, own, models: knowsModels, costs: knowsCosts, arrives: arrives ? fills : 0 });
+    keep(now);
+    const models = knowsModels;
+    send({ kind: "typed", values: now, card, own: [...own], models, costs: knowsCosts, arrives: arrives ? fills : 0 });
+  }
+
+  // Of this tab of the browser, until it is closed.
+  function keep(now) {
+    sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis, own: [...own] }));
+    showOwn(now);
   }
 
   function soon(pause) {
@@ -75,43 +88,49 @@ window.treinoTrain = (() => {
     waiting = setTimeout(typed, pause);
   }
 
-  // Settings that are not as the card has them: the person set them, and no recipe writes over them.
-  function ownNames(now) {
-    return Object.keys(basis).filter((name) => name in now && String(now[name]) !== String(basis[name]));
+  // What stands in a box again as it would without the person is theirs no more.
+  function setByHand(name, now) {
+    const box = field(name);
+    if (!box || "free" in box.dataset || !(name in basis)) return;
+    if (String(now[name]) === String(basis[name])) own.delete(name);
+    else own.add(name);
+  }
+
+  function hasTouched(control) {
+    const name = control.closest("[data-field]").dataset.field;
+    touched.set(name, serial);
+    setByHand(name, values());
   }
 
   // What the card's recipe makes of model and pictures, in all boxes but those set by hand; and beside each box, why.
-  function takeRecipe({ values: made, back, reasons }) {
-    const own = ownNames(values());
-    const moved = Object.fromEntries(Object.entries(made).filter(([name]) => !own.includes(name)));
-    basis = { ...basis, ...back, ...moved };
+  function takeRecipe(recipe) {
+    const moved = Object.fromEntries(Object.entries(recipe.values).filter(([name]) => !own.has(name)));
+    basis = { ...basis, ...recipe.back, ...moved };
+    reasons = recipe.reasons;
     fill(moved);
-    tellWhy(reasons);
-    const now = values();
-    countChanges(now);
-    sessionStorage.setItem(STORE, JSON.stringify({ values: now, card, basis }));
+    keep(values());
   }
 
-  function tellWhy(reasons) {
-    for (const box of all("[data-field]", form)) {
-      const why = one(".form-why", box);
-      const said = reasons[box.dataset.field] || "";
-      if (why.textContent !== said) why.textContent = said;
-      why.hidden = !said;
-    }
-  }
-
-  // A box that was set by hand says so, and a click takes it back.
-  function markOwn(now) {
-    const own = card ? ownNames(now) : [];
+  // Beside each box why it holds what it holds; or that the person set it, and a button that takes it back.
+  function showOwn(now) {
     const words = document.getElementById("train-words").dataset;
-    for (const box of all("[data-field]", form)) {
-      const button = one(".form-back", box);
+    for (const box of all("[data-field]:not([data-free])", form)) {
       const name = box.dataset.field;
-      const isOwn = own.includes(name) && !OF_THE_PICTURES.includes(name) && basis[name] !== null;
+      const isOwn = own.has(name);
+      const [why, back] = [one(".form-why", box), one(".form-back", box)];
+      const says = isOwn ? words.own : reasons[name] || "";
+      if (why.textContent !== says) why.textContent = says;
       box.classList.toggle("is-own", isOwn);
-      button.hidden = !isOwn;
-      if (isOwn) button.textContent = words.back.replace("{value}", said(basis[name], words));
+      back.hidden = !isOwn;
+      if (!isOwn) continue;
+      back.textContent = words.back.replace("{value}", said(basis[name], words));
+      back.setAttribute("aria-label", `${back.dataset.label}: ${back.textContent}`);
+    }
+    for (const fold of all(".form-topic", form)) {
+      const count = all("[data-field]", fold).filter((each) => own.has(each.dataset.field)).length;
+      const badge = one(".form-changed", fold);
+      badge.hidden = !count;
+      badge.textContent = count ? words.count.replace("{n}", count) : "";
     }
   }
 
@@ -122,21 +141,10 @@ window.treinoTrain = (() => {
   }
 
   function goBack(name) {
+    own.delete(name);
     fill({ [name]: basis[name] });
     typed();
-    const box = field(name);
-    one("input, select, textarea", box).focus();
-  }
-
-  function countChanges(now) {
-    markOwn(now);
-    for (const fold of all(".form-topic", form)) {
-      const names = all("[data-field]", fold).map((each) => each.dataset.field);
-      const changed = names.filter((name) => name in basis && String(now[name]) !== String(basis[name])).length;
-      const badge = one(".form-changed", fold);
-      badge.hidden = !changed;
-      badge.textContent = changed ? String(changed) : "";
-    }
+    one("input, select, textarea", field(name)).focus();
   }
 
   function mark(problems) {
@@ -163,6 +171,13 @@ window.treinoTrain = (() => {
     }
   }
 
+  function tellCosts() {
+    for (const told of all(".card-cost")) {
+      const says = costs[told.closest(".card").dataset.card] || "";
+      if (told.textContent !== says) told.textContent = says;
+    }
+  }
+
   function tellPurpose(radio) {
     const purpose = document.getElementById("train-card-for");
     if (purpose) purpose.textContent = radio ? radio.parentElement.title : "";
@@ -172,31 +187,43 @@ window.treinoTrain = (() => {
     if (!text || !form) return;
     const order = JSON.parse(text);
     if (order.models) suggest(order.models);
-    if (order.costs) knowsCosts = order.costs;
+    if (order.costs?.key) {
+      knowsCosts = order.costs.key;
+      asked = 0;
+      costs = order.costs.lines;
+      tellCosts();
+    }
     if (order.arrives) arrives = false;
     if (order.arrives && order.arrives !== fills) delete order.fill; // something else has filled the form meanwhile
     if (order.open) offer(order.open);
     if (order.fill && !Object.keys(order.fill).length) return;
     if (order.first && Object.keys(basis).length) return;
-    if (order.fill) {
-      fills += 1;
-      fill(order.fill);
-      if (order.card === null) basis = { ...basis, train_data_dir: order.fill.train_data_dir };
-      else {
-        basis = { ...order.fill };
-        for (const name of order.own || []) basis[name] = null; // what it would be, the next answer tells
-        tellWhy({});
-        choose(order.card);
-      }
-      typed();
-    }
+    if (order.fill) take(order);
     if (order.problems && order.n === serial) {
       if (order.recipe) takeRecipe(order.recipe);
       mark(order.problems);
-      const isCurious = !(knowsCosts && knowsModels) && asked++ < 20;
+      const isCounted = !order.costs || order.costs.key;
+      const isCurious = !(isCounted && knowsCosts && knowsModels) && asked++ < 20;
       waitsForEnd = order.again === "end";
       if ((order.again === "soon" || isCurious) && !waiting) soon(AGAIN_MS);
     }
+  }
+
+  // What was changed after the form was asked to be filled stays.
+  function take(order) {
+    fills += 1;
+    const since = asksToFill ? [...touched].filter(([, after]) => after >= asksToFill).map(([name]) => name) : [];
+    asksToFill = 0;
+    fill(Object.fromEntries(Object.entries(order.fill).filter(([name]) => !since.includes(name))));
+    if (order.card !== null) {
+      basis = order.fill;
+      own = new Set(order.own);
+      reasons = {};
+      choose(order.card);
+      const now = values();
+      for (const name of since) setByHand(name, now);
+    }
+    typed();
   }
 
   function offer({ folder, says }) {
@@ -213,7 +240,10 @@ window.treinoTrain = (() => {
     for (const name of Object.keys(opened)) if (event.target.classList?.contains(name)) opened[name] = event.target.open;
   }, true);
   function takeLevel(button) {
-    fill(JSON.parse(button.dataset.level));
+    const level = JSON.parse(button.dataset.level);
+    fill(level);
+    const now = values();
+    for (const name of Object.keys(level)) setByHand(name, now);
     typed();
   }
   function keepLevels() {
@@ -258,6 +288,7 @@ window.treinoTrain = (() => {
       const stored = JSON.parse(kept);
       fill(stored.values);
       basis = stored.basis || {};
+      own = new Set(stored.own);
       choose(stored.card || "");
       typed();
     } else {
@@ -454,11 +485,16 @@ window.treinoTrain = (() => {
       form = element;
       element.addEventListener("input", (event) => {
         if (event.target.id === "train-search") find(event.target.value);
-        else soon(PAUSE_MS);
+        else {
+          hasTouched(event.target);
+          soon(PAUSE_MS);
+        }
       });
       // Leaving a box sends at once, so that Start never sees less than what is on the page.
       element.addEventListener("change", (event) => {
-        if (event.target.id !== "train-search") typed();
+        if (event.target.id === "train-search") return;
+        hasTouched(event.target);
+        typed();
       });
       element.addEventListener("click", (event) => {
         if (event.target.id === "train-browse") send({ kind: "browse", values: values() });
@@ -482,6 +518,7 @@ window.treinoTrain = (() => {
         tellPurpose(event.target);
         send({ kind: "card", card: event.target.value, values: values() });
       });
+      new MutationObserver(tellCosts).observe(element, { childList: true, subtree: true });
       choose(card);
     },
     poll,

@@ -82,7 +82,7 @@ def test_a_preset_of_ones_own_is_a_file_that_treino_reads(tmp_path: Path) -> Non
     assert preset.title == 'My "best": \\ç/' and cards.all()[name].values == preset.values
     assert TrainConfig.of(preset.values) == config.replace(trigger_word="", train_data_dir="")
     assert "secret" not in path.read_text(encoding="utf-8")
-    html = cards_html(cards, PT, {}, name)
+    html = cards_html(cards, PT, name)
     assert "My &quot;best&quot;" in html and html.count('type="radio"') == len(presets()) + 1
     assert html.count(" checked") == 1
     path.with_name("broken.toml").write_text("x = [", encoding="utf-8")
@@ -92,8 +92,8 @@ def test_a_preset_of_ones_own_is_a_file_that_treino_reads(tmp_path: Path) -> Non
 
 
 def test_portuguese_cards_speak_portuguese(tmp_path: Path) -> None:
-    html = cards_html(Cards(tmp_path), PT, {"style": "cerca de 2 GiB"})
-    assert "Início rápido" in html and "cerca de 2 GiB" in html
+    html = cards_html(Cards(tmp_path), PT)
+    assert "Início rápido" in html
     for preset in presets():
         assert preset.title not in html and preset.description not in html
         shipped = (EN(f"train.preset_{preset.name}"), EN(f"train.preset_{preset.name}_for"))
@@ -180,15 +180,15 @@ def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
 
 def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
     fits, over = (Fit(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
-    steps = "1,500 steps at 512 px"
+    steps = "1,500 steps, 512 px"
 
     def told(**known: Any) -> list[str]:
         return card_line(TrainConfig(), Estimate(**known), EN).split("\n")
 
-    assert told(fit=fits, time=Pace(600.0)) == [steps, "About 2.0 GiB of memory: fits", "About 10 minutes"]
-    assert told(fit=fits) == [steps, "About 2.0 GiB of memory: fits"]
-    assert told(fit=over, time=Pace(600.0)) == [steps, "About 2.0 GiB of memory: more than there is"]
-    assert told() == [steps] and card_line(TrainConfig(), Estimate(), PT) == "1.500 passos a 512 px"
+    assert told(fit=fits, time=Pace(600.0)) == [steps, "Memory 2.0 GiB: fits", "About 10 minutes"]
+    assert told(fit=fits) == [steps, "Memory 2.0 GiB: fits"]
+    assert told(fit=over, time=Pace(600.0)) == [steps, "Memory 2.0 GiB: more than there is"]
+    assert told() == [steps] and card_line(TrainConfig(), Estimate(), PT) == "1.500 passos, 512 px"
 
 
 def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(

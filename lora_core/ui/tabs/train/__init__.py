@@ -6,6 +6,7 @@ form          the form of all settings as HTML, and what stands in its boxes
 preset_cards  the presets to choose from, and saving one
 recipes       the recipe of a card for what stands in the form, and why
 plan          what a training would do with what stands in the form
+card_costs    what each card comes to with what stands in the form, counted beside
 cost          memory, disk and time of that, in words
 live          a run as HTML: numbers, plot, samples, notices
 buttons       which buttons a run offers in its state

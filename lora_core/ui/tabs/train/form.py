@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lora_core.config import TrainConfig, settings
 from lora_core.messages import Message
 from lora_core.settings import ConfigError, Setting, Value, check
+from lora_core.ui.tabs.train.preset_cards import FREE
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
@@ -124,13 +125,12 @@ def _field(s: Setting, text: Texts) -> str:
     unit = f' <span class="form-unit">{escape(unit)}</span>' if unit and unit not in label.lower() else ""
     name = f'<span class="form-name">{s.name}</span>'
     search = escape(f"{label} {s.name.replace('_', ' ')} {s.name} {help_text}".lower())
+    is_free = s.name in FREE
     notes = (
-        f'<p class="form-help" id="train-h-{s.name}">{escape(help_text)}</p>'
-        f'<p class="form-why" id="train-w-{s.name}" hidden></p>'
-        f'<button type="button" class="form-back" data-back="{s.name}" hidden></button>'
+        f'<p class="form-help" id="train-h-{s.name}">{escape(help_text)}</p>{"" if is_free else _why(s.name, label)}'
         f'<p class="form-wrong" id="train-e-{s.name}" role="alert" hidden></p>'
     )
-    heard = f'aria-describedby="train-e-{s.name} train-h-{s.name} train-w-{s.name}"'
+    heard = f'aria-describedby="train-e-{s.name} train-h-{s.name}{"" if is_free else f" train-w-{s.name}"}"'
     wide = " form-wide" if s.kind is tuple or s.name in ("train_data_dir", SUGGESTED) else ""
     body: str
     if s.kind is tuple and s.choices:
@@ -146,7 +146,14 @@ def _field(s: Setting, text: Texts) -> str:
     offer = ""
     if s.name == "train_data_dir":
         offer = f'<button type="button" class="form-open" hidden>{escape(text("train.use_open", folder="…"))}</button>'
-    return f'<div class="form-field{wide}" data-field="{s.name}" data-search="{search}">{body}{offer}{notes}</div>'
+    free = " data-free" if is_free else ""
+    return f'<div class="form-field{wide}" data-field="{s.name}"{free} data-search="{search}">{body}{offer}{notes}</div>'
+
+
+def _why(name: str, label: str) -> str:
+    """Room for the reason of the recipe's value; or for that the person set it, and what takes it back."""
+    back = f'<button type="button" class="form-back" data-back="{name}" data-label="{escape(label)}" hidden></button>'
+    return f'<div class="form-own"><p class="form-why" id="train-w-{name}"></p>{back}</div>'
 
 
 def help_of(s: Setting, text: Texts) -> str:

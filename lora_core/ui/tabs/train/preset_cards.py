@@ -23,6 +23,8 @@ FIRST = "quickstart"  # what a window that knows nothing yet shows
 REAL_WORK = "character"  # what a folder of one's own begins with
 OWN = ("train_data_dir", "trigger_word", "output_name")  # belong to the pictures, not to a preset
 BASE = "pretrained_model_name_or_path"  # stays where a preset names none
+OF_BASE = (BASE, "prediction_type", "vae")
+FREE = (*OWN, *OF_BASE)  # no recipe sets them
 OWN_PREFIX = "own:"  # so that a preset of one's own may be named like a shipped one
 LOOKED_AT = 64  # captions read to learn whether a folder shows a preset's concept
 
@@ -55,7 +57,7 @@ class Cards:
         from_cards = [preset_values(preset.values) for preset in known.values()]
         kept = {
             key: now[key]
-            for key in (*OWN, *({BASE} - known[name].values.keys()))
+            for key in (*OWN, *(() if BASE in known[name].values else OF_BASE))
             if now.get(key) and now[key] != settings()[key].default and all(v.get(key) != now[key] for v in from_cards)
         }
         return {**preset_values(known[name].values), **kept}
@@ -89,17 +91,17 @@ def beginning(cards: Cards, folder: str) -> str:
     return REAL_WORK
 
 
-def cards_html(cards: Cards, text: Texts, costs: Mapping[str, str], chosen: str = "") -> str:
-    """The cards as one group of radio buttons; `costs`: what a card needs on this machine, where that is known."""
+def cards_html(cards: Cards, text: Texts, chosen: str = "") -> str:
+    """The cards as one group of radio buttons, with room for what each comes to here, which the page fills in."""
     parts = []
     for name, preset in cards.all().items():
         title, short, description = _words(name, preset, text)
-        price = f'<span class="card-cost">{escape(told)}</span>' if (told := costs.get(name, "")) else ""
         checked = " checked" if name == chosen else ""
         parts.append(
             f'<label class="card" data-card="{escape(name)}" title="{escape(description)}">'
             f'<input type="radio" name="train-card" value="{escape(name)}"{checked}>'
-            f'<strong>{escape(title)}</strong><span class="card-for">{escape(short)}</span>{price}</label>'
+            f'<strong>{escape(title)}</strong><span class="card-for">{escape(short)}</span>'
+            f'<span class="card-cost"></span></label>'
         )
     return f'<div class="cards" role="radiogroup" aria-label="{escape(text("train.cards"))}">{"".join(parts)}</div>'
 

@@ -2,90 +2,141 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core.config import Preset, TrainConfig, settings
 from lora_core.errors import UserError
+from lora_core.system.files import stamp
 from lora_core.ui.tabs.train import form
+from lora_core.ui.tabs.train.preset_cards import FREE
 
 if TYPE_CHECKING:
     from lora_core.dataset import Dataset
     from lora_core.recipes import Choice, Recipe
+    from lora_core.recipes.facts import BaseFacts, DatasetFacts, MachineFacts
     from lora_core.ui.shared.texts import Texts
 
-# What a recipe is made for, and what belongs to the pictures: no card changes it.
-OF_THE_PICTURES = ("train_data_dir", "trigger_word", "output_name", "pretrained_model_name_or_path")
+
+@dataclass(frozen=True)
+class Facts:
+    """What recipes are made for: the base model, the pictures and the device that stand in the form."""
+
+    base: BaseFacts
+    pictures: DatasetFacts
+    machine: MachineFacts
+
+    @classmethod
+    def of(cls, values: Mapping[str, object], dataset: Dataset | None) -> Facts | None:
+        """None where the base model or the device cannot be had, which is told at its field. Needs torch.
+
+        values: those of the form that are right. dataset: the pictures; None: not known yet, so as for a usual number.
+        """
+        from lora_core.recipes.facts import MachineFacts
+
+        config = TrainConfig(**{name: value for name, value in values.items() if name in settings()})  # type: ignore[arg-type]
+        try:
+            base = _base(config.pretrained_model_name_or_path, config.prediction_type)
+            machine = MachineFacts.of(config.device)
+        except UserError:
+            return None
+        return cls(base, _seen(dataset, config.validation_split, config.seed), machine)
 
 
 @dataclass(frozen=True)
 class FormRecipe:
     """followed: with what was set by hand, which it follows. usual: with nothing set by hand, to go back to. own: names of
-    the settings that were.
+    the settings that were. is_known: made for the pictures, not for a usual number of some.
     """
 
     followed: Recipe
     usual: Recipe
     preset: Preset
     own: frozenset[str]
+    is_known: bool
 
     def values(self) -> dict[str, object]:
         """Of all settings that a card may change, but those set by hand."""
         given = {**_defaults(), **self.followed.values, **self.preset.values}
-        return {name: value for name, value in given.items() if name not in (*self.own, *OF_THE_PICTURES)}
+        return {name: value for name, value in given.items() if name not in (*self.own, *FREE)}
 
     def order(self, text: Texts) -> dict[str, object]:
         """For the page: what to put into the boxes, what each would be without the person, and why."""
         usual = {**_defaults(), **self.usual.values, **self.preset.values}
-        back = {name: value for name, value in usual.items() if name not in OF_THE_PICTURES}
-        reasons = {name: text.say(choice.reason) for name, choice in self._choices()}
+        back = {name: value for name, value in usual.items() if name not in FREE}
+        reasons = {name: _sentence(text.say(choice.reason)) for name, choice in self._choices()}
         return {"values": form.boxes_of(self.values()), "back": form.boxes_of(back), "reasons": reasons}
 
     def why_html(self, text: Texts) -> str:
         """All reasons, in the order of the form."""
         rows = "".join(
-            f"<dt>{escape(text(f'settings.{name}'))}</dt>"
-            f"<dd><strong>{escape(_said(choice.value, text))}</strong> {escape(text.say(choice.reason))}</dd>"
+            f"<dt>{escape(text(f'settings.{name}'))} <strong>{escape(_said(choice.value, text))}</strong></dt>"
+            f"<dd>{escape(_sentence(text.say(choice.reason)))}</dd>"
             for name, choice in self._choices()
         )
-        kept = [text(f"settings.{name}") for name in settings() if name in self.own and name in self.usual.choices]
+        kept = [text(f"settings.{name}") for name in settings() if name in self.own]
         by_hand = f'<p>{escape(text("train.why_own", fields=", ".join(kept)))}</p>' if kept else ""
-        return f'<details class="plan-why"><summary>{escape(text("train.why"))}</summary>{by_hand}<dl>{rows}</dl></details>'
+        head = escape(text("train.why"))
+        return (
+            f'<details class="plan-why"><summary>{head}</summary>{by_hand}'
+            f'<dl tabindex="0" role="group" aria-label="{head}">{rows}</dl></details>'
+        )
 
     def _choices(self) -> list[tuple[str, Choice]]:
         return [(name, self.followed.choices[name]) for name in settings() if name in self.followed.choices]
 
 
-def recipe_of(
-    preset: Preset, values: Mapping[str, object], own: Collection[str], dataset: Dataset | None
-) -> FormRecipe | None:
-    """For the base model, device and pictures that stand in the form; None where the card names no intent, or where what
-    stands there cannot be had, which is told at its field. Needs torch.
+def recipe_of(preset: Preset, facts: Facts, values: Mapping[str, object], own: Collection[str] = ()) -> FormRecipe | None:
+    """The recipe of a card; None where it names no intent.
 
-    values: those of the form that are right. dataset: the pictures; None: not known yet, so as for a usual number.
+    values: those of the form that are right. own: names of the settings that were set by hand, right or wrong.
     """
     if not preset.intent:
         return None
     from lora_core.recipes import recipe
-    from lora_core.recipes.facts import BaseFacts, DatasetFacts, MachineFacts
 
-    config = TrainConfig(**{name: value for name, value in values.items() if name in settings()})  # type: ignore[arg-type]
-    try:
-        base = BaseFacts.of(config.pretrained_model_name_or_path, config.prediction_type)
-        machine = MachineFacts.of(config.device)
-    except UserError:
-        return None
-    pictures = DatasetFacts.of(dataset, config.validation_split, config.seed) if dataset else DatasetFacts.usual()
     by_hand = {name: values[name] for name in own if name in values}
-    followed = recipe(preset.intent, base, pictures, machine, {**preset.values, **by_hand})
-    usual = recipe(preset.intent, base, pictures, machine, preset.values) if by_hand else followed
-    return FormRecipe(followed, usual, preset, frozenset(by_hand))
+    try:
+        usual = recipe(preset.intent, facts.base, facts.pictures, facts.machine, preset.values)
+        given = {**preset.values, **by_hand}
+        followed = recipe(preset.intent, facts.base, facts.pictures, facts.machine, given) if by_hand else usual
+    except UserError:  # settings that clash, which is told at their fields
+        return None
+    return FormRecipe(followed, usual, preset, frozenset(own), facts.pictures.is_known)
+
+
+def _base(name: str, prediction_type: str) -> BaseFacts:
+    from lora_core.recipes.facts import BaseFacts
+
+    path = Path(name).expanduser()
+    return _of_file(name, prediction_type, stamp(path)) if path.is_file() else BaseFacts.of(name, prediction_type)
+
+
+@functools.lru_cache(maxsize=8)  # the header of a checkpoint is as long as a book; with its stamp a changed one is another
+def _of_file(name: str, prediction_type: str, stamp: tuple[int, int]) -> BaseFacts:
+    from lora_core.recipes.facts import BaseFacts
+
+    return BaseFacts.of(name, prediction_type)
+
+
+@functools.lru_cache(maxsize=8)  # counting the tokens of a thousand captions takes a second
+def _seen(dataset: Dataset | None, validation_split: float, seed: int) -> DatasetFacts:
+    from lora_core.recipes.facts import DatasetFacts
+
+    return DatasetFacts.of(dataset, validation_split, seed) if dataset else DatasetFacts.usual()
 
 
 def _defaults() -> dict[str, object]:
     return {name: s.default for name, s in settings().items() if name not in form.LEFT_OUT}
+
+
+def _sentence(reason: str) -> str:
+    """A reason as it stands by itself."""
+    return f"{reason[:1].upper()}{reason[1:]}."
 
 
 def _said(value: object, text: Texts) -> str:

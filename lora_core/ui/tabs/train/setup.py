@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from lora_core.runs.run import Run
 from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.tabs.train import form
-from lora_core.ui.tabs.train.cost import card_line, levels_html, memory_line, time_line
+from lora_core.ui.tabs.train.card_costs import CardCosts
+from lora_core.ui.tabs.train.cost import levels_html, memory_line, time_line
 from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
-from lora_core.ui.tabs.train.recipes import FormRecipe, recipe_of
+from lora_core.ui.tabs.train.recipes import Facts, FormRecipe, recipe_of
 
 if TYPE_CHECKING:
     from lora_core.dataset import Dataset
@@ -75,6 +75,7 @@ class Setup:
     def __init__(self, app: App, text: Texts):
         self.app, self.text = app, text
         self.cards = Cards(app.home / "presets")
+        self._costs = CardCosts(app, self.cards, text)
 
     # --- what the page is built of ----------------------------------------------------------------------------
 
@@ -83,31 +84,22 @@ class Setup:
         usual = {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
         return form.form_html(self.text, usual, file_dialog.has_dialogs())
 
-    def cards_html(self, chosen: str = "", said: Said | None = None) -> str:
-        """The cards; with what stands in the form, each tells what it would come to there."""
-        lines = {name: card_line(*found, self.text) for name, found in self._costs(said).items()} if said else {}
-        return cards_html(self.cards, self.text, lines, chosen)
+    def cards_html(self, chosen: str = "") -> str:
+        return cards_html(self.cards, self.text, chosen)
 
-    def costs_key(self, said: Said) -> str:
-        """Another one where the cards would come to something else; "" while that cannot be known."""
+    def costs(self, said: Said, known: str) -> dict[str, object] | None:
+        """What each card would come to with what stands in the form; empty while it is counted.
+
+        known: the key of what the page has; None where that is it still.
+        """
         if not self.app.core_ready():
-            return ""
+            return None
         right = form.typed_values(said.boxed)
         dataset = self._dataset(right)
-        names = ("pretrained_model_name_or_path", "prediction_type", "device", "validation_split", "seed")
-        return repr(([right.get(name) for name in names], dataset and hash(dataset.items)))
-
-    def _costs(self, said: Said) -> dict[str, tuple[TrainConfig, Estimate]]:
-        """What each card comes to with these pictures, and on this base model where it does not bring its own."""
-        from lora_core.training.estimate.cost import estimate
-
-        found = {}
-        for name in self.cards.all():
-            boxed = form.boxes(self.cards.values(name, form.read(said.boxed)))
-            with contextlib.suppress(UserError):
-                config = TrainConfig.of(form.read(self._resolved(Said(boxed, name))[0]))
-                found[name] = config, estimate(config)
-        return found
+        if (key := self._costs.key(right, dataset)) == known:
+            return None
+        lines = self._costs.lines(key, right, dataset)
+        return {} if lines is None else {"key": key, "lines": lines}
 
     def empty_plan(self, is_wrong: bool = False) -> str:
         key = "train.plan_wrong" if is_wrong else "train.plan_empty"
@@ -117,9 +109,9 @@ class Setup:
         """What the page's script says by itself: in the title, and in a notification."""
         said = {
             "done": "done_title", "failed": "failed_title", "done-note": "done_note", "failed-note": "failed_note",
-            "back": "set_by_you", "on": "why_on", "off": "why_off",
+            "own": "set_by_you", "back": "back_to", "count": "set_by_you_n", "on": "why_on", "off": "why_off",
         }  # fmt: skip
-        kept = {"name": "{name}", "value": "{value}"}  # which the page's script fills in
+        kept = {"name": "{name}", "value": "{value}", "n": "{n}"}  # which the page's script fills in
         data = "".join(f' data-{name}="{escape(self.text(f"train.{key}", **kept))}"' for name, key in said.items())
         return f'<span id="train-words"{data}></span>'
 
@@ -209,6 +201,8 @@ class Setup:
         right = form.typed_values(boxed)
         right["output_dir"] = str(self.app.runs_folder)
         found = dry_run(right, wrong, self._pictures)
+        if found.plan and recipe and not recipe.is_known:  # the pictures were read meanwhile
+            return self.look_at(said)
         problems = {name: form.told(message, self.text) for name, message in found.problems.items()}
         reason, again = self._reason(found, problems)
         plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan(bool(problems))
@@ -221,7 +215,8 @@ class Setup:
         if preset is None or not self.app.core_ready():
             return said.boxed, None
         right = form.typed_values(said.boxed)
-        recipe = recipe_of(preset, right, said.own, self._dataset(right))
+        facts = Facts.of(right, self._dataset(right)) if preset.intent else None
+        recipe = recipe_of(preset, facts, right, said.own) if facts else None
         return ({**said.boxed, **form.boxes_of(recipe.values())}, recipe) if recipe else (said.boxed, None)
 
     def _dataset(self, right: Mapping[str, object]) -> Dataset | None:

@@ -92,7 +92,7 @@ class TrainTab:
 
     def connect(self) -> None:
         page, quiet = self.page, {"show_progress": "hidden"}
-        setup = [self.orders, self.plan, self.start, self.reason, self.cards]
+        setup = [self.orders, self.plan, self.start, self.reason]
         live = [self.seen, self.setup_column, self.live_column, self.status, self.told, self.plot, self.samples,
                 self.show, *self.buttons.values()]  # fmt: skip
         page.on(self.bridge.input, self.hear, [self.bridge], setup, trigger_mode="always_last", **quiet)
@@ -134,12 +134,8 @@ class TrainTab:
             order |= self.setup.arrive(said["values"])
         if not said.get("models"):
             order["models"] = self.setup.found_models()
-        updates: Updates = {}
-        if (key := self.setup.costs_key(form_says)) and key != said.get("costs"):
-            order["costs"] = key
-            updates[self.cards] = self.setup.cards_html(form_says.card, form_says)
+        order["costs"] = self.setup.costs(form_says, said.get("costs", ""))
         return {
-            **updates,
             self.orders: json.dumps(order, ensure_ascii=False),
             self.plan: found.plan,
             self.start: gr.update(interactive=not found.reason),
