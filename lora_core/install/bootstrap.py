@@ -29,7 +29,8 @@ COMMANDS = ("caption", "check", "convert", "export", "info")  # of treino.py, be
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 14)  # that all packages have ready-made builds for
 MAIN_FILE = "requirements.txt"
-_NEED_GB = {"cpu": 3, "default": 3}  # measured: 1.9 installed, and the wheels while they are unpacked
+# Measured: 1.9 for the CPU installed, and the wheels while they are unpacked. The wheel for AMD cards is 6.2 packed.
+_NEED_GB = {"cpu": 3, "default": 3, torch_build.ROCM: 25}
 _NEED_CUDA_GB = 10
 _DONE = "TREINO_SET_UP"  # set for the process that follows a set-up: it must not set up once more
 _IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2", "pyyaml": "yaml"}
@@ -231,9 +232,9 @@ def _tell_wrong_build(wanted: Sequence[Requirement]) -> None:
         return
     version = requirements.versions()["torch"]
     computer = (platform.system(), platform.machine())
-    if torch_build.installed_label(version, *computer) != "cpu" or not torch_build.nvidia_smi():
+    if torch_build.installed_label(version, *computer) != "cpu":
         return  # asking the driver takes a second; a CUDA build is not worth it
-    card = torch_build.find_nvidia(lambda line: None)
+    card = torch_build.find_nvidia(lambda line: None) or other_cards.find_other(computer[0])
     message = card and torch_build.wrong_build_message(version, *computer, card, sys.executable)
     if message:
         _say(message)

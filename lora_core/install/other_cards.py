@@ -6,6 +6,7 @@ Linux: the topology of AMD's compute driver (/sys/class/kfd) names the architect
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 AMD, INTEL = "AMD", "Intel"
-# What the ROCm build of PyTorch has code for: PYTORCH_ROCM_ARCH of its builder images for ROCm 7.
+# What PyTorch 2.13 for ROCm has code for: PYTORCH_ROCM_ARCH of `.ci/docker/manywheel/build.sh` in its release branch. It
+# names gfx900, gfx906 and gfx1103 too, but the matrix products of ROCm 7 (rocBLAS) have none for those.
 ROCM_CODES = frozenset(
     ["gfx908", "gfx90a", "gfx942", "gfx950", "gfx1030", "gfx1100", "gfx1101", "gfx1102", "gfx1150", "gfx1151", "gfx1200",
      "gfx1201"]
@@ -40,8 +42,11 @@ def find_other(system: str, root: Path = Path("/sys/class")) -> OtherCard | None
 
 
 def _on_linux(root: Path) -> list[OtherCard]:
+    # Who has a card that ROCm does not know lets it pass for a sister of it by this variable of ROCm's runtime.
+    passes_for = _joined(os.environ.get("HSA_OVERRIDE_GFX_VERSION", ""))
     codes = [_code(path) for path in sorted(root.glob("kfd/kfd/topology/nodes/*/properties"))]
-    cards = [OtherCard(AMD, f"AMD card ({code})", code) for code in codes if code]
+    codes = [passes_for or code for code in codes if code]
+    cards = [OtherCard(AMD, f"AMD card ({code})", code) for code in codes]
     # One that ROCm has code for before one that it has not, which may be in the processor.
     cards.sort(key=lambda card: card.code not in ROCM_CODES)
     for device in sorted(root.glob("drm/card[0-9]*/device")):
@@ -54,7 +59,13 @@ def _code(properties: Path) -> str:
     """gfx_target_version 110001 is gfx1101, 90010 gfx90a; "" of a processor."""
     found = re.search(r"^gfx_target_version (\d+)$", _read(properties), re.MULTILINE)
     number = int(found.group(1)) if found else 0
-    return f"gfx{number // 10000}{number // 100 % 100:x}{number % 100:x}" if number else ""
+    return _joined(f"{number // 10000}.{number // 100 % 100}.{number % 100}") if number else ""
+
+
+def _joined(version: str) -> str:
+    """10.3.0 is gfx1030; "" of what is no version."""
+    parts = re.match(r"^(\d+)\.(\d+)\.(\d+)$", version.strip())
+    return f"gfx{parts.group(1)}{int(parts.group(2)):x}{int(parts.group(3)):x}" if parts else ""
 
 
 def _on_windows() -> list[OtherCard]:

@@ -1,8 +1,15 @@
-"""Which build of PyTorch a computer needs: read off the NVIDIA driver, decided by a pure function.
+"""Which build of PyTorch a computer needs: read off drivers and cards, decided by a pure function.
 
-Builds and cards: PyTorch's RELEASE.md, "PyTorch CUDA Support Matrix", 2.12 and later; its indexes `rocm7.2` (Linux alone)
-and `xpu` (Linux and Windows) have 2.13.0 too. Drivers: NVIDIA's "CUDA Compatibility", minor version compatibility: a driver
-of a CUDA major version runs all builds of that version.
+PyTorch's indexes of 2.13.0, each with builds of this name: `cu126` and `cu130` for Linux and Windows, `xpu` for both,
+`rocm7.2` for Linux alone, `cpu`; pip's own index has cu130 for Linux, the CPU's for Windows, and Metal's for macOS.
+
+- NVIDIA's cards in them: PYTORCH_RELEASES_CODE_CC of `torch.cuda` in 2.13.0. Of code that a driver can translate for cards
+  which are newer (PTX) there is 12.0's in cu130 for Linux (`.ci/manywheel/build_env_setup.py`, _PTX_ARCHES) and none for
+  Windows (`.ci/pytorch/windows/internal/cuda_config.bat`, CUDA_ARCH_LIST).
+- AMD's under Windows: get-started's `published_versions.json` says "ROCm is not available on Windows", and its maintainers
+  took no pointer to AMD's own builds in (pytorch.github.io, pull request 2063).
+- Drivers: NVIDIA's "CUDA Compatibility", minor version compatibility: a driver of a CUDA major version runs all builds of
+  that version.
 """
 
 from __future__ import annotations
@@ -112,8 +119,8 @@ def _for_other(system: str, card: OtherCard, cpu: TorchBuild) -> TorchBuild:
     if system == "Linux" and card.code in ROCM_CODES:
         return TorchBuild(ROCM, INDEX + ROCM)
     why = (
-        f"PyTorch offers no build for AMD cards under Windows, so the {card.name} is not used; training will run on the "
-        "CPU. Under Linux it could be."
+        f"PyTorch itself has no build for AMD cards under Windows, so training will run on the CPU. AMD has one: how the "
+        f"{card.name} may be used with it is told in docs/installing.md."
         if system == "Windows"
         else f"PyTorch has no code for the {card.name}; training will run on the CPU."
     )
@@ -128,17 +135,20 @@ def installed_label(version: str, system: str, machine: str) -> str:
     return "cu130" if system == "Linux" and machine.lower() in _OLDEST_CARD else "cpu"
 
 
-def wrong_build_message(version: str, system: str, machine: str, card: NvidiaCard, python: str) -> str | None:
+def wrong_build_message(version: str, system: str, machine: str, card: NvidiaCard | OtherCard, python: str) -> str | None:
     """A sentence with the command that mends it, when the installed PyTorch `version` can't use `card`; else None.
 
     `python` is the path of the interpreter to mend.
     """
-    wanted, have = torch_build(system, machine, card), installed_label(version, system, machine)
+    nvidia, other = (card, None) if isinstance(card, NvidiaCard) else (None, card)
+    wanted, have = torch_build(system, machine, nvidia, other), installed_label(version, system, machine)
     known = {build.label: build for build in _CUDA_BUILDS}
-    if not wanted.label.startswith("cu") or (have.startswith("cu") and have not in known):
+    if wanted.label in ("cpu", "default") or (have.startswith("cu") and have not in known):
         return None
-    if have in known and known[have].knows(card, _OLDEST_CARD[machine.lower()]):
+    if nvidia and have in known and known[have].knows(nvidia, _OLDEST_CARD[machine.lower()]):
         return wanted.warning
+    if other and _kind(have) == _kind(wanted.label):  # AMD's own build has another number
+        return None
     call = python if " " not in python else f'& "{python}"' if system == "Windows" else f'"{python}"'
     torch = wanted.requirement(version.partition("+")[0])
     return (
@@ -146,6 +156,10 @@ def wrong_build_message(version: str, system: str, machine: str, card: NvidiaCar
         f"  {call} -m pip install {torch} --extra-index-url {wanted.index_url}"
         + (f"\n{wanted.warning}" if wanted.warning else "")
     )
+
+
+def _kind(label: str) -> str:
+    return label.rstrip("0123456789.")
 
 
 def find_nvidia(say: Callable[[str], object]) -> NvidiaCard | None:

@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from lora_core.errors import UserError
-from lora_core.install import bootstrap, environment, requirements, torch_build
+from lora_core.install import bootstrap, environment, other_cards, requirements, torch_build
 from lora_core.install.environment import Environment
+from lora_core.install.other_cards import AMD, INTEL, OtherCard
 from lora_core.install.requirements import Requirement
 from lora_core.install.torch_build import NvidiaCard
 from tests import ROOT
@@ -381,17 +382,23 @@ def test_the_set_up_needs_nothing_but_the_standard_library() -> None:
                 assert known, f"{name} imports {module}"
 
 
+RTX_3060 = NvidiaCard("RTX 3060", "560.1", (8, 6), (12, 6))
+
+
 @pytest.mark.parametrize(
-    ("version", "card", "is_told"),
+    ("version", "card", "told"),
     [
-        ("2.13.0+cpu", NvidiaCard("RTX 3060", "560.1", (8, 6), (12, 6)), True),
-        ("2.13.0+cpu", None, False),
-        ("2.13.0+cu126", NvidiaCard("RTX 3060", "560.1", (8, 6), (12, 6)), False),
+        ("2.13.0+cpu", RTX_3060, "torch==2.13.0+cu126"), ("2.13.0+cpu", None, ""), ("2.13.0+cu126", RTX_3060, ""),
+        ("2.13.0+cpu", OtherCard(INTEL, "Intel Arc card"), "torch==2.13.0+xpu"),
+        ("2.13.0+cpu", OtherCard(AMD, "AMD card (gfx1100)", "gfx1100"), "torch==2.13.0+rocm7.2"),
+        ("2.13.0+cpu", OtherCard(AMD, "AMD card (gfx1036)", "gfx1036"), ""),
+        ("2.13.0+xpu", OtherCard(INTEL, "Intel Arc card"), ""),
     ],
-)
+    ids=str,
+)  # fmt: skip
 def test_a_wrong_build_is_told_at_every_start(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    version: str, card: NvidiaCard | None, is_told: bool,
+    version: str, card: NvidiaCard | OtherCard | None, told: str,
 ) -> None:  # fmt: skip
     folder = tmp_path / "packages"
     make_wheel(program.shelf, "torch", version)
@@ -402,8 +409,42 @@ def test_a_wrong_build_is_told_at_every_start(
     monkeypatch.setattr(bootstrap.platform, "system", lambda: "Linux")
     monkeypatch.setattr(bootstrap.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch_build, "nvidia_smi", lambda: "nvidia-smi")
-    monkeypatch.setattr(torch_build, "find_nvidia", lambda say: card)
+    monkeypatch.setattr(torch_build, "find_nvidia", lambda say: card if isinstance(card, NvidiaCard) else None)
+    monkeypatch.setattr(other_cards, "find_other", lambda system: card if isinstance(card, OtherCard) else None)
     bootstrap.ensure(root=program.root)
-    told = capsys.readouterr().out
-    assert ("pip install torch==2.13.0+cu126" in told) == is_told
-    assert bool(told) == is_told
+    printed = capsys.readouterr().out
+    assert f"pip install {told}" in printed if told else not printed
+
+
+@pytest.mark.parametrize(
+    ("system", "card", "label", "words", "told", "needs"),
+    [
+        ("Linux", OtherCard(AMD, "AMD card (gfx1100)", "gfx1100"), "rocm7.2", "for AMD cards, ROCm 7.2", "", 25),
+        ("Windows", OtherCard(AMD, "AMD Radeon RX 7900 XTX"), "cpu", "for the CPU", "docs/installing.md", 3),
+        ("Linux", OtherCard(INTEL, "Intel Arc card"), "xpu", "for Intel Arc cards", "", 10),
+        ("Windows", OtherCard(INTEL, "Intel(R) Arc(TM) A770 Graphics"), "xpu", "for Intel Arc cards", "", 10),
+        ("Darwin", None, "default", "for this computer", "", 3),
+    ],
+    ids=["radeon-linux", "radeon-windows", "arc-linux", "arc-windows", "apple"],
+)
+def test_the_set_up_chooses_a_build_for_cards_of_every_maker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    system: str, card: OtherCard | None, label: str, words: str, told: str, needs: int,
+) -> None:  # fmt: skip
+    machine = {"Windows": "AMD64", "Darwin": "arm64"}.get(system, "x86_64")
+    monkeypatch.setattr(bootstrap.platform, "system", lambda: system)
+    monkeypatch.setattr(bootstrap.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch_build, "nvidia_smi", lambda: None)
+    monkeypatch.setattr(other_cards, "find_other", lambda asked: card if asked == system else None)
+    asked: list[str] = []
+    monkeypatch.setattr(bootstrap.installer, "unreachable", lambda url: asked.append(url))
+    build = bootstrap._choose_build()
+    assert build.label == label and bootstrap._in_words(build) == words
+    assert told in capsys.readouterr().out if told else not capsys.readouterr().out
+    arguments = bootstrap._torch_arguments(Requirement("torch", (("==", "2.13.0"),)), build)
+    has_index = bool(build.index_url)
+    assert arguments == ([f"torch==2.13.0+{label}", "--extra-index-url", *asked] if has_index else ["torch==2.13.0"])
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**9))
+    with pytest.raises(UserError, match=f"about {needs} GB"):
+        bootstrap._check_means(Environment(tmp_path), bootstrap._NEED_GB.get(build.label, bootstrap._NEED_CUDA_GB))

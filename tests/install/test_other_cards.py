@@ -13,6 +13,11 @@ from lora_core.install import other_cards
 from lora_core.install.other_cards import AMD, INTEL, OtherCard, find_other
 
 
+@pytest.fixture(autouse=True)
+def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HSA_OVERRIDE_GFX_VERSION", raising=False)
+
+
 def tree(root: Path, codes: tuple[int, ...] = (), displays: tuple[tuple[str, str], ...] = ()) -> Path:
     for number, code in enumerate(codes):
         node = root / "kfd" / "kfd" / "topology" / "nodes" / str(number)
@@ -39,6 +44,15 @@ def tree(root: Path, codes: tuple[int, ...] = (), displays: tuple[tuple[str, str
 def test_amds_architectures_as_the_kernel_numbers_them(codes: tuple[int, ...], code: str, tmp_path: Path) -> None:
     """A Ryzen's own graphics (gfx1036) stand beside a card, before or after it."""
     assert find_other("Linux", tree(tmp_path, codes)) == OtherCard(AMD, f"AMD card ({code})", code)
+
+
+def test_a_card_that_its_owner_lets_pass_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RX 6600, for which ROCm has no code, computes as its sister RX 6800."""
+    root = tree(tmp_path, (0, 100302))
+    for told, code in (("", "gfx1032"), ("10.3.0", "gfx1030"), ("nonsense", "gfx1032")):
+        monkeypatch.setenv("HSA_OVERRIDE_GFX_VERSION", told)
+        assert find_other("Linux", root) == OtherCard(AMD, f"AMD card ({code})", code)
+    assert find_other("Linux", tree(tmp_path / "none", (0,))) is None
 
 
 def test_intels_cards_are_told_from_what_is_in_processors(tmp_path: Path) -> None:

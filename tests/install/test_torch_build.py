@@ -12,6 +12,7 @@ from lora_core.errors import UserError
 from lora_core.install import torch_build
 from lora_core.install.other_cards import AMD, INTEL, OtherCard
 from lora_core.install.torch_build import NvidiaCard, TorchBuild
+from tests import ROOT
 
 CPU, CU126, CU130 = (torch_build.INDEX + label for label in ("cpu", "cu126", "cu130"))
 
@@ -78,6 +79,7 @@ OTHERS: list[tuple[str, str, OtherCard, str, str]] = [
     ("Linux", "x86_64", AMD_7900, "rocm7.2", ""),
     ("Linux", "x86_64", OtherCard(AMD, "AMD card (gfx1036)", "gfx1036"), "cpu", "no code for the AMD card (gfx1036)"),
     ("Linux", "aarch64", AMD_7900, "cpu", ""),
+    ("Linux", "x86_64", OtherCard(AMD, "AMD card (gfx906)", "gfx906"), "cpu", "no code for the AMD card (gfx906)"),
     ("Windows", "AMD64", OtherCard(AMD, "AMD Radeon RX 7900 XTX"), "cpu", "no build for AMD cards under Windows"),
     ("Linux", "x86_64", OtherCard(INTEL, "Intel Arc card"), "xpu", ""),
     ("Windows", "AMD64", OtherCard(INTEL, "Intel(R) Arc(TM) B580 Graphics"), "xpu", ""),
@@ -93,6 +95,39 @@ def test_cards_of_other_makers(system: str, machine: str, other: OtherCard, labe
     if label in ("rocm7.2", "xpu"):
         assert build.requirement("2.13.0") == f"torch==2.13.0+{label}" and build.index_url == torch_build.INDEX + label
         assert torch_build.installed_label(f"2.13.0+{label}", system, machine) == label
+
+
+RADEON_WINDOWS, ARC = OtherCard(AMD, "AMD Radeon RX 9070 XT"), OtherCard(INTEL, "Intel(R) Arc(TM) B580 Graphics")
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "other", "mends"),
+    [
+        ("2.13.0+cpu", "Linux", AMD_7900, "torch==2.13.0+rocm7.2"),
+        ("2.13.0", "Linux", AMD_7900, "torch==2.13.0+rocm7.2"),  # CUDA's, of the public index
+        ("2.13.0", "Windows", ARC, "torch==2.13.0+xpu"), ("2.13.0+cpu", "Linux", ARC, "torch==2.13.0+xpu"),
+        ("2.13.0+rocm7.2", "Linux", AMD_7900, None), ("2.13.0+rocm10.0.0", "Linux", AMD_7900, None),
+        ("2.13.0+xpu", "Windows", ARC, None),
+        ("2.13.0", "Windows", RADEON_WINDOWS, None),  # no build of PyTorch's own would mend it
+        ("2.13.0+rocm10.0.0", "Windows", RADEON_WINDOWS, None), ("2.13.0", "Darwin", AMD_7900, None),
+    ],
+)  # fmt: skip
+def test_a_build_that_cannot_use_a_card_of_another_maker(
+    version: str, system: str, other: OtherCard, mends: str | None
+) -> None:
+    machine = {"Windows": "AMD64", "Darwin": "arm64"}.get(system, "x86_64")
+    told = torch_build.wrong_build_message(version, system, machine, other, "python")
+    assert (told is not None) == (mends is not None)
+    if told and mends:
+        index = torch_build.INDEX + mends.partition("+")[2]
+        assert other.name in told and f"python -m pip install {mends} --extra-index-url {index}" in told
+
+
+def test_who_has_a_radeon_under_windows_is_told_where_a_build_is() -> None:
+    told = torch_build.torch_build("Windows", "AMD64", None, RADEON_WINDOWS).warning or ""
+    assert "on the CPU" in told and "AMD Radeon RX 9070 XT" in told and "docs/installing.md" in told
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    assert "## An AMD card under Windows" in page and "2.13" in page
 
 
 def test_nvidias_card_is_preferred() -> None:
