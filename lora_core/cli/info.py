@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.models import identify
-from lora_core.models.catalog import STARTER, STARTER_FOLDER
+from lora_core.models.catalog import STARTER, STARTER_FOLDER, known
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.hub.layout import INDEX
 from lora_core.models.identify import Identity
@@ -122,10 +123,23 @@ def _of_hub(name: str, path: Path) -> list[Message]:
     if not client.is_repo_id(repo) or path.is_absolute() or name.startswith(("./", "../", "~")):
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
         raise UserError("cli.info_nothing", path=path, suggestion=suggest(path.name, beside))
-    cached = client.cached_folder(repo)
+    cached, base = client.cached_folder(repo), known(repo)
     if cached and (cached / INDEX).is_file():
-        told = _model(Message("cli.info_cached", repo=repo), identify.of_path(cached), repo)
+        found = identify.of_path(cached)
+        if base:
+            found = replace(found, prediction_type=base.prediction_type, zero_snr=base.zero_snr)
+        told = _model(Message("cli.info_cached", repo=repo), found, repo)
+        told += [Message("cli.info_note", what=base.label)] if base else []
         return [*told, *([Message("cli.info_note", what=note)] if note else [])]
+    if base:
+        return [
+            Message("cli.info_title", name=repo, title=base.label),
+            Message(
+                "cli.info_predicts",
+                what=_prediction(Identity(identify.BASE, base.family.name, base.prediction_type, base.zero_snr)),
+            ),
+            Message("cli.info_to_come", repo=repo),
+        ]
     raise UserError("cli.info_not_here", name=name, repo=repo)
 
 

@@ -1,7 +1,7 @@
 """Base models: what a file or a name is, where its weights come from, and the model that they make on a device.
 
     architecture     the shapes of a model from its settings alone, without torch
-    catalog          models that are known by name: the starter, and the usual one of each family
+    catalog          models that are known by name: the starter, the usual one of each family, those to suggest
     checkpoint_keys  where a weight of diffusers stands in a file of the original layout
     computer         what was proven of this computer's devices, kept until something changes
     device           which device to compute on and in which format; full memory

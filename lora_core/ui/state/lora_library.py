@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core.errors import UserError
-from lora_core.models.catalog import BASES, STARTER, STARTER_FOLDER
+from lora_core.models.catalog import STARTER, STARTER_FOLDER, known
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.identify import of_path
 from lora_core.runs.run import run_of
@@ -119,7 +119,7 @@ def misfit(text: Texts, defaults: TrialDefaults, base: str) -> str:
     if defaults.family and base == STARTER and not defaults.is_toy:
         return text("test.fit_not_toy", family=FAMILIES[defaults.family].label)
     other = _family_of(base)
-    if defaults.is_toy and base != defaults.base and base in BASES.values():
+    if defaults.is_toy and base != defaults.base and known(base):
         return text("test.fit_toy")
     if not other or other == defaults.family:
         return ""
@@ -130,12 +130,11 @@ def misfit(text: Texts, defaults: TrialDefaults, base: str) -> str:
 
 def _family_of(base: str) -> str:
     """ "" when only loading would tell."""
-    from lora_core.models.hub.client import canonical  # slow to import
-
     path = STARTER_FOLDER if base == STARTER else Path(base).expanduser()
     if base and path.exists():
         try:
             return of_path(path).family
         except UserError:  # told when it is loaded
             return ""
-    return next((family for family, name in BASES.items() if name == canonical(base)[0]), "")
+    found = known(base)
+    return found.family.name if found else ""

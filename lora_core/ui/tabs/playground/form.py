@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import UserError
-from lora_core.models.catalog import BASES, STARTER
+from lora_core.models.catalog import KNOWN, STARTER
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
 from lora_core.sampling import grid, samplers
@@ -94,7 +94,7 @@ class Form:
     def _build_more(self) -> None:
         text, fields = self.text, self.fields
         fields["base"] = gr.Dropdown(
-            [(text("test.base_starter"), STARTER), *((name, name) for name in BASES.values())], value=STARTER,
+            [(text("test.base_starter"), STARTER), *((text.say(base.label), base.id) for base in KNOWN)], value=STARTER,
             allow_custom_value=True, label=text("test.base"), info=text("test.base_help"), elem_id="test-base",
         )  # fmt: skip
         with gr.Accordion(text("test.more"), open=False, elem_id="test-more"):

@@ -40,7 +40,7 @@ class Facts:
 
         config = TrainConfig(**{name: value for name, value in values.items() if name in settings()})  # type: ignore[arg-type]
         try:
-            base = _base(config.pretrained_model_name_or_path, config.prediction_type)
+            base = _base(config.pretrained_model_name_or_path, config.prediction_type, config.zero_terminal_snr)
             machine = MachineFacts.of(config.device)
         except UserError:
             return None
@@ -109,18 +109,19 @@ def recipe_of(preset: Preset, facts: Facts, values: Mapping[str, object], own: C
     return FormRecipe(followed, usual, preset, frozenset(own), facts.pictures.is_known)
 
 
-def _base(name: str, prediction_type: str) -> BaseFacts:
+def _base(name: str, *says: str) -> BaseFacts:
+    """says: prediction_type and zero_terminal_snr."""
     from lora_core.recipes.facts import BaseFacts
 
     path = Path(name).expanduser()
-    return _of_file(name, prediction_type, stamp(path)) if path.is_file() else BaseFacts.of(name, prediction_type)
+    return _of_file(stamp(path), name, *says) if path.is_file() else BaseFacts.of(name, *says)
 
 
 @functools.lru_cache(maxsize=8)  # the header of a checkpoint is as long as a book; with its stamp a changed one is another
-def _of_file(name: str, prediction_type: str, stamp: tuple[int, int]) -> BaseFacts:
+def _of_file(stamp: tuple[int, int], name: str, *says: str) -> BaseFacts:
     from lora_core.recipes.facts import BaseFacts
 
-    return BaseFacts.of(name, prediction_type)
+    return BaseFacts.of(name, *says)
 
 
 @functools.lru_cache(maxsize=8)  # counting the tokens of a thousand captions takes a second

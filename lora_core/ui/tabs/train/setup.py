@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_core.config import TrainConfig, settings
 from lora_core.errors import UserError
+from lora_core.models.catalog import KNOWN, STARTER, KnownBase
 from lora_core.runs.run import Run
 from lora_core.ui.shared import file_dialog
 from lora_core.ui.shared.signed_urls import display_name
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from lora_core.webuis.base_models import FoundModel
 
 MOST_SIZES = 5
-STARTER = "starter"
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ class Setup:
     # --- what the page is built of ----------------------------------------------------------------------------
 
     def form_html(self) -> str:
-        default = str(settings()["pretrained_model_name_or_path"].default)
-        usual = {STARTER: self.text("train.starter_label"), default: self.text("train.hub_label")}
+        usual = {STARTER: self.text("train.starter_label")} | {base.id: self._label(base) for base in KNOWN}
         return form.form_html(self.text, usual, file_dialog.has_dialogs())
+
+    def _label(self, base: KnownBase) -> str:
+        return self.text("train.hub_label", about=self.text.say(base.label), gb=base.family.gigabytes)
 
     def cards_html(self, chosen: str = "") -> str:
         return cards_html(self.cards, self.text, chosen)
