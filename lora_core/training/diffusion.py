@@ -86,11 +86,18 @@ def snr(alphas_cumprod_B: Tensor) -> Tensor:
     return alphas_cumprod_B / (1 - alphas_cumprod_B)
 
 
-def min_snr_weight(prediction_type: str, snr_B: Tensor, gamma: float) -> Tensor:
-    """min(SNR, gamma) / SNR for eps, / (SNR + 1) for v (Hang et al. 2023); all ones when gamma is 0."""
+def min_snr_weight(prediction_type: str, snr_T: Tensor, gamma: float) -> Tensor:
+    """min(SNR, gamma) / SNR for eps, / (SNR + 1) for v (Hang et al. 2023), of a whole schedule; all ones when gamma is 0.
+
+    A schedule that ends in pure noise has min(SNR + 1, gamma) / (SNR + 1), the weight SNR + 1 of Salimans & Ho 2022 bounded
+    likewise: by the other, nothing would train the step that sampling begins with (tests/benchmarks/zero_snr.py).
+    """
     if not gamma:
-        return torch.ones_like(snr_B)
-    return snr_B.clamp(max=gamma) / (snr_B + 1 if prediction_type == "v_prediction" else snr_B)
+        return torch.ones_like(snr_T)
+    if prediction_type != "v_prediction":
+        return snr_T.clamp(max=gamma) / snr_T
+    begins_at_noise = bool(snr_T.min() == 0)
+    return (snr_T + begins_at_noise).clamp(max=gamma) / (snr_T + 1)
 
 
 def debiased_weight(prediction_type: str, snr_B: Tensor) -> Tensor:

@@ -37,6 +37,25 @@ def test_min_snr_weights_follow_the_paper() -> None:
     assert bool((diffusion.min_snr_weight("epsilon", snr, 0) == 1).all())
 
 
+def test_min_snr_trains_the_timestep_of_pure_noise() -> None:
+    """Written with alpha and sigma: on x, an error of v weighs 1 / sigma^2, and that is bounded by gamma."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alpha = torch.cumprod(1 - betas, dim=0).sqrt()
+    alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])  # Lin et al. 2023, algorithm 1
+    sigma_squared = 1 - alpha**2
+    snr = diffusion.snr(alpha**2)
+    for gamma in (1.0, 5.0, 20.0):
+        weight = diffusion.min_snr_weight("v_prediction", snr, gamma)
+        torch.testing.assert_close(weight, (1 / sigma_squared).clamp(max=gamma) * sigma_squared)
+        assert weight[-1] == 1 and weight[1:].ge(weight[:-1]).all(), "no noisier timestep weighs less"
+    weight = diffusion.min_snr_weight("v_prediction", snr, 5.0)
+    drawn, _ = diffusion.sample_timesteps(20_000, weight, True, diffusion.generator(0))
+    share = float((drawn >= 990).double().mean())
+    assert share == pytest.approx(10 / float(weight.sum()), rel=0.25), "and none is drawn less"
+    near = diffusion.min_snr_weight("v_prediction", snr[:-1], 5.0)
+    torch.testing.assert_close(near, snr[:-1].clamp(max=5) / (snr[:-1] + 1))
+
+
 def test_randomness_is_a_function_of_seed_and_position() -> None:
     def numbers(*position: int) -> list[float]:
         return torch.randn(8, generator=diffusion.generator(*position)).tolist()
