@@ -22,7 +22,9 @@ BLURRED = 0.45  # measured on 29 photos and drawings: in focus 1.0 to 4.1, blurr
 SAME_BITS, SAME_SHADES, SAME_BRIGHTNESS = 10, 9.0, 24.0
 
 
-def report(dataset: Dataset, resolution: int, token_count: Callable[[str], int] | None = None) -> tuple[Problem, ...]:
+def report(
+    dataset: Dataset, resolution: int, token_count: Callable[[str], int] | None = None, token_limit: int = TOKEN_LIMIT
+) -> tuple[Problem, ...]:
     """Everything noticed: what `scan` told, then what depends on the pictures' content and on `resolution` (pixels).
 
     `token_count` counts a caption's tokens without start and end marks; without it long captions are not told.
@@ -36,8 +38,8 @@ def report(dataset: Dataset, resolution: int, token_count: Callable[[str], int] 
             found.append(seen)
         else:
             found += _of_content(item, seen)
-        if token_count is not None and (tokens := token_count(item.caption)) > TOKEN_LIMIT:
-            found.append(problem(item.path, "long_caption", tokens=tokens, limit=TOKEN_LIMIT))
+        if token_count is not None and (tokens := token_count(item.caption)) > token_limit:
+            found.append(problem(item.path, "long_caption", tokens=tokens, limit=token_limit))
     found += _near_duplicates(dataset.items, inspected)
     place = {item.path: n for n, item in enumerate(dataset.items)}
     return tuple(sorted(found, key=lambda told: place.get(told.path, -1)))

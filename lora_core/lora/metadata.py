@@ -48,6 +48,8 @@ class TrainingMetadata:
     base_model: str = ""  # hub id, file or folder; only its last part is written
     prediction_type: str = "epsilon"  # or v_prediction, as diffusers' schedulers name it
     zero_terminal_snr: bool = False
+    clip_skip: int = 1
+    max_token_length: int = 75
     network_args: Mapping[str, str] = field(default_factory=dict)  # e.g. {"rslora": "True", "targets": "to_q,to_v"}
 
     learning_rate: float = 0.0
@@ -187,11 +189,10 @@ def _session_id(training: TrainingMetadata) -> int:
 
 # Settings of sd-scripts that Treino has not; sd-scripts writes what is off as "None" too.
 _UNUSED = (
-    "ss_clip_skip", "ss_adaptive_noise_scale", "ss_caption_dropout_every_n_epochs", "ss_caption_tag_dropout_rate",
+    "ss_adaptive_noise_scale", "ss_caption_dropout_every_n_epochs", "ss_caption_tag_dropout_rate",
     "ss_face_crop_aug_range", "ss_scale_weight_norms", "ss_noise_offset_random_strength",
     "ss_ip_noise_gamma_random_strength", "ss_huber_scale", "ss_validation_seed",
     "ss_max_validation_steps", "ss_validate_every_n_epochs", "ss_validate_every_n_steps", "ss_resize_interpolation",
-    "ss_max_token_length",
 )  # fmt: skip
 
 
@@ -221,6 +222,8 @@ def _ss_schedule(training: TrainingMetadata) -> dict[str, Any]:
         "ss_noise_offset": training.noise_offset or None,
         "ss_min_snr_gamma": training.snr_gamma or None,
         "ss_zero_terminal_snr": training.zero_terminal_snr,
+        "ss_clip_skip": training.clip_skip if training.clip_skip > 1 else None,
+        "ss_max_token_length": training.max_token_length if training.max_token_length > 75 else None,
         "ss_debiased_estimation": training.debiased_estimation_loss,
         "ss_loss_type": training.loss_type,
         "ss_huber_c": training.huber_c if is_huber else None,

@@ -20,6 +20,8 @@ FOLDER = "tests"
 _MOST_LISTED = 60
 _NAME_LENGTH = 60  # characters of a LoRA's name in a file's
 
+_YOUNGER = ("zero_terminal_snr", "clip_skip", "max_token_length")  # than the list
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -74,6 +76,9 @@ class Gallery:
 
     def _list(self, drawn: Drawn) -> None:
         settings = dataclasses.asdict(drawn.params)
+        for name in _YOUNGER:  # as usual they are left out, and an older version reads the line
+            if settings[name] == getattr(GenerationParams, name):
+                del settings[name]
         settings["negative"] = settings.pop("negative_prompt")
         table = {"path": str(drawn.path), "settings": settings, "at": drawn.at, "is_grid": drawn.is_grid}
         try:

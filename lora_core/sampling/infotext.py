@@ -28,6 +28,8 @@ def parameters_text(params: GenerationParams, more: Mapping[str, str] | None = N
         "Seed": str(params.seed), "Size": f"{params.width}x{params.height}",
         "Model": re.split(r"[\\/]", params.base.rstrip("\\/"))[-1],
     }  # fmt: skip
+    if params.clip_skip > 1:
+        fields["Clip skip"] = str(params.clip_skip)
     if params.has_lora and params.hash:
         fields["Lora hashes"] = f"{params.name}: {params.hash[:12]}"
     fields |= more or {}

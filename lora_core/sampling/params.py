@@ -35,6 +35,8 @@ class GenerationParams:
     vae: str = ""
     prediction_type: str = "auto"
     zero_terminal_snr: str = "auto"
+    clip_skip: int = 1
+    max_token_length: int = 75
 
     @property
     def has_lora(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,8 @@ def params_of(config: TrainConfig, captions: Iterable[str]) -> list[GenerationPa
     return [
         GenerationParams(
             prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
-            config.sample_inference_steps, config.sample_guidance,
+            config.sample_inference_steps, config.sample_guidance, clip_skip=config.clip_skip,
+            max_token_length=config.max_token_length,
         )
         for index, prompt in enumerate(prompts[: config.sample_count])
     ]  # fmt: skip
@@ -91,32 +92,45 @@ def encode_prompts(model: BaseModel, wanted: Iterable[GenerationParams], device:
     pipeline = model.family.pipeline(model)
     with torch.no_grad(), on_device(model.text_encoders.values(), device):
         for params in wanted:
-            if _key(params) not in model.prompt_cache:
-                model.prompt_cache[_key(params)] = _encode(pipeline, params, device)
+            if (key := _key(model, params)) not in model.prompt_cache:
+                model.prompt_cache[key] = _encode(model, pipeline, params, device)
 
 
 def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[GenerationParams]]) -> list[dict[str, Tensor]]:
     """For every batch what the pipeline makes of its prompts, by the names it takes it under."""
-    wanted = {_key(params): params for batch in batches for params in batch}
+    wanted = {_key(model, params): params for batch in batches for params in batch}
     found = {key: model.prompt_cache[key] for key in wanted if key in model.prompt_cache}
     if missing := wanted.keys() - found.keys():
         with on_device(model.text_encoders.values(), model.device):
-            found |= {key: _encode(pipeline, wanted[key], model.device) for key in wanted if key in missing}
-    rows = [[found[_key(params)] for params in batch] for batch in batches]
+            found |= {key: _encode(model, pipeline, wanted[key], model.device) for key in wanted if key in missing}
+    rows = [[found[_key(model, params)] for params in batch] for batch in batches]
     return [{name: torch.cat([row[name] for row in batch]).to(model.device) for name in batch[0]} for batch in rows]
 
 
-def _key(params: GenerationParams) -> tuple[str, str, bool]:
-    return params.prompt, params.negative_prompt, params.guidance > 1
+def _key(model: BaseModel, params: GenerationParams) -> Hashable:
+    return params.prompt, params.negative_prompt, params.guidance > 1, model.clip_skip, model.max_chunks
 
 
-def _encode(pipeline: Any, params: GenerationParams, device: torch.device) -> dict[str, Tensor]:
+def _encode(model: BaseModel, pipeline: Any, params: GenerationParams, device: torch.device) -> dict[str, Tensor]:
+    if model.clip_skip != 1 or model.max_chunks > 1:
+        return _encoded_as_trained(model, params)
     found = pipeline.encode_prompt(
         # None where nobody asks for one: to SDXL's pipeline, that is not the same as an empty prompt.
         prompt=[params.prompt], negative_prompt=[params.negative_prompt] if params.negative_prompt else None, device=device,
         num_images_per_prompt=1, do_classifier_free_guidance=params.guidance > 1,
     )  # fmt: skip
     return {name: rows.cpu() for name, rows in zip(_ENCODED, found, strict=False) if rows is not None}
+
+
+def _encoded_as_trained(model: BaseModel, params: GenerationParams) -> dict[str, Tensor]:
+    """Prompt and negative prompt in as many parts as the longer one needs, read as the captions of a training are."""
+    texts = [params.prompt, params.negative_prompt]
+    made = model.family.encode_text(model, model.family.tokenize(model, texts))
+    names = {"encoder_hidden_states": "prompt_embeds", "pooled": "pooled_prompt_embeds"}
+    found = {names[name]: rows[:1].cpu() for name, rows in made.items()}
+    if params.guidance > 1:
+        found |= {f"negative_{names[name]}": rows[1:].cpu() for name, rows in made.items()}
+    return found
 
 
 @contextmanager

@@ -149,6 +149,8 @@ def training_metadata(session: Session) -> TrainingMetadata:
         base_model=session.model.name,
         prediction_type=session.model.prediction_type,
         zero_terminal_snr=bool(session.model.scheduler.config.rescale_betas_zero_snr),
+        clip_skip=session.model.clip_skip,
+        max_token_length=config.max_token_length,
         network_args=_network_args(config),
         lr_warmup_steps=config.warmup_steps,
         multires_noise_iterations=diffusion.OCTAVES if config.multires_noise_discount else 0,

@@ -20,6 +20,7 @@ from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
 from lora_core.models.device import Compute, begin_peak, choose, is_small, set_up
 from lora_core.models.families.base import BaseModel, Predict
+from lora_core.models.families.text import CHUNK
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import load_to, on_device
 from lora_core.sampling.sample import encode_prompts, params_of
@@ -96,13 +97,15 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
         config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type,
         config.zero_terminal_snr,
     )  # fmt: skip
+    model.max_chunks = config.max_token_length // CHUNK
+    model.clip_skip = config.clip_skip if model.family.spec.takes_clip_skip else 1
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
     _check_size(model, plan)
     for found in (
         size_notice(model, config.resolution),
         offset_notice(model, config),
-        fit.notice(model, config, compute, plan.buckets),
+        clip_skip_notice(model, config), fit.notice(model, config, compute, plan.buckets),
     ):
         if found:
             emit(Warned(found))
@@ -116,10 +119,10 @@ def quality_warnings(model: BaseModel, dataset: Dataset, config: TrainConfig) ->
 
     def token_count(caption: str) -> int:
         """Tokens without the start and end marks, by the tokenizer that makes most of them."""
-        return max(len(tokenizer(caption).input_ids) - 2 for tokenizer in model.tokenizers.values())
+        return max(len(tokenizer(caption, verbose=False).input_ids) - 2 for tokenizer in model.tokenizers.values())
 
     kinds: dict[str, list[Message]] = {}
-    for problem in report(dataset, config.resolution, token_count):
+    for problem in report(dataset, config.resolution, token_count, config.max_token_length):
         kinds.setdefault(problem.kind, []).append(problem.message)
     warnings = []
     for messages in kinds.values():
@@ -142,6 +145,13 @@ def offset_notice(model: BaseModel, config: TrainConfig) -> Message | None:
     if not config.noise_offset or model.prediction_type != "v_prediction":
         return None
     return Message("training.offset_of_velocity", offset=config.noise_offset)
+
+
+def clip_skip_notice(model: BaseModel, config: TrainConfig) -> Message | None:
+    """What to say when the family has no choice of the layer that is read; None when it has, or the usual one is wanted."""
+    if model.clip_skip == config.clip_skip:
+        return None
+    return Message("training.no_clip_skip", family=model.family.spec.label)
 
 
 def _check_size(model: BaseModel, plan: Plan) -> None:

@@ -45,6 +45,8 @@ def draw_prior(model: BaseModel, config: TrainConfig, emit: Emit) -> list[Prior]
     emit(Phase("prior", 0, len(wanted)))
     models = [fingerprint(model, "unet"), *(fingerprint(model, name) for name in model.text_encoders)]
     models += [asked for asked in (config.prediction_type, config.zero_terminal_snr) if asked != "auto"]
+    if (read_as := (model.clip_skip, model.max_chunks)) != (1, 1):
+        models.append(f"read as {read_as}")
     key = hashlib.sha256(f"({models}, {cache_key_of(wanted)})".encode()).hexdigest()
 
     def make() -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class TrialDefaults:
 
     trained_on: whether `base` is what the LoRA was trained on; else it is the usual one of its family. vae,
     prediction_type, zero_terminal_snr: as the settings of these names had them, and plain where another base stands in.
+    clip_skip, max_token_length: likewise, also of files of sd-scripts.
     """
 
     path: Path
@@ -44,6 +45,8 @@ class TrialDefaults:
     vae: str = ""
     prediction_type: str = "auto"
     zero_terminal_snr: str = "auto"
+    clip_skip: int = 1
+    max_token_length: int = 75
 
 
 def defaults_for(source: Path) -> TrialDefaults:
@@ -70,6 +73,8 @@ def defaults_for(source: Path) -> TrialDefaults:
         vae=str(settings.get("vae", "")) if trained_on else "",
         prediction_type=str(settings.get("prediction_type", "auto")) if trained_on else "auto",
         zero_terminal_snr=str(settings.get("zero_terminal_snr", "auto")) if trained_on else "auto",
+        clip_skip=_number(settings.get("clip_skip", summary.metadata.get("ss_clip_skip")), 1),
+        max_token_length=_number(settings.get("max_token_length", summary.metadata.get("ss_max_token_length")), 75),
     )  # fmt: skip
 
 
@@ -77,6 +82,11 @@ def _is_there(base: str) -> bool:
     """Not a folder that is gone; whether the hub has a model shows when it is loaded."""
     is_folder = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1 or "\\" in base
     return not is_folder or Path(base).expanduser().exists()
+
+
+def _number(told: object, usual: int) -> int:
+    """Of the metadata, where sd-scripts writes "None" for what is as usual; what is no such number is as usual too."""
+    return int(str(told)) if str(told) in ("1", "2", "75", "150", "225") else usual
 
 
 def _prompt(path: Path, settings: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lora_core.models.families.specs import FamilySpec
 Tensors = dict[str, Tensor]
 
 Conditioning = Tensors
-"""Named tensors the UNet is conditioned on, batch first: `encoder_hidden_states` [B, 77, width] and, in SDXL, `pooled`
+"""Named tensors the UNet is conditioned on, batch first: `encoder_hidden_states` [B, 77 n, width] and, in SDXL, `pooled`
 [B, 1280]; `frames` [B, 6] says how each picture was cut, which SDXL alone looks at."""
 
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -43,7 +43,10 @@ class BaseModel:
     tokenizers: dict[str, Any]  # CLIPTokenizer by component name ("tokenizer", "tokenizer_2")
     scheduler: Any  # the model's own noise schedule, as a DDIMScheduler
     fingerprints: dict[str, str] = field(default_factory=dict)
-    prompt_cache: dict[tuple[str, str, bool], dict[str, torch.Tensor]] = field(default_factory=dict)  # encoded
+    prompt_cache: dict[Hashable, dict[str, torch.Tensor]] = field(default_factory=dict)  # encoded
+    # How captions are read: the setting, where the family takes it, and most parts of 75 tokens (settings of these names).
+    clip_skip: int = 1
+    max_chunks: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +84,8 @@ class Family:
     spec: what is known of it without a model.
     matches: whether a UNet with this config belongs here (told by the cross-attention width, never by a name).
     load: components from a diffusers folder, with the dtype of UNet and text encoders.
-    tokenize: captions -> token ids by tokenizer name, each [B, 77].
+    tokenize: captions -> token ids by tokenizer name, each [B, 77 n]: n parts, as many as the longest caption needs and the
+    model's `max_chunks` lets, or as told.
     encode_text: token ids -> conditioning; gradients flow where the encoders' adapters need them.
     predict: (unet, noisy_latents_BCHW, timesteps_B, conditioning) -> prediction_BCHW.
     pipeline: the diffusers pipeline over the loaded modules, sharing their memory.
@@ -90,7 +94,7 @@ class Family:
     spec: FamilySpec
     matches: Callable[[Mapping[str, Any]], bool]
     load: Callable[[str, Path, str | None, torch.dtype], BaseModel]
-    tokenize: Callable[[BaseModel, Sequence[str]], dict[str, Tensor]]
+    tokenize: Callable[..., dict[str, Tensor]]
     encode_text: Callable[[BaseModel, dict[str, Tensor]], Conditioning]
     predict: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     pipeline: Callable[[BaseModel], Any]

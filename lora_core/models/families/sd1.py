@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lora_core.models.families.components import (
     load_vae,
 )
 from lora_core.models.families.specs import SD1
+from lora_core.models.families.text import in_parts, joined, tokenize
 
 
 def matches(unet_config: Mapping[str, Any]) -> bool:
@@ -45,16 +46,16 @@ def load(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Ba
     )
 
 
-def tokenize(model: BaseModel, captions: Sequence[str]) -> dict[str, Tensor]:
-    """Captions to ids [B, 77] by each tokenizer; what is longer is cut (the dataset report tells)."""
-    options: dict[str, Any] = {"padding": "max_length", "max_length": 77, "truncation": True, "return_tensors": "pt"}
-    return {name: tokenizer(list(captions), **options).input_ids for name, tokenizer in model.tokenizers.items()}
-
-
 def encode_text(model: BaseModel, tokens: dict[str, Tensor]) -> Conditioning:
-    """The last hidden states [B, 77, width], as the SD1 pipeline uses them (clip skip 1)."""
+    """The last hidden states [B, 77 n, width], as the SD1 pipeline uses them; at clip skip 2 those before the last layer,
+    through the last one's normalisation (NovelAI 2022, as A1111 and sd-scripts do).
+    """
     encoder = model.text_encoders["text_encoder"]
-    return {"encoder_hidden_states": encoder(tokens["tokenizer"].to(encoder.device))[0]}
+    ids = in_parts(tokens["tokenizer"]).to(encoder.device)
+    if model.clip_skip == 1:
+        return {"encoder_hidden_states": joined(encoder(ids)[0], tokens["tokenizer"])}
+    layers = encoder(ids, output_hidden_states=True).hidden_states
+    return {"encoder_hidden_states": joined(encoder.final_layer_norm(layers[-model.clip_skip]), tokens["tokenizer"])}
 
 
 def predict(unet: Any, noisy_latents_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:

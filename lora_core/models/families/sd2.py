@@ -11,8 +11,9 @@ from transformers import CLIPTextModel
 
 from lora_core.models.families.base import BaseModel, Family
 from lora_core.models.families.components import load_schedule, load_text_encoder, load_tokenizer, load_unet, load_vae
-from lora_core.models.families.sd1 import encode_text, pipeline, predict, tokenize
+from lora_core.models.families.sd1 import encode_text, pipeline, predict
 from lora_core.models.families.specs import SD2
+from lora_core.models.families.text import tokenize
 
 
 def matches(unet_config: Mapping[str, Any]) -> bool:

@@ -21,8 +21,8 @@ from lora_core.models.families.components import (
     load_unet,
     load_vae,
 )
-from lora_core.models.families.sd1 import tokenize
 from lora_core.models.families.specs import SDXL
+from lora_core.models.families.text import in_parts, joined, tokenize
 
 
 def matches(unet_config: Mapping[str, Any]) -> bool:
@@ -57,17 +57,20 @@ def vae_dtype(vae_config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
 
 
 def encode_text(model: BaseModel, tokens: dict[str, Tensor]) -> Conditioning:
-    """The states before the last layer of both encoders side by side [B, 77, 2048], and what ViT-bigG makes of the
-    whole caption [B, 1280]. An empty caption is all zeros, as in SDXL's own training and in the pipelines' guidance.
+    """The states before the last layer of both encoders side by side [B, 77 n, 2048], and what ViT-bigG makes of the
+    caption's first part [B, 1280], as webuis have it. An empty caption is all zeros, as in SDXL's own training and in the
+    pipelines' guidance.
     """
     first, second = model.text_encoders["text_encoder"], model.text_encoders["text_encoder_2"]
-    one = first(tokens["tokenizer"].to(first.device), output_hidden_states=True)
-    two = second(tokens["tokenizer_2"].to(second.device), output_hidden_states=True)
+    ids, ids_2 = tokens["tokenizer"], tokens["tokenizer_2"]
+    one = first(in_parts(ids).to(first.device), output_hidden_states=True)
+    two = second(in_parts(ids_2).to(second.device), output_hidden_states=True)
     states_BLD = torch.cat([one.hidden_states[-2], two.hidden_states[-2].to(one.hidden_states[-2].device)], dim=-1)
-    has_words_B = tokens["tokenizer"][:, 1] != model.tokenizers["tokenizer"].eos_token_id
+    pooled_BD = two.text_embeds.reshape(len(ids), -1, two.text_embeds.shape[-1])[:, 0]
+    has_words_B = ids[:, 1] != model.tokenizers["tokenizer"].eos_token_id
     return {
-        "encoder_hidden_states": states_BLD * has_words_B.to(states_BLD)[:, None, None],
-        "pooled": two.text_embeds * has_words_B.to(two.text_embeds)[:, None],
+        "encoder_hidden_states": joined(states_BLD, ids) * has_words_B.to(states_BLD)[:, None, None],
+        "pooled": pooled_BD * has_words_B.to(pooled_BD)[:, None],
     }
 
 

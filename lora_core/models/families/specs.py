@@ -53,6 +53,7 @@ class FamilySpec:
     foreign_modules: str = "(?!)"  # and of those that it has not
     original_keys: bool = False  # webuis name its UNet's layers as Stability's code does
     # What trainers of its LoRAs do (recipes).
+    takes_clip_skip: bool = False  # else which layer of the text encoder is read is part of the family
     text_encoder_learns: bool = True  # a new word, at half the rate, without losing others
     noise_offset: float = 0.05  # that is usual where one is wanted
     vae_may_be_half: bool = False  # where the VAE's settings say so (force_upcast)
@@ -80,7 +81,7 @@ SD1 = FamilySpec(
     "sd1", "Stable Diffusion 1.x", "Stable Diffusion 1.x", widths=(768, 96), layers=16, text_widths=(768, 96),
     resolution=512, default_model="stable-diffusion-v1-5/stable-diffusion-v1-5", gigabytes=2, hub_name="",
     webui_version="SD1", kohya_version="sd_v1", architecture="stable-diffusion-v1", architectures="stable-diffusion-v1",
-    claims=("sd_v1", "stable-diffusion-v1"), conv_projections=True,
+    claims=("sd_v1", "stable-diffusion-v1"), conv_projections=True, takes_clip_skip=True,
 )  # fmt: skip
 SD2 = FamilySpec(
     "sd2", "Stable Diffusion 2.x", "Stable Diffusion 2.x", widths=(1024,), layers=16, text_widths=(1024,), resolution=768,

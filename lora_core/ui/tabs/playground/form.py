@@ -156,6 +156,8 @@ class Form:
             weight=float(said["weight"]) if defaults else 1.0,
             vae=own.vae if own else "", prediction_type=own.prediction_type if own else "auto",
             zero_terminal_snr=own.zero_terminal_snr if own else "auto",
+            clip_skip=defaults.clip_skip if defaults else 1,
+            max_token_length=defaults.max_token_length if defaults else 75,
         )  # fmt: skip
         return Order(params, said["mode"], self._grid(said, params) if said["mode"] == GRID else None)
 
