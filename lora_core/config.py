@@ -49,7 +49,7 @@ class TrainConfig:
     prediction_type: str = setting("auto", "Model", "What the base model predicts, where its file does not say it or says it wrongly: noise (epsilon) or velocity.", choices=("auto", "epsilon", "v_prediction"))
     zero_terminal_snr: str = setting("auto", "Model", "Whether the base model begins at pure noise, where its file does not say it: many merges of v-prediction models lost that mark. auto: as the file says.", choices=("auto", "on", "off"))
     max_token_length: int = setting(75, "Model", "Most tokens of a caption that are read, in parts of 75, each read for itself as webuis do; a short caption takes one part.", low=75, high=225, multiple_of=75)
-    clip_skip: int = setting(1, "Model", "1 reads the text encoder's last layer, 2 the one before it, as the anime models of Stable Diffusion 1.x were trained.", low=1, high=2)
+    clip_skip: int = setting(1, "Model", "Which layer of the text encoder is read: 1 the last, 2 the one before it, as the anime models of Stable Diffusion 1.x were trained.", low=1, high=2)
     mixed_precision: str = setting("fp16", "Model", "Number format of the frozen model; a CPU without bf16 units computes in fp32.", choices=("no", "fp16", "bf16"))
     device: str = setting("auto", "Model", "Where to compute: auto, cpu, cuda, cuda:1, mps, xpu.")
     optimizer_on_host: bool = setting(False, "Model", "On a card: keep the optimizer's state, and let it step, in the computer's memory: the same LoRA but for rounding, two transfers more a step. Pays at high ranks.")
