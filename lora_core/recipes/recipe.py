@@ -21,7 +21,8 @@ from lora_core.settings import suggest
 # How often each picture is seen, at least and at most: 100 times by Civitai, 150 by ai-toolkit, 50 by colabs of SDXL.
 VIEWS = (50, 150)
 # Of the toy model, whose pictures are seen more often and which takes a far higher rate; TOY_SEEN: times the intent's.
-TOY_SEEN, TOY_VIEWS, TOY_RATE, TOY_BATCH = 2.2, (200, 600), 30.0, 12
+# Of fewer than a batch it learns sooner what is best forgotten (docs/log.md, 2026-12-01: six pictures).
+TOY_SEEN, TOY_VIEWS, TOY_RATE, TOY_BATCH = 2.2, (200, 375), 30.0, 12
 MOST_STEPS = 3000  # with more, several pictures make a step
 WARM_UP = 0.05  # of the steps, as colabs have it
 OF_TEXT_ENCODER = 0.5  # of the rate
@@ -189,7 +190,7 @@ def views(wanted: Intent, base: BaseFacts, pictures: int) -> float:
     """How often each of so many pictures is seen."""
     times, (least, most) = (TOY_SEEN, TOY_VIEWS) if base.is_toy else (1.0, VIEWS)
     each = min(most, max(least, times * wanted.seen / pictures))
-    return each if base.is_toy else min(each, wanted.most_seen / pictures)
+    return each * min(1, pictures / TOY_BATCH) if base.is_toy else min(each, wanted.most_seen / pictures)
 
 
 def _rate(draft: _Draft, wanted: Intent, base: BaseFacts) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 from lora_core.config import PRESETS
 from lora_core.events import Phase, Sample, Saved, State, Step, Validation
+from lora_core.starter.world import draw
 from tests import ROOT
-from tests.benchmarks import gpu, startup, time_to_concept, way, window_training
+from tests.benchmarks import gpu, recipe_by_pictures, startup, time_to_concept, way, window_training
 from tests.benchmarks.step import LEVELS
 from tests.benchmarks.time_to_concept import Result, clock, config_of, read_results, row
 
@@ -156,3 +158,20 @@ def test_on_a_card_each_way_is_a_process_and_graphs_are_asked_for_where_the_defa
         place = names.index(gpu.name_of(*case, "default"))
         assert names[place : place + len(wanted)] == [gpu.name_of(*case, title) for title in wanted]
     assert capsys.readouterr().out.count("graphs beside plain steps: 2.00x as fast, losses at most 0.00% apart") == 3
+
+
+@pytest.mark.parametrize("subject", recipe_by_pictures.INTENTS)
+def test_recipes_are_asked_for_colours_that_no_picture_of_theirs_has(subject: str) -> None:
+    trained, asked = recipe_by_pictures.scenes(subject)
+    assert (trained, asked) == recipe_by_pictures.scenes(subject), "the same at each start"
+    assert len(trained) == recipe_by_pictures.DRAWN and len(asked) == recipe_by_pictures.ASKED
+    pairs = [{(scene.colour, scene.background) for scene in scenes} for scenes in (trained, asked)]
+    assert len(pairs[0]) == len(trained) and not pairs[0] & pairs[1]
+
+
+def test_an_outline_is_told_from_a_filled_figure_and_from_another_outline() -> None:
+    scenes, _ = recipe_by_pictures.scenes("style")
+    for scene, other in pairwise(scenes[:13]):
+        drawn = recipe_by_pictures.outlined(scene, 64)
+        assert recipe_by_pictures.is_outline(drawn, scene) and not recipe_by_pictures.is_outline(drawn, other)
+        assert not recipe_by_pictures.is_outline(draw(scene, 64), scene)

@@ -201,6 +201,16 @@ def test_facts_of_the_starter_and_of_pictures(pictures: Path) -> None:
     assert (found.values["learning_rate"], found.values["train_batch_size"], found.values["resolution"]) == (3e-3, 8, 64)
 
 
+def test_on_the_starter_few_pictures_take_few_steps_and_many_take_more() -> None:
+    """As measured with 6, 12 and 48 pictures (docs/log.md, 2026-12-01)."""
+    starter = BaseFacts.of("starter")
+    for intent in INTENTS:
+        found = {count: recipe(intent, starter, DatasetFacts(count), CARD).values for count in (1, 3, 6, 12, 24, 48)}
+        steps = [values["max_train_steps"] for values in found.values()]
+        assert all(isinstance(fewer, int) and fewer < int(str(more)) for fewer, more in itertools.pairwise(steps)), steps
+        assert all(values["train_batch_size"] == min(count, 12) for count, values in found.items())
+
+
 def test_a_hub_name_of_a_velocity_model_is_read_as_one() -> None:
     found = BaseFacts.of("Laxhar/noobai-XL-Vpred-1.0")
     assert found.is_v and found.zero_snr and found.spec.name == "sdxl"

@@ -1,4 +1,4 @@
-"""Random twins of SD2 and SDXL: every width that tells a family is real, everything else as small as it goes.
+"""Random twins of SD1, SD2 and SDXL: every width that tells a family is real, everything else as small as it goes.
 
 SD2's twin predicts velocity at zero terminal SNR, as 2.1's finetunes do; SDXL's predicts noise.
 """
@@ -45,9 +45,17 @@ TWIN_RUN: dict[str, object] = {
 def save_twin(family: str, folder: Path, **schedule: object) -> Path:
     """Save a pipeline of random weights, the same every time, as a diffusers folder."""
     torch.manual_seed(0)
-    build = {"sd2": _sd2, "sdxl": _sdxl}[family]
+    build = {"sd1": _sd1, "sd2": _sd2, "sdxl": _sdxl}[family]
     build(**schedule).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def _sd1(**schedule: object) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(
+        unet=UNet2DConditionModel(sample_size=8, **TINY["sd1"]), vae=_vae(), tokenizer=build_tokenizer(),
+        text_encoder=CLIPTextModel(_text_config(768, layers=1)), scheduler=_schedule(**schedule),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
 
 
 def _sd2(**schedule: object) -> StableDiffusionPipeline:
