@@ -1,6 +1,7 @@
 """Run folders on disk: what a training leaves, and what can be told of it and done with it later. Needs no torch.
 
     actions  rename, delete and bring back a run
+    change   how far a training has moved from its base model, by its samples
     curve    losses by step, thinned out for a picture
     history  what one run's events say so far, read on as they are written
     index    every run below a folder as rows of a list

@@ -29,12 +29,13 @@ from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
 from lora_core.ui.state.training import Training
 from lora_core.ui.tabs.train import form
-from lora_core.ui.tabs.train.buttons import actions, ran_out_of_memory, retry_label
+from lora_core.ui.tabs.train.buttons import actions, label_of, ran_out_of_memory
 from lora_core.ui.tabs.train.cost import card_line, memory_line, span, time_line
 from lora_core.ui.tabs.train.live import MOST_ROWS, ViewContext, end_html, plot_html, samples_html, status_html, told_html
 from lora_core.ui.tabs.train.plan import Pictures, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, REAL_WORK, Cards, beginning, cards_html
 from lora_core.ui.tabs.train.setup import Said, Setup
+from lora_core.ui.tabs.train.usual_rate import usual_rate
 from tests import ROOT
 from tests.support.training import config_for
 
@@ -373,11 +374,40 @@ def test_out_of_memory_offers_the_next_settings(tiny_sd1: Path, pictures: Path, 
     training.show(run)
     assert ran_out_of_memory(training)
     assert actions(training, run, "failed", training.history(run))["retry"].visible
-    assert retry_label(run, EN) == "Start again with less memory: Batch size 2, Batches per step 2"
+    assert label_of("retry", training.history(run), EN) == "Start again with less memory: Batch size 2, Batches per step 2"
     write(tmp_path, State("running"), Failed(plain("Other"), "ValueError: MemoryError"))
     assert not ran_out_of_memory(training)
     write(tmp_path, State("running"), Failed(Message("training.full_computer", advice=advice)))
     assert ran_out_of_memory(training)
+
+
+@pytest.mark.parametrize(
+    ("rate", "contrast", "offered"),
+    [(1e-5, 2, 1e-4), (1e-5, 90, None), (1e-4, 2, None), (6e-5, 2, None)],
+    ids=["careful, and nothing moved", "the pictures moved", "the rate is the usual one", "the rate is near it"],
+)
+def test_a_run_that_hardly_changed_the_pictures_offers_the_usual_rate(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, rate: float, contrast: int, offered: float | None
+) -> None:
+    run = Run(tmp_path)
+    base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    run.begin(TrainConfig.of({"pretrained_model_name_or_path": base, "learning_rate": rate, "output_dir": str(tmp_path)}))
+    run.samples.mkdir(exist_ok=True)
+    for step, left in ((0, 100), (9, 100 + contrast)):
+        picture = Image.new("RGB", (64, 64), (left, left, left))
+        picture.paste((200, 200, 200), (32, 0, 64, 64))
+        picture.save(run.samples / f"{step}.png")
+        write(tmp_path, Sample(step, f"samples/{step}.png", "a zebu", 1))
+    write(tmp_path, Step(9, 9, 0.1, rate), Finished(9, "zebu.safetensors", 9))
+    training = Training()
+    history = training.history(run)
+    assert usual_rate(history) == (pytest.approx(offered) if offered else None)
+    action = actions(training, run, "finished", history)["usual_rate"]
+    assert action.visible is bool(offered) and not actions(training, run, "running", history)["usual_rate"].visible
+    if offered:
+        assert label_of("usual_rate", history, PT) == "Configurações com a taxa de aprendizado comum: 0,0001"
+        setup = Setup(App(tmp_path / "home", tmp_path / "runs"), EN)
+        assert json.loads(setup.with_usual_rate(run))["fill"]["learning_rate"] == "0.0001"
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

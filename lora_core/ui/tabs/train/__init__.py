@@ -9,6 +9,7 @@ plan          what a training would do with what stands in the form
 card_costs    what each card comes to with what stands in the form, counted beside
 cost          memory, disk and time of that, in words
 live          a run as HTML: numbers, plot, samples, notices
+usual_rate    the learning rate to try when a run has hardly changed the pictures
 buttons       which buttons a run offers in its state
 computer_check  the check of this computer: button, progress, report, and its routes
 poll          what the page asks for each second, past Gradio

@@ -9,9 +9,12 @@ from lora_core.runs.history import History
 from lora_core.runs.run import Run, resumable
 from lora_core.ui.state.training import LIVE, Training
 from lora_core.ui.tabs.train.cost import changes_text
+from lora_core.ui.tabs.train.usual_rate import usual_rate
 
 if TYPE_CHECKING:
     from lora_core.ui.shared.texts import Texts
+
+ENDED = ("finished", "stopped")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ def actions(training: Training, run: Run, state: str, history: History) -> dict[
         "export_it": Action(has_lora),
         "resume": Action(can_resume, is_free),
         "retry": Action(state == "failed" and ran_out_of_memory(training) and bool(retry_changes(run)), is_free),
+        "usual_rate": Action(state in ENDED and usual_rate(history) is not None),
         "to_settings": Action(True),
     }
 
@@ -55,6 +59,10 @@ def retry_changes(run: Run) -> dict[str, object]:
     return after_failure(run.config())
 
 
-def retry_label(run: Run, text: Texts) -> str:
-    """The button that starts again, with what it changes."""
-    return text("train.retry", changes=changes_text(retry_changes(run), text))
+def label_of(name: str, history: History, text: Texts) -> str:
+    """What stands on a button: with what it changes, where it changes settings."""
+    if name == "retry":
+        return text("train.retry", changes=changes_text(retry_changes(history.run), text))
+    if name == "usual_rate":
+        return text("train.usual_rate", rate=text.number(f"{usual_rate(history) or 0:g}"))
+    return text(f"train.{name}")

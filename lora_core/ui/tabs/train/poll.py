@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lora_core.messages import LANGUAGES
 from lora_core.runs.run import SHEET, Run
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
-from lora_core.ui.tabs.train.buttons import Action, actions, retry_label
+from lora_core.ui.tabs.train.buttons import Action, actions, label_of
 from lora_core.ui.tabs.train.live import ViewContext, end_html, plot_html, status_html, told_html
 
 _PROCESS = psutil.Process()
@@ -54,11 +55,13 @@ def live_view(app: App, text: Texts) -> LiveView | None:
     app.files.allow(run.folder)
     context = ViewContext(text, history, state, app.files.url, _PROCESS.memory_info().rss)
     buttons = {
-        name: (action, retry_label(run, text) if name == "retry" and action.visible else text(f"train.{name}"))
+        name: (action, label_of(name, history, text) if action.visible else text(f"train.{name}"))
         for name, action in actions(training, run, state, history).items()
     }
     failure = training.failure()
     end = end_html(context, _lora(run), run.folder / SHEET) if state in ENDS else ""
+    if buttons["usual_rate"][0].visible:
+        end += f'<p id="train-hardly">{escape(text("train.hardly_changed"))}</p>'
     return LiveView(context, buttons, told_html(context, text.say(failure.message) if failure else "", end))
 
 

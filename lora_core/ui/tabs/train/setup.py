@@ -22,6 +22,7 @@ from lora_core.ui.tabs.train.cost import levels_html, memory_line, time_line
 from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
 from lora_core.ui.tabs.train.recipes import Facts, FormRecipe, recipe_of
+from lora_core.ui.tabs.train.usual_rate import usual_rate
 
 if TYPE_CHECKING:
     from lora_core.dataset import Dataset
@@ -137,6 +138,10 @@ class Setup:
         """Fill the form with settings of a run or a file; what is wrong in them is told at its field."""
         known = {name: value for name, value in values.items() if name in settings()}
         return self._order(form.boxes(preset_values(known)), "")
+
+    def with_usual_rate(self, run: Run) -> str:
+        """Fill the form with the settings of a run that hardly changed the pictures, but for the rate that is usual."""
+        return self.fill({**run.config().values(), "learning_rate": usual_rate(self.app.training.history(run))})
 
     def take_folder(self, folder: str, boxed: Mapping[str, object]) -> str:
         """Fill in a folder of pictures; the toy model's preset gives way to one for real work."""

@@ -100,8 +100,11 @@ class TrainTab:
         page.each_second("train", self.refresh, [self.seen, self.log], live, ask="window.treinoTrain?.poll(tell)")
         page.on(self.log.change, self.refresh, [self.seen, self.log], live, **quiet)
         for name, button in self.buttons.items():
-            if name not in ("test_it", "export_it"):
+            if name not in ("test_it", "export_it", "usual_rate"):
                 page.on(button.click, self._pressed(name), [self.seen, self.log], live, **quiet)
+        page.on(
+            self.buttons["usual_rate"].click, self.take_usual_rate, [self.seen, self.log], [self.orders, *live], **quiet
+        )
         page.on(self.show.click, self._pressed("show"), [self.seen, self.log], live, **quiet)
         page.on(
             self.keep.click, self.save_preset, [self.bridge, self.title], [self.cards, self.title, self.orders], **quiet
@@ -170,6 +173,11 @@ class TrainTab:
             return self.refresh(seen, log)
 
         return press
+
+    def take_usual_rate(self, seen: dict[str, Any], log: bool) -> Updates:
+        """The form with the settings of the run, but for its learning rate: they are looked at before anything starts."""
+        order = self.setup.with_usual_rate(self._run())
+        return {**self.refresh({**seen, "setup": True}, log), self.orders: order}
 
     def _message_to(self, target: str) -> Any:
         def send() -> tuple[Any, dict[str, Any]]:
@@ -250,9 +258,10 @@ class TrainTab:
         return run
 
 
-_MAIN = ("go_on", "test_it", "resume", "retry")
+_MAIN = ("go_on", "test_it", "resume", "retry", "usual_rate")
 _BUTTONS = (
-    "pause", "go_on", "sample_now", "save_now", "stop", "test_it", "export_it", "resume", "retry", "to_settings",
+    "pause", "go_on", "sample_now", "save_now", "stop", "test_it", "export_it", "resume", "retry", "usual_rate",
+    "to_settings",
 )  # fmt: skip
 
 
