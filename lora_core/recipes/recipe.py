@@ -99,8 +99,11 @@ class _Draft:
 
 def _adapter(draft: _Draft, intent: str, wanted: Intent, base: BaseFacts) -> None:
     is_toy_shape = base.is_toy and intent != "style"
-    targets = tuple(dict.fromkeys((*wanted.targets, *PROJECTIONS, *CONVOLUTIONS))) if is_toy_shape else wanted.targets
-    draft.choose("target_modules", targets, "recipes.targets_toy" if is_toy_shape else f"recipes.targets_{intent}")
+    key = f"recipes.targets_{intent}"
+    if base.is_toy:
+        key = "recipes.targets_toy" if is_toy_shape else "recipes.targets_toy_style"
+    targets = tuple(dict.fromkeys((*wanted.targets, *PROJECTIONS, *CONVOLUTIONS))) if base.is_toy else wanted.targets
+    draft.choose("target_modules", targets, key)
     draft.choose(
         "target_blocks", wanted.blocks, "recipes.blocks_up" if "down" not in wanted.blocks else "recipes.blocks_all"
     )

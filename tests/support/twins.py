@@ -53,7 +53,7 @@ def save_twin(family: str, folder: Path, **schedule: object) -> Path:
 def _sd1(**schedule: object) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         unet=UNet2DConditionModel(sample_size=8, **TINY["sd1"]), vae=_vae(), tokenizer=build_tokenizer(),
-        text_encoder=CLIPTextModel(_text_config(768, layers=1)), scheduler=_schedule(**schedule),
+        text_encoder=CLIPTextModel(_text_config(768, layers=2)), scheduler=_schedule(**schedule),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
