@@ -96,3 +96,35 @@ def test_reasons_speak_portuguese_and_the_careful_card_has_none(open_page: Calla
     assert (value(page, "learning_rate"), value(page, "max_train_steps")) == ("1e-05", "1500")
     page.fill("#train-f-max_train_steps", "70")
     expect(page.locator('[data-field="max_train_steps"] .form-back')).to_have_text("Voltar a 1500")
+
+
+def test_what_was_set_by_hand_stays_so_where_a_recipe_comes_to_the_same(
+    open_page: Callable[..., Page], model: Callable[[str], str]
+) -> None:
+    page = open_page("en")
+    open_train(page)
+    expect(page.locator("#train-start")).to_be_enabled(timeout=SLOW_MS)
+    sdxl, sd1 = model("sdxl_v"), model("sd1")
+    page.locator('[data-card="character"] input').focus()
+    page.keyboard.press("Space")
+    page.fill("#train-f-pretrained_model_name_or_path", sdxl)
+    expect(page.locator('[data-card="object"]')).to_contain_text("1024 px")
+    page.locator('[data-card="character"] input').focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator('[data-card="style"] input')).to_be_focused()
+    expect(page.locator("#train-f-lora_rank")).to_have_value("32")
+    expect(page.locator('[data-card="style"] input')).to_be_focused()
+
+    page.fill("#train-f-resolution", "512")
+    back = page.get_by_role("button", name="Training size: Back to 1024")
+    expect(back).to_be_visible()
+    page.fill("#train-f-pretrained_model_name_or_path", sd1)
+    expect(page.get_by_role("button", name="Training size: Back to 512")).to_be_visible()
+    page.fill("#train-f-pretrained_model_name_or_path", sdxl)
+    expect(back).to_be_visible()
+    expect(page.locator("#train-f-resolution")).to_have_value("512")
+    back.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#train-f-resolution")).to_have_value("1024")
+    expect(page.locator("#train-f-resolution")).to_be_focused()
+    expect(page.locator("#train-w-resolution")).to_contain_text("trained on")
