@@ -244,7 +244,7 @@ def _prompts(model: BaseModel, device: torch.device) -> Prompts:
     prompts = Prompts(model, device, live=False)
     words = torch.randn(TOKENS, model.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(1))
     known: Conditioning = {"encoder_hidden_states": words.to(next(model.unet.parameters()).dtype)}
-    prompts.known["", 1] = known
+    prompts.known[""] = known
     return prompts
 
 

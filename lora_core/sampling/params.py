@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _IN_CACHE_KEY = ("prompt", "seed", "width", "height", "negative_prompt", "steps", "guidance", "sampler")
+_READING = {"clip_skip": 1, "max_token_length": 75}  # how prompts are read
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class GenerationParams:
     def cache_key(self) -> str:
         """The picture of the base model that draws it, in the name of what is kept; what older versions kept is found.
 
-        So it is the text of the class that held these values first, and more of them is not in it.
+        So it is the text of the class that held these values first, and more of them is in it only where it is not plain.
         """
         held = {name: getattr(self, name) for name in _IN_CACHE_KEY}
+        held |= {name: getattr(self, name) for name, plain in _READING.items() if getattr(self, name) != plain}
         return f"Wish({', '.join(f'{name}={value!r}' for name, value in held.items())})"
 
     def without_lora(self) -> GenerationParams:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lora_core.config import TrainConfig
 from lora_core.models.device import free_bytes, free_cores
 from lora_core.models.families.base import BaseModel
+from lora_core.models.families.text import side_by_side
 from lora_core.models.parallel import divided
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import free_device_memory, on_device
@@ -104,7 +105,15 @@ def _encoded(model: BaseModel, pipeline: Any, batches: Sequence[Sequence[Generat
         with on_device(model.text_encoders.values(), model.device):
             found |= {key: _encode(model, pipeline, wanted[key], model.device) for key in wanted if key in missing}
     rows = [[found[_key(model, params)] for params in batch] for batch in batches]
-    return [{name: torch.cat([row[name] for row in batch]).to(model.device) for name in batch[0]} for batch in rows]
+    return [{name: tensor.to(model.device) for name, tensor in _together(batch).items()} for batch in rows]
+
+
+def _together(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Prompts in a batch, as long as the negative ones beside them."""
+    states = [name for name in rows[0] if "pooled" not in name]
+    as_long = side_by_side([row[name][0] for name in states for row in rows]).chunk(len(states))
+    pooled = {name: torch.cat([row[name] for row in rows]) for name in rows[0] if name not in states}
+    return {**dict(zip(states, as_long, strict=True)), **pooled}
 
 
 def _key(model: BaseModel, params: GenerationParams) -> Hashable:
@@ -123,13 +132,13 @@ def _encode(model: BaseModel, pipeline: Any, params: GenerationParams, device: t
 
 
 def _encoded_as_trained(model: BaseModel, params: GenerationParams) -> dict[str, Tensor]:
-    """Prompt and negative prompt in as many parts as the longer one needs, read as the captions of a training are."""
-    texts = [params.prompt, params.negative_prompt]
-    made = model.family.encode_text(model, model.family.tokenize(model, texts))
+    """Prompt and negative prompt, each read as the captions of a training are."""
     names = {"encoder_hidden_states": "prompt_embeds", "pooled": "pooled_prompt_embeds"}
-    found = {names[name]: rows[:1].cpu() for name, rows in made.items()}
-    if params.guidance > 1:
-        found |= {f"negative_{names[name]}": rows[1:].cpu() for name, rows in made.items()}
+    texts = {"": params.prompt} | ({"negative_": params.negative_prompt} if params.guidance > 1 else {})
+    found: dict[str, Tensor] = {}
+    for side, prompt in texts.items():
+        made = model.family.encode_text(model, model.family.tokenize(model, [prompt]))
+        found |= {f"{side}{names[name]}": rows.cpu() for name, rows in made.items()}
     return found
 
 

@@ -143,9 +143,9 @@ class Treino:
         session.meter = ProgressMeter(self._hear, config.max_train_steps, config.save_steps, compute.device)
         session.stepper = prepare.fastest_stepper(model, config, compute.device, self._hear)
         session.predict = compile.predict(model, config, self._hear) if config.is_compiled else model.predict
-        words = session.prompts.known["", 1]  # zeros would leave half of the adapters without gradients
+        words = session.prompts.known[""]  # zeros would leave half of the adapters without gradients
         rng = torch.Generator().manual_seed(1)
-        session.prompts.known["", 1] = {n: torch.randn(w.shape, generator=rng).to(w.dtype) for n, w in words.items()}
+        session.prompts.known[""] = {n: torch.randn(w.shape, generator=rng).to(w.dtype) for n, w in words.items()}
         precision.use_cores(model.unet)
         self.session, self.stepper = session, type(session.stepper).__name__.removesuffix("Stepper")
         self._least, self._until, self._asked = 0, 0.0, 0.0

@@ -33,7 +33,7 @@ def test_pictures_are_kept_under_the_text_of_older_versions() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("prompt", "b"), ("seed", 2), ("width", 8), ("height", 8), ("negative_prompt", "c"), ("steps", 3), ("guidance", 1.0),
-     ("sampler", "Euler a")],
+     ("sampler", "Euler a"), ("clip_skip", 2), ("max_token_length", 150)],
 )  # fmt: skip
 def test_whatever_changes_the_base_models_picture_changes_the_key(name: str, value: object) -> None:
     params = GenerationParams("a", 1, 64, 64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,7 @@ class Family:
     spec: what is known of it without a model.
     matches: whether a UNet with this config belongs here (told by the cross-attention width, never by a name).
     load: components from a diffusers folder, with the dtype of UNet and text encoders.
-    tokenize: captions -> token ids by tokenizer name, each [B, 77 n]: n parts, as many as the longest caption needs and the
-    model's `max_chunks` lets, or as told.
+    tokenize: captions -> token ids by tokenizer name, each [B, 77 n]: n parts, at most the model's `max_chunks` for each.
     encode_text: token ids -> conditioning; gradients flow where the encoders' adapters need them.
     predict: (unet, noisy_latents_BCHW, timesteps_B, conditioning) -> prediction_BCHW.
     pipeline: the diffusers pipeline over the loaded modules, sharing their memory.
@@ -94,7 +93,7 @@ class Family:
     spec: FamilySpec
     matches: Callable[[Mapping[str, Any]], bool]
     load: Callable[[str, Path, str | None, torch.dtype], BaseModel]
-    tokenize: Callable[..., dict[str, Tensor]]
+    tokenize: Callable[[BaseModel, Sequence[str]], dict[str, Tensor]]
     encode_text: Callable[[BaseModel, dict[str, Tensor]], Conditioning]
     predict: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     pipeline: Callable[[BaseModel], Any]

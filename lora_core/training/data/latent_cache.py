@@ -29,7 +29,7 @@ from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import Message
 from lora_core.models.device import free_bytes, is_full_card
 from lora_core.models.families.base import BaseModel, Conditioning, Frame, Tensors
-from lora_core.models.families.text import chunks_of
+from lora_core.models.families.text import side_by_side
 from lora_core.models.load import fingerprint
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import free_device_memory, on_device
@@ -253,39 +253,30 @@ class Prompts:
 
     def __init__(self, model: BaseModel, device: torch.device, live: bool):
         self.model, self.device, self.live = model, device, live
-        self.known: dict[tuple[str, int], Conditioning] = {}  # by caption and number of its parts
+        self.known: dict[str, Conditioning] = {}
 
     def prepare(self, captions: Iterable[str], emit: Emit) -> None:
         """Encode captions ahead, with the base model's own encoders, from the store where they are there."""
-        parted = {caption: self.chunks([caption]) for caption in dict.fromkeys(captions)}
-        wanted = [entry for entry in parted.items() if entry not in self.known]
+        wanted = [caption for caption in dict.fromkeys(captions) if caption not in self.known]
         at_once = 1 if self.device.type == "cpu" else CAPTIONS_AT_ONCE  # as with pictures
         with on_device(self.model.text_encoders.values(), self.device):
             key = " ".join(fingerprint(self.model, name) for name in self.model.text_encoders)
             key += f" clip_skip={self.model.clip_skip}" if self.model.clip_skip != 1 else ""
-            missing: dict[tuple[str, int], Path] = {}
-            for done, (caption, chunks) in enumerate(wanted, start=1):
+            key += f" parts={self.model.max_chunks}" if self.model.max_chunks != 1 else ""
+            missing: dict[str, Path] = {}
+            for done, caption in enumerate(wanted, start=1):
                 emit(Phase("cache", done - 1, len(wanted), "captions"))
-                path = tensor_store.place_of(f"{key} {chunks}x75 {caption}" if chunks > 1 else f"{key} {caption}")
+                path = tensor_store.place_of(f"{key} {caption}")
                 if (found := tensor_store.read(path)) is None:
-                    if missing and next(iter(missing))[1] != chunks:  # only captions of as many parts go together
-                        self._encode_missing(missing, emit)
-                    missing[caption, chunks] = path
+                    missing[caption] = path
                 else:
-                    self.known[caption, chunks] = found
+                    self.known[caption] = found
                 if len(missing) >= at_once or done == len(wanted):
                     self._encode_missing(missing, emit)
 
-    def chunks(self, captions: Sequence[str]) -> int:
-        """Parts of 75 tokens that the longest of these captions is read in, and the others beside it."""
-        return max((chunks_of(self.model, caption) for caption in captions), default=1) if self.model.max_chunks > 1 else 1
-
-    def _encode_missing(self, missing: dict[tuple[str, int], Path], emit: Emit) -> None:
-        if not missing:
-            return
-        captions, chunks = [caption for caption, _ in missing], next(iter(missing))[1]
-        for (entry, path), made in zip(missing.items(), self._encoded(captions, chunks), strict=True):
-            self.known[entry] = made
+    def _encode_missing(self, missing: dict[str, Path], emit: Emit) -> None:
+        for (caption, path), made in zip(missing.items(), self._encoded(list(missing)), strict=True):
+            self.known[caption] = made
             if notice := tensor_store.write(path, made):
                 emit(Warned(notice))
         missing.clear()
@@ -308,27 +299,36 @@ class Prompts:
         tokens = {name: rows for name, rows in inputs.items() if name != "frames"}
         return {**self.model.family.encode_text(self.model, tokens), "frames": inputs["frames"]}
 
-    def encode(self, captions: Sequence[str], chunks: int = 0) -> Conditioning:
-        """Conditioning from the text encoders as they stand; chunks: as `Family.tokenize` takes it."""
-        return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions, chunks))
+    def encode(self, captions: Sequence[str]) -> Conditioning:
+        """Conditioning from the text encoders as they stand."""
+        return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions))
 
     def base(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """As the base model's own text encoders have it, not on the device; unknown captions are encoded and remembered."""
-        chunks = self.chunks(captions)
         for caption in captions:
-            if (caption, chunks) not in self.known:
+            if caption not in self.known:
                 assert not self.live, "an adapted encoder cannot answer for the base model"
-                (self.known[caption, chunks],) = self._encoded([caption], chunks)
-        rows = [self.known[caption, chunks] for caption in captions]
-        return self._framed({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, frames)
+                (self.known[caption],) = self._encoded([caption])
+        rows = [self.known[caption] for caption in captions]
+        return self._framed({name: side_by_side([row[name] for row in rows]) for name in rows[0]}, frames)
 
     def _framed(self, inputs: Tensors, frames: Sequence[Frame]) -> Tensors:
         return {**inputs, "frames": torch.tensor(list(frames))}
 
     @torch.no_grad()
-    def _encoded(self, captions: Sequence[str], chunks: int) -> list[Conditioning]:
-        if not captions:
-            return []
+    def _encoded(self, captions: Sequence[str]) -> list[Conditioning]:
+        """Each in its own length: what is kept does not depend on its neighbours."""
+        found: dict[str, Conditioning] = {}
         with on_device(self.model.text_encoders.values(), self.device):
-            together = {name: rows.cpu() for name, rows in self.encode(captions, chunks).items()}
-        return [{name: rows[n].clone() for name, rows in together.items()} for n in range(len(captions))]
+            for alike in self._by_length(captions):
+                together = {name: rows.cpu() for name, rows in self.encode(alike).items()}
+                for n, caption in enumerate(alike):
+                    found[caption] = {name: rows[n].clone() for name, rows in together.items()}
+        return [found[caption] for caption in captions]
+
+    def _by_length(self, captions: Sequence[str]) -> Iterable[list[str]]:
+        lengths: dict[int, list[str]] = {}
+        for caption in captions:
+            tokens = self.model.family.tokenize(self.model, [caption])
+            lengths.setdefault(next(iter(tokens.values())).shape[1], []).append(caption)
+        return lengths.values()

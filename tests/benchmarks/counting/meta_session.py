@@ -85,7 +85,7 @@ def session_of(
     mean_CHW = torch.zeros(int(shapes.unet["in_channels"]), latent[1], latent[0])
     frame = whole_frame(latent[0] * shapes.pixels_per_latent, latent[1] * shapes.pixels_per_latent)
     prompts = Prompts(model, device, live=config.train_text_encoder)
-    prompts.known["", 1] = {name: rows[0] for name, rows in conditioning_of(model, 1, torch.device("cpu")).items()}
+    prompts.known[""] = {name: rows[0] for name, rows in conditioning_of(model, 1, torch.device("cpu")).items()}
     prior = [Prior("", mean_CHW, frame)] if config.prior_pictures else []
     plan: Any = _OneBatch()
     return Session(

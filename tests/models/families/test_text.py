@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from lora_core.events import Warned
 from lora_core.lora.file import load_tensors
 from lora_core.models import load as base_models
 from lora_core.models.families.base import BaseModel
-from lora_core.models.families.text import chunks_of
+from lora_core.models.families.text import CHUNK, parts_of
 from lora_core.sampling import sample
 from lora_core.sampling.infotext import parameters_text
 from lora_core.sampling.params import GenerationParams
@@ -69,12 +70,13 @@ def test_a_long_caption_is_read_in_parts_each_between_its_own_marks(model: BaseM
     model.max_chunks = max_chunks
     words = max(len(t(LONG, add_special_tokens=False).input_ids) for t in model.tokenizers.values())
     parts = min(max_chunks, math.ceil(words / 75))
-    assert chunks_of(model, LONG) == parts and words > 75
+    assert words > 75
     made = model.family.encode_text(model, model.family.tokenize(model, [LONG]))
     assert made["encoder_hidden_states"].shape[1] == 77 * parts
     torch.testing.assert_close(made["encoder_hidden_states"], written_out(model, LONG, parts))
     if "pooled" in made:
-        alone = model.family.encode_text(model, model.family.tokenize(model, [LONG], 1))
+        model.max_chunks = 1
+        alone = model.family.encode_text(model, model.family.tokenize(model, [LONG]))
         torch.testing.assert_close(made["pooled"], alone["pooled"])
 
 
@@ -88,19 +90,62 @@ def test_a_short_caption_is_the_same_whatever_may_be_read(model: BaseModel) -> N
 
 @torch.no_grad()
 def test_captions_of_different_lengths_stand_in_one_batch(model: BaseModel) -> None:
-    """The shorter one's further parts are empty ones, as webuis fill up a prompt beside a longer one."""
+    """The shorter one is repeated, which changes nothing for the UNet, and nothing is encoded anew for it."""
     model.max_chunks = 2
     prompts = Prompts(model, CPU, live=False)
     prompts.prepare(["a cow", LONG, ""], lambda event: None)
     frames = [(64, 64, 0, 0, 64, 64)] * 2
     batch = prompts.base(["a cow", LONG], frames)["encoder_hidden_states"]
     assert batch.shape[1] == 154
-    torch.testing.assert_close(batch[:1], written_out(model, "a cow", 2))
+    torch.testing.assert_close(batch[:1], written_out(model, "a cow", 1).repeat(1, 2, 1))
     torch.testing.assert_close(batch[1:], written_out(model, LONG, 2))
     assert prompts.base(["a cow", "a cow"], frames)["encoder_hidden_states"].shape[1] == 77
     fresh = Prompts(model, CPU, live=False)
     fresh.prepare([LONG], lambda event: None)
-    assert torch.equal(fresh.known[LONG, 2]["encoder_hidden_states"], batch[1]), "from the disk"
+    assert torch.equal(fresh.known[LONG]["encoder_hidden_states"], batch[1]), "from the disk"
+
+
+@torch.no_grad()
+def test_a_repeated_caption_is_the_same_to_the_unet(model: BaseModel) -> None:
+    model.max_chunks = 2
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompts, frame = Prompts(model, CPU, live=False), (64, 64, 0, 0, 64, 64)
+    alone, beside = (prompts(["a cow", other], [frame] * 2) for other in ("a cow", LONG))
+    timesteps = torch.tensor([500, 500])
+    expected, found = (model.predict(latents, timesteps, conditioning)[0] for conditioning in (alone, beside))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    live = Prompts(model, CPU, live=True)(["a cow", LONG], [frame] * 2)
+    torch.testing.assert_close(live["encoder_hidden_states"], beside["encoder_hidden_states"])
+
+
+def by_a1111(ids: list[int], comma: int) -> list[list[int]]:
+    """Token by token, as its prompts are cut: what follows a comma near the end moves into the next part."""
+    parts, part, last = [], [], -1
+    for token in ids:
+        if token == comma:
+            last = len(part)
+        elif len(part) == 75 and last != -1 and 75 - last <= 20:
+            parts.append(part[: last + 1])
+            part, last = part[last + 1 :], -1
+        if len(part) == 75:
+            parts.append(part)
+            part, last = [], -1
+        part.append(token)
+    return [*parts, part]
+
+
+def test_parts_end_where_a1111_ends_them() -> None:
+    rng = random.Random(0)
+    for _ in range(500):
+        ids = [9 if rng.random() < rng.choice([0.02, 0.1, 0.3]) else 1 for _ in range(rng.randrange(400))]
+        assert parts_of(ids, 9, 99) == by_a1111(ids, 9)
+
+
+def test_a_caption_that_fits_only_without_breaks_at_commas_is_read_whole() -> None:
+    ids = [1] * 60 + [9] + [2] * 89  # 150: cut at the comma it would need three parts
+    assert [len(part) for part in parts_of(ids, 9, 3)] == [61, 75, 14]
+    assert parts_of(ids, 9, 2) == [ids[:CHUNK], ids[CHUNK:]]
+    assert parts_of(ids, 9, 1) == [ids[:CHUNK]] and parts_of([], 9, 3) == [[]]
 
 
 @torch.no_grad()
@@ -109,7 +154,7 @@ def test_samples_read_prompts_as_the_training_reads_captions(model: BaseModel) -
     params = GenerationParams(LONG, 1, 64, 64, "ugly", steps=1)
     (made,) = sample._encoded(model, model.family.pipeline(model), [[params]])
     torch.testing.assert_close(made["prompt_embeds"], written_out(model, LONG, 2))
-    torch.testing.assert_close(made["negative_prompt_embeds"], written_out(model, "ugly", 2))
+    torch.testing.assert_close(made["negative_prompt_embeds"], written_out(model, "ugly", 1).repeat(1, 2, 1))
     (picture,) = sample.draw(model, [params])
     assert picture.size == (64, 64)
 
