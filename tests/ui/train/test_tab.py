@@ -181,7 +181,7 @@ def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
 
 def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
     fits, over = (Fit(found, 2**31, 2**33 if found else 2**30, ()) for found in (True, False))
-    steps = "1,500 steps, 512 px"
+    steps = "1,500 steps, 512\u00a0px"
 
     def told(**known: Any) -> list[str]:
         return card_line(TrainConfig(), Estimate(**known), EN).split("\n")
@@ -189,7 +189,7 @@ def test_a_card_tells_memory_and_time_as_far_as_they_are_known() -> None:
     assert told(fit=fits, time=Pace(600.0)) == [steps, "Memory 2.0 GiB: fits", "About 10 minutes"]
     assert told(fit=fits) == [steps, "Memory 2.0 GiB: fits"]
     assert told(fit=over, time=Pace(600.0)) == [steps, "Memory 2.0 GiB: more than there is"]
-    assert told() == [steps] and card_line(TrainConfig(), Estimate(), PT) == "1.500 passos, 512 px"
+    assert told() == [steps] and card_line(TrainConfig(), Estimate(), PT) == "1.500 passos, 512\u00a0px"
 
 
 def test_beside_a_training_the_form_waits_for_its_end_and_does_not_ask_again(
