@@ -24,6 +24,7 @@ TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
     "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
 )  # fmt: skip
+CONV_TARGETS = ("conv1", "conv2", "conv")  # with kernels of 3x3, as LyCORIS and sd-scripts tell convolutions from the rest
 BLOCKS = ("down", "mid", "up")
 BECAME = {"low_memory": "settings.preset_low_memory", "fast": "settings.preset_fast"}  # presets that were, and what they are now
 
@@ -62,6 +63,8 @@ class TrainConfig:
 
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
     lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank.", low=0, high=4096)
+    conv_rank: int = setting(0, "LoRA", "Size of the adapters of 3x3 convolutions; 0 means as the others.", low=0, high=1024)
+    conv_alpha: float = setting(0.0, "LoRA", "Alpha of the adapters of 3x3 convolutions, 1 to 8 is usual; 0 means as the others, or their own rank where that is another.", low=0, high=4096)
     target_modules: tuple[str, ...] = setting(("to_q", "to_v"), "LoRA", "UNet layers that get an adapter.", choices=TARGETS)
     target_blocks: tuple[str, ...] = setting(BLOCKS, "LoRA", "Parts of the UNet whose layers get an adapter; without 'down' the way back ends early, which makes steps quicker.", choices=BLOCKS)
     train_text_encoder: bool = setting(False, "LoRA", "Also adapt the text encoder(s).")
@@ -138,6 +141,16 @@ class TrainConfig:
     def alpha(self) -> float:
         """LoRA alpha with 0 resolved to the rank."""
         return self.lora_alpha or float(self.lora_rank)
+
+    @property
+    def conv(self) -> tuple[int, float]:
+        """Rank and alpha of 3x3 convolutions, with 0 resolved."""
+        rank = self.conv_rank or self.lora_rank
+        return rank, self.conv_alpha or (float(rank) if self.conv_rank else self.alpha)
+
+    @property
+    def largest_rank(self) -> int:
+        return max(self.lora_rank, self.conv_rank)
 
     @property
     def warmup_steps(self) -> int:

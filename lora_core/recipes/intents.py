@@ -37,12 +37,17 @@ class Intent:
     saves: int = 8
 
 
+    @property
+    def has_convolutions(self) -> bool:
+        return bool({*CONVOLUTIONS} & {*self.targets})
+
+
 INTENTS = {
     "character": Intent((*ATTENTION, *FEED_FORWARD), text_encoder=True),
     "style": Intent(
         (*ATTENTION, *FEED_FORWARD), rank=32, mirror=True, caption_dropout=0.1, wants_offset=True, saves=6
     ),
-    "object": Intent((*ATTENTION, *FEED_FORWARD, *PROJECTIONS)),
+    "object": Intent((*ATTENTION, *FEED_FORWARD, *PROJECTIONS, *CONVOLUTIONS)),
     "concept": Intent((*ATTENTION, *FEED_FORWARD), text_encoder=True),
     "first_look": Intent(ATTENTION, rate=2e-4, seen=1000, most_seen=1500, blocks=("mid", "up"), samples=2, saves=4),
 }

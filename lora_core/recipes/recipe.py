@@ -23,6 +23,7 @@ VIEWS = (50, 150)
 # Of the toy model, whose pictures are seen more often and which takes a far higher rate; TOY_SEEN: times the intent's.
 # Of fewer than a batch it learns sooner what is best forgotten (docs/log.md, 2026-12-01: six pictures).
 TOY_SEEN, TOY_VIEWS, TOY_RATE, TOY_BATCH = 2.2, (200, 375), 30.0, 12
+CONV_RANK, CONV_ALPHA = 8, 1.0  # as colabs of SD 1.5 have them
 MOST_STEPS = 3000  # with more, several pictures make a step
 WARM_UP = 0.05  # of the steps, as colabs have it
 OF_TEXT_ENCODER = 0.5  # of the rate
@@ -110,6 +111,9 @@ def _adapter(draft: _Draft, intent: str, wanted: Intent, base: BaseFacts) -> Non
     draft.choose("lora_rank", wanted.rank, "recipes.rank_large" if wanted.rank > 16 else "recipes.rank_usual")
     alpha = min(float(draft["lora_rank"]), wanted.alpha)
     draft.choose("lora_alpha", alpha, "recipes.alpha", alpha=alpha, rank=draft["lora_rank"])
+    if wanted.has_convolutions and not base.is_toy:
+        draft.choose("conv_rank", CONV_RANK, "recipes.conv_rank")
+        draft.choose("conv_alpha", CONV_ALPHA, "recipes.conv_alpha", alpha=CONV_ALPHA, rank=draft["conv_rank"])
     learns = base.spec.text_encoder_learns
     trains = is_toy_shape or (wanted.text_encoder and learns)
     key = "recipes.text_on" if trains else "recipes.text_cached" if wanted.text_encoder else "recipes.text_off"

@@ -202,8 +202,10 @@ def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
 
 
 def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
-    """Whether diffusers reads the file as it was meant: our names, and no DoRA, which it leaves out."""
-    if any(adapter.dora_scale is not None for adapter in lora.values()):
+    """Whether diffusers reads the file as it was meant: our names, one scale for all layers, which it gives to many that
+    have another, and no DoRA, which it leaves out.
+    """
+    if any(adapter.dora_scale is not None for adapter in lora.values()) or len({a.scale for a in lora.values()}) > 1:
         return False
     return is_ready(path, lora, family)
 

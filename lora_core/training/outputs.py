@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lora_core.config import TrainConfig
+from lora_core.config import CONV_TARGETS, TrainConfig
 from lora_core.dataset import Item
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
@@ -176,7 +176,9 @@ def training_metadata(session: Session) -> TrainingMetadata:
 
 def _network_args(config: TrainConfig) -> dict[str, str]:
     switches = {"rslora": config.use_rslora, "dora": config.use_dora, "text_encoder": config.train_text_encoder}
-    return {"targets": ",".join(config.target_modules), **{name: "True" for name, on in switches.items() if on}}
+    (rank, alpha), has_conv = config.conv, any(target in CONV_TARGETS for target in config.target_modules)
+    conv = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if has_conv else {}
+    return {"targets": ",".join(config.target_modules), **conv, **{name: "True" for name, on in switches.items() if on}}
 
 
 def _folders(items: Sequence[Item]) -> dict[str, tuple[int, int]]:

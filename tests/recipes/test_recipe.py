@@ -139,6 +139,12 @@ def test_the_family_decides_size_text_encoder_and_offset() -> None:
     assert recipe("style", base("sdxl", prediction_type="v_prediction"), DatasetFacts(20), CARD).values["snr_gamma"] == 5.0
 
 
+def test_convolutions_stand_at_an_alpha_that_the_field_uses() -> None:
+    for intent, family in itertools.product(INTENTS, FAMILIES):
+        config = config_of(made(intent, family, 20))
+        assert config.conv == (8, 1.0) if {"conv1", "conv2"} & {*config.target_modules} else config.conv_rank == 0
+
+
 def test_small_pictures_lower_the_size_to_half_at_most_and_it_is_told() -> None:
     for side, resolution in ((2000, 1024), (1024, 1024), (1023, 960), (800, 768), (300, 512)):
         found = recipe("style", base("sdxl"), DatasetFacts(20, side=side), CARD)

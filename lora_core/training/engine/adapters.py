@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from lora_core.config import BLOCKS, TrainConfig
+from lora_core.config import BLOCKS, CONV_TARGETS, TrainConfig
 from lora_core.errors import UserError
 from lora_core.lora import peft_layers
 from lora_core.lora.adapter import Lora
@@ -67,12 +67,15 @@ def checkpoint(model: BaseModel, config: TrainConfig) -> None:
 
 def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], left_out: str = "") -> None:
     """`left_out`: a pattern of whole names."""
+    rank, alpha = config.conv
+    own = [target for target in CONV_TARGETS if target in targets and (rank, alpha) != (config.lora_rank, config.alpha)]
     names = [name for name, _ in module.named_modules() if not (left_out and re.fullmatch(left_out, name))]
     if not any(name.endswith(f".{target}") for name in names for target in targets):
         raise UserError("training.no_such_layers", layers=list(targets))
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,
+            rank_pattern=dict.fromkeys(own, rank), alpha_pattern=dict.fromkeys(own, alpha),
             use_rslora=config.use_rslora, use_dora=config.use_dora, exclude_modules=left_out or None,
         ),
         module,

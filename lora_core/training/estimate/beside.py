@@ -29,7 +29,7 @@ def pass_steps(config: TrainConfig, shapes: Shapes, number_bytes: int, sizes: Co
     if found is None or work is None:
         return None
     side = config.resolution // shapes.pixels_per_latent
-    return found.forward.at(At.of(1, (side, side), config.lora_rank)) / work.flops
+    return found.forward.at(At.of(1, (side, side), config.largest_rank)) / work.flops
 
 
 def measure(
@@ -62,7 +62,7 @@ def in_steps(config: TrainConfig, shapes: Shapes, number_bytes: int, plan: Plan 
     told = {"validation": saves * measured.passes * of_pass, "samples": saves * drawn * of_pass}
     if plan and (parts := known().parts_of(Parts.of(shapes, number_bytes))):
         scale, views = shapes.pixels_per_latent, 2 if config.random_flip else 1
-        latents = ((At.of(1, (w // scale, h // scale), config.lora_rank), n) for (w, h), n in plan.buckets.items())
+        latents = ((At.of(1, (w // scale, h // scale), config.largest_rank), n) for (w, h), n in plan.buckets.items())
         told["caching"] = views * sum(parts[0].encode_flops.at(at) * n for at, n in latents) / work.flops
     return told
 

@@ -32,7 +32,7 @@ def disk(config: TrainConfig, plan: Plan, shapes: Shapes) -> Disk | None:
     found = known().step(Graph.of(shapes, config, bytes_of(config)))
     if found is None:
         return None
-    numbers = int(found[0].adapters.at(At(1, 1, config.lora_rank)))
+    numbers = int(found[0].adapters.at(At(1, 1, config.largest_rank)))
     return Disk(run_bytes(config, numbers), _cache_bytes(config, plan, shapes))
 
 

@@ -78,7 +78,7 @@ def arithmetic(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = ()
     assert found, "its memory is known"
     scale = shapes.pixels_per_latent
     latents = [(w // scale, h // scale) for w, h in sizes or [(config.resolution,) * 2]]
-    return max(found[0].step.at(At.of(config.train_batch_size, latent, config.lora_rank)) for latent in latents)
+    return max(found[0].step.at(At.of(config.train_batch_size, latent, config.largest_rank)) for latent in latents)
 
 
 def bytes_of(config: TrainConfig) -> int:
@@ -91,7 +91,7 @@ def _sum(
 ) -> Memory:
     sizes, width, exact = rest
     latents = [(w // shapes.pixels_per_latent, h // shapes.pixels_per_latent) for w, h in sizes]
-    at = [At.of(config.train_batch_size, latent, config.lora_rank) for latent in latents]
+    at = [At.of(config.train_batch_size, latent, config.largest_rank) for latent in latents]
     unet, texts = step.frozen * width + step.shrunk, parts.texts * width
     vae = parts.vae * _vae_bytes(shapes, width)
     kept_texts = texts if config.train_text_encoder or config.shuffle_tags else 0
@@ -107,7 +107,7 @@ def _sum(
     activations = max(worst(step.moments, where) for where in at) + added
     standing = unet + kept_texts + adapters + optimizer
     wider = _vae_bytes(shapes, width) / 4
-    tile = worst(parts.encode, At.of(1, (TILE, TILE), config.lora_rank))
+    tile = worst(parts.encode, At.of(1, (TILE, TILE), config.largest_rank))
     encode = max(min(worst(parts.encode, where), tile) for where in at) * wider + vae + kept_texts
     caption = worst(parts.text, at[0]) + texts
     predicted, decoded = _drawing(config, shapes, step, parts)
@@ -133,7 +133,7 @@ def validated_at_once(
 
 
 def _at_once(config: TrainConfig, step: StepCount, latents: Sequence[Size]) -> int:
-    in_step = max(worst(step.moments, At.of(config.train_batch_size, latent, config.lora_rank)) for latent in latents)
+    in_step = max(worst(step.moments, At.of(config.train_batch_size, latent, config.largest_rank)) for latent in latents)
     for times in (4, 2):
         if _predicted(config, step, latents, times * LATENTS_AT_ONCE) <= in_step:
             return times * LATENTS_AT_ONCE
@@ -147,7 +147,7 @@ def _validating(config: TrainConfig, step: StepCount, latents: Sequence[Size]) -
 
 def _predicted(config: TrainConfig, step: StepCount, latents: Sequence[Size], at_once: int) -> float:
     batches = [(timesteps_at_once(w * h, at_once), (w, h)) for w, h in latents]
-    return max(worst(step.draw, At.of(batch, latent, config.lora_rank)) for batch, latent in batches)
+    return max(worst(step.draw, At.of(batch, latent, config.largest_rank)) for batch, latent in batches)
 
 
 def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsCount) -> tuple[float, float]:
@@ -156,9 +156,9 @@ def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsC
     batch = min(drawn_at_once(side, side), max(config.sample_count, config.prior_pictures, 1))
     latent = (side // shapes.pixels_per_latent,) * 2
     guided = 2 if config.sample_guidance > 1 else 1
-    predicted = worst(step.draw, At.of(batch * guided, latent, config.lora_rank))
+    predicted = worst(step.draw, At.of(batch * guided, latent, config.largest_rank))
     tile, finished = (min(TILE, latent[0]),) * 2, 5 * batch * 3 * side * side * 4
-    whole, tiled = (worst(parts.decode, At.of(batch, shape, config.lora_rank)) for shape in (latent, tile))
+    whole, tiled = (worst(parts.decode, At.of(batch, shape, config.largest_rank)) for shape in (latent, tile))
     return predicted, min(whole, tiled + finished)
 
 

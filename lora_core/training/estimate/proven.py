@@ -52,7 +52,7 @@ def work_of(config: TrainConfig, shapes: Shapes, number_bytes: int, sizes: Colle
     if found is None:
         return None
     side = mean_area(config, sizes) ** 0.5 / shapes.pixels_per_latent
-    where = At(config.train_batch_size, side / 8, config.lora_rank)
+    where = At(config.train_batch_size, side / 8, config.largest_rank)
     added = config.gradient_accumulation_steps
     return Work(found.step.at(where) * added, float(found.ops * added))
 
