@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from lora_core.errors import UserError
 from lora_core.messages import Message
+from lora_core.sample_prompts import read_sample_prompt
 from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
 from lora_core.system.file_names import RESERVED
 from lora_core.system.redact import holds_secret
@@ -111,7 +112,7 @@ class TrainConfig:
     private_metadata: bool = setting(False, "Output", "Leave folder names, tags and captions out of the file.")
 
     validation_split: float = setting(0.1, "Validation", "Share of pictures held out to measure overfitting; 0 keeps none.", low=0, high=0.5)
-    sample_prompts: tuple[str, ...] = setting((), "Validation", "Prompts of the sample pictures, parted by ';'; empty: captions of the dataset.")
+    sample_prompts: tuple[str, ...] = setting((), "Validation", "Prompts of the sample pictures, parted by ';'; empty: captions of the dataset. Each may end in kohya's flags: --w --h size, --s steps, --l guidance, --d seed, --n what not to show.")
     sample_count: int = setting(4, "Validation", "Most sample pictures drawn at a time; 0 draws none.", low=0, high=64)
     sample_inference_steps: int = setting(25, "Validation", "Denoising steps of a sample picture.", low=1, high=1000, unit="steps")
     sample_guidance: float = setting(7.5, "Validation", "Guidance scale (CFG) of the sample pictures.", low=0, high=50)
@@ -301,6 +302,11 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         wrong("learning_rate", "settings.prodigy_rate", rate=config.learning_rate)
     if config.target_modules and not config.target_blocks:
         wrong("target_blocks", "settings.no_block", blocks=BLOCKS)
+    for prompt in config.sample_prompts:
+        try:
+            read_sample_prompt(prompt)
+        except UserError as cause:
+            problems.append(Problem("sample_prompts", cause.message))
     if holds_secret(config.pretrained_model_name_or_path):
         wrong("pretrained_model_name_or_path", "settings.secret_in_address")
     colour = config.transparent_color

@@ -1,6 +1,6 @@
 """Drawing pictures with a base model and a LoRA: samples of a training, trials in the window, grids.
 
-batches     how many pictures are drawn side by side
+batches     which pictures are drawn side by side
 gallery     where trial pictures go, and what was drawn last
 grid        weights, checkpoints or prompts across and down
 infotext    how a picture was made, as A1111's text in its PNG

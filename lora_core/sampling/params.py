@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from lora_core.config import TrainConfig
+from lora_core.sample_prompts import read_sample_prompt
 
 _IN_CACHE_KEY = ("prompt", "seed", "width", "height", "negative_prompt", "steps", "guidance", "sampler")
 _READING = {"clip_skip": 1, "max_token_length": 75}  # how prompts are read
@@ -44,6 +47,11 @@ class GenerationParams:
         return bool(self.lora) and self.weight != 0
 
     @property
+    def passes(self) -> int:
+        """Predictions in a denoising step: guidance compares two."""
+        return 2 if self.guidance > 1 else 1
+
+    @property
     def lora_tag(self) -> str:
         """The LoRA as A1111's prompts call it."""
         return f"<lora:{self.name}:{self.weight:g}>"
@@ -65,3 +73,23 @@ class GenerationParams:
 def cache_key_of(wanted: Sequence[GenerationParams]) -> str:
     """Of pictures that are kept together."""
     return f"[{', '.join(params.cache_key for params in wanted)}]"
+
+
+def params_of(config: TrainConfig, captions: Iterable[str]) -> list[GenerationParams]:
+    """The sample pictures of a run: the given prompts with their flags, or the first of its captions."""
+    given = [read_sample_prompt(text) for text in config.sample_prompts]
+    prompts = given or [(caption, {}) for caption in dict.fromkeys(captions) if caption]
+    usual = GenerationParams(
+        "", config.seed, config.resolution, config.resolution, config.sample_negative_prompt,
+        config.sample_inference_steps, config.sample_guidance, clip_skip=config.clip_skip,
+        max_token_length=config.max_token_length,
+    )  # fmt: skip
+    return [
+        dataclasses.replace(usual, **{"prompt": prompt, "seed": config.seed + index, **flags})  # type: ignore[arg-type]
+        for index, (prompt, flags) in enumerate(prompts[: config.sample_count])
+    ]
+
+
+def samples_of(config: TrainConfig) -> list[GenerationParams]:
+    """`params_of` at most, before the captions are known: for estimates."""
+    return params_of(config, map(str, range(config.sample_count)))

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lora_core.config import TrainConfig
 from lora_core.models.device import free_bytes, free_cores
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.text import side_by_side
@@ -19,36 +18,23 @@ from lora_core.models.parallel import divided
 from lora_core.models.vae_tiling import in_tiles
 from lora_core.models.weights import free_device_memory, on_device
 from lora_core.sampling import samplers
-from lora_core.sampling.batches import drawn_at_once
+from lora_core.sampling.batches import batches_of
 from lora_core.sampling.params import GenerationParams
 
 DECODED_BYTES = 3072  # of a device, for each pixel of Stable Diffusion's VAE in fp32 (tests/benchmarks/counting)
 _ENCODED = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
-def params_of(config: TrainConfig, captions: Iterable[str]) -> list[GenerationParams]:
-    """The sample pictures of a run: the given prompts, or the first of its captions."""
-    prompts = list(config.sample_prompts or dict.fromkeys(caption for caption in captions if caption))
-    return [
-        GenerationParams(
-            prompt, config.seed + index, config.resolution, config.resolution, config.sample_negative_prompt,
-            config.sample_inference_steps, config.sample_guidance, clip_skip=config.clip_skip,
-            max_token_length=config.max_token_length,
-        )
-        for index, prompt in enumerate(prompts[: config.sample_count])
-    ]  # fmt: skip
-
-
 def draw(
     model: BaseModel, wanted: Sequence[GenerationParams], on_step: Callable[[], None] | None = None, pipeline: Any = None
 ) -> list[Image.Image]:
-    """Draw pictures of one size, sampler, steps and guidance; `on_step` runs after each denoising step, may raise to
+    """Draw pictures of one sampler; `on_step` runs after each denoising step, may raise to
     cancel. `pipeline`: one over the model's modules, made anew when None.
     """
     pictures: list[Image.Image] = []
     device = model.device
     batches = list(draw_latents(model, wanted, on_step, pipeline))
-    needed = DECODED_BYTES * max((p.width * p.height for p in wanted), default=0) * max(map(len, batches), default=0)
+    needed = DECODED_BYTES * max((batch[0].width * batch[0].height * len(batch) for batch in batches_of(wanted)), default=0)
     free_device_memory()  # what the UNet worked in comes in other pieces than the decoder asks for
     with torch.no_grad(), _aside(model, needed), on_device([model.vae], device):
         for latents_BCHW in batches:
@@ -69,8 +55,7 @@ def draw_latents(
         return
     pipeline.scheduler = samplers.scheduler(wanted[0].sampler, model.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    at_once = drawn_at_once(wanted[0].width, wanted[0].height)
-    batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+    batches = batches_of(wanted)
 
     def after_step(_: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if on_step:

@@ -24,8 +24,9 @@ from lora_core.lora.shapes import check_fits
 from lora_core.models.architecture import of_model
 from lora_core.runs.run import SHEET, Run
 from lora_core.sampling import sample
+from lora_core.sampling.batches import alike
 from lora_core.sampling.infotext import parameters_text, save_picture
-from lora_core.sampling.params import GenerationParams, cache_key_of
+from lora_core.sampling.params import GenerationParams, cache_key_of, params_of
 from lora_core.sampling.sheet import Place, sheet
 from lora_core.system.files import free_bytes, whole_file, write_bytes_whole
 from lora_core.training import checkpoint, diffusion
@@ -203,7 +204,7 @@ def _folder_name(folder: Path) -> str:
 
 def sample_params(session: Session) -> list[GenerationParams]:
     """The sample pictures of this run; of captions, those of held-out pictures first."""
-    return sample.params_of(session.config, [example.caption for example in (*session.held_out, *session.training)])
+    return params_of(session.config, [example.caption for example in (*session.held_out, *session.training)])
 
 
 def draw_samples(
@@ -230,15 +231,18 @@ def _of_base_model(
 ) -> list[Image.Image]:
     """Its pictures are the same for every run on it, and nobody should wait for them twice."""
 
-    def make() -> dict[str, torch.Tensor]:
-        drawn = sample.draw(session.model, todo, on_step)
+    def make(same: list[GenerationParams]) -> dict[str, torch.Tensor]:
+        drawn = sample.draw(session.model, same, on_step)
         return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn]))}
 
     model = session.model
     about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.use_dora)
-    key = f"({', '.join(map(repr, about))}, {cache_key_of(todo)})"
-    pixels_NHW3 = stored(f"samples {key}", make, emit)["pixels"]
-    return [Image.fromarray(pixels_HW3) for pixels_HW3 in pixels_NHW3.numpy()]
+    pictures: list[Image.Image] = []
+    for same in alike(todo):
+        key = f"({', '.join(map(repr, about))}, {cache_key_of(same)})"
+        pixels_NHW3 = stored(f"samples {key}", partial(make, same), emit)["pixels"]
+        pictures += [Image.fromarray(pixels_HW3) for pixels_HW3 in pixels_NHW3.numpy()]
+    return pictures
 
 
 def before_after(run: Run, session: Session) -> None:

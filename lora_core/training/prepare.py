@@ -23,7 +23,8 @@ from lora_core.models.families.base import BaseModel, Predict
 from lora_core.models.families.text import CHUNK
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import load_to, on_device
-from lora_core.sampling.sample import encode_prompts, params_of
+from lora_core.sampling.params import params_of
+from lora_core.sampling.sample import encode_prompts
 from lora_core.system.distributed import ProcessGroup
 from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures

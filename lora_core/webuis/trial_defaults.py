@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.config import TrainConfig
+from lora_core.errors import UserError
 from lora_core.events import Sample
 from lora_core.models.catalog import BASES, STARTER
 from lora_core.models.families.specs import FAMILIES
 from lora_core.runs.run import run_of
 from lora_core.runs.summary import outcome
+from lora_core.sample_prompts import read_sample_prompt
+from lora_core.settings import Value
 from lora_core.webuis.card import card_for
 
 _STEPS, _GUIDANCE = 25, 7.0
@@ -40,7 +43,8 @@ class TrialDefaults:
     seed: int
     steps: int
     guidance: float
-    side: int  # pixels
+    width: int  # pixels
+    height: int
     hash: str
     vae: str = ""
     prediction_type: str = "auto"
@@ -60,15 +64,20 @@ def defaults_for(source: Path) -> TrialDefaults:
     base = str(settings.get("pretrained_model_name_or_path", ""))
     trained_on = bool(base) and _is_there(base)
     trigger = card.sidecar.activation_text
+    prompt, flags = _first_sample(settings)
+    side = int(settings.get("resolution", 0)) or _side(summary.metadata.get("modelspec.resolution", ""), summary.family)
+    drawn: dict[str, Any] = {
+        "negative_prompt": settings.get("sample_negative_prompt", ""), "seed": settings.get("seed", TrainConfig().seed),
+        "steps": settings.get("sample_inference_steps", _STEPS), "guidance": settings.get("sample_guidance", _GUIDANCE),
+        "width": side, "height": side, **flags,
+    }  # fmt: skip
     return TrialDefaults(
         path=summary.path, name=card.name, family=summary.family, is_toy=summary.is_toy, trained_on=trained_on,
         base=base if trained_on else STARTER if summary.is_toy else BASES[summary.family],
         trigger=trigger, weight=card.sidecar.preferred_weight or 1.0,
-        prompt=_prompt(summary.path, settings) or trigger, negative=str(settings.get("sample_negative_prompt", "")),
-        seed=int(settings.get("seed", TrainConfig().seed)), steps=int(settings.get("sample_inference_steps", _STEPS)),
-        guidance=float(settings.get("sample_guidance", _GUIDANCE)),
-        side=int(settings.get("resolution", 0))
-        or _side(summary.metadata.get("modelspec.resolution", ""), summary.family),
+        prompt=prompt or _shown(summary.path) or trigger, negative=str(drawn["negative_prompt"]),
+        seed=int(drawn["seed"]), steps=int(drawn["steps"]), guidance=float(drawn["guidance"]),
+        width=int(drawn["width"]), height=int(drawn["height"]),
         hash=summary.hash,
         vae=str(settings.get("vae", "")) if trained_on else "",
         prediction_type=str(settings.get("prediction_type", "auto")) if trained_on else "auto",
@@ -89,9 +98,17 @@ def _number(told: object, usual: int) -> int:
     return int(str(told)) if str(told) in ("1", "2", "75", "150", "225") else usual
 
 
-def _prompt(path: Path, settings: dict[str, Any]) -> str:
-    if prompts := settings.get("sample_prompts"):
-        return str(prompts[0])
+def _first_sample(settings: dict[str, Any]) -> tuple[str, dict[str, Value]]:
+    """The first sample prompt and what its flags set; a file of other hands may hold any."""
+    first = str((settings.get("sample_prompts") or [""])[0])
+    try:
+        return read_sample_prompt(first)
+    except UserError:
+        return first, {}
+
+
+def _shown(path: Path) -> str:
+    """The prompt of the first sample that was drawn."""
     run = run_of(path)
     shown = [event for event in outcome(run) if isinstance(event, Sample)] if run else []
     return shown[0].prompt if shown else ""

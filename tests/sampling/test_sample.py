@@ -143,3 +143,12 @@ def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_
     assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() > 5
     with adapters.disabled(model):
         assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1
+
+
+def test_pictures_of_several_sizes_and_steps_are_each_as_if_drawn_alone(model: BaseModel) -> None:
+    square, wide = wishes(1)[0], dataclasses.replace(wishes(2)[0], width=96, steps=2, guidance=1.0, negative_prompt="a cow")
+    mixed = [square, wide, dataclasses.replace(square, seed=3)]
+    drawn = sample.draw(model, mixed)
+    assert [picture.size for picture in drawn] == [(64, 48), (96, 48), (64, 48)]
+    for params, picture in zip(mixed, drawn, strict=True):
+        assert np.array_equal(np.asarray(picture), np.asarray(sample.draw(model, [params])[0]))

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from lora_core.events import Sample
 from lora_core.models.device import Compute, choose
+from lora_core.runs.run import SHEET
 from lora_core.sampling import sample
 from lora_core.sampling.params import GenerationParams
 from lora_core.training import checkpoint, outputs, prepare
@@ -46,6 +49,27 @@ def test_the_base_models_pictures_are_drawn_once_for_all_runs(
     assert one.read_bytes() == other.read_bytes()
     wish = "Wish(prompt='a zebu', seed=42, width=64, height=64, negative_prompt='', steps=1, guidance=7.5, sampler='DDIM')"
     assert kept[0].endswith(f", False, [{wish}])"), "as version 3075548 called them, so that what it drew is found"
+
+
+def test_flags_of_sample_prompts_reach_the_pictures_their_texts_and_the_sheet(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREINO_CACHE", str(tmp_path / "cache"))
+    prompts = ("a zebu --w 96 --h 64 --s 2 --l 3 --d 7 --n blurred", "a cow")
+    asked: dict[str, object] = {"max_train_steps": 1, "sample_count": 2, "sample_inference_steps": 1}
+    for name in ("first", "second"):  # the second finds the base model's in the cache
+        job, told = run(config_for(tiny_sd1, pictures, tmp_path / name, sample_prompts=prompts, **asked))
+        assert job.error is None
+        drawn = [(event.prompt, event.seed) for event in told if isinstance(event, Sample)]
+        assert drawn == 2 * [("a zebu", 7), ("a cow", 43)]
+        for step in (0, 1):
+            with Image.open(tmp_path / name / "samples" / f"step_{step:07d}_0.png") as picture:
+                assert picture.size == (96, 64)
+                text = str(picture.info["parameters"])
+            assert text.startswith("a zebu\nNegative prompt: blurred\nSteps: 2, ") and "CFG scale: 3, Seed: 7, " in text
+            with Image.open(tmp_path / name / "samples" / f"step_{step:07d}_1.png") as picture:
+                assert picture.size == (64, 64)
+        assert (tmp_path / name / SHEET).is_file()
 
 
 @pytest.mark.parametrize("scaled_first", [False, True])

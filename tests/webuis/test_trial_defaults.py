@@ -21,7 +21,7 @@ def test_a_run_of_ours_tells_all(tmp_path: Path) -> None:
     assert (found.path, found.name, found.trigger) == (run.folder / "zebu.safetensors", "zebu", "zebu")
     assert (found.base, found.trained_on, found.family) == ("starter", True, "sd1")
     assert (found.prompt, found.negative, found.seed) == ("a zebu, red", "blurred", 9)
-    assert (found.steps, found.guidance, found.side, found.weight) == (11, 3.5, 64, 1.0)
+    assert (found.steps, found.guidance, found.width, found.height, found.weight) == (11, 3.5, 64, 64, 1.0)
     assert len(found.hash) == 64
     checkpoint = defaults_for(run.checkpoints / "step_0000100" / "lora.safetensors")
     assert (checkpoint.base, checkpoint.prompt) == ("starter", "a zebu, red")
@@ -52,7 +52,7 @@ def test_the_vae_and_the_prediction_go_with_the_base_they_were_chosen_for(tmp_pa
 def test_a_lora_of_others_is_told_by_its_family(tmp_path: Path) -> None:
     found = defaults_for(write_lora(tmp_path / "ink.safetensors", shapes=SDXL_LAYER, family="sdxl"))
     assert (found.name, found.family, found.base, found.trained_on) == ("ink", "sdxl", BASES["sdxl"], False)
-    assert (found.prompt, found.weight, found.side, found.is_toy) == ("", 1.0, 512, False)
+    assert (found.prompt, found.weight, found.width, found.height, found.is_toy) == ("", 1.0, 512, 512, False)
     assert defaults_for(write_lora(tmp_path / "toy.safetensors", shapes=TOY_LAYER)).base == "starter"
 
 
@@ -60,3 +60,11 @@ def test_no_lora_is_told(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.safetensors"):
         with pytest.raises(UserError, match=r"LoRA|There is no file"):
             defaults_for(path)
+
+
+def test_flags_of_the_first_sample_prompt_are_what_it_begins_with(tmp_path: Path) -> None:
+    asked = {"pretrained_model_name_or_path": "starter", "resolution": 64, "sample_inference_steps": 11}
+    flagged = ["a zebu --w 96 --d 3 --l 2 --n blurred"]
+    found = defaults_for(finished_run(tmp_path / "run", {100: 0.4}, sample_prompts=flagged, **asked).folder)
+    assert (found.prompt, found.negative, found.seed, found.guidance) == ("a zebu", "blurred", 3, 2.0)
+    assert (found.width, found.height, found.steps) == (96, 64, 11)

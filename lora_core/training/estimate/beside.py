@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import SMALL_MODEL, Shapes
+from lora_core.sampling.params import samples_of
 from lora_core.training.data import validation
 from lora_core.training.data.validation import MOST_PICTURES, Measure
-from lora_core.training.estimate.counts import At, Parts, known
+from lora_core.training.estimate.counts import At, Parts, StepCount, known
 from lora_core.training.estimate.proven import count_of, work_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,13 @@ def pass_steps(config: TrainConfig, shapes: Shapes, number_bytes: int, sizes: Co
     found, work = count_of(config, shapes, number_bytes), work_of(config, shapes, number_bytes, sizes)
     if found is None or work is None:
         return None
-    side = config.resolution // shapes.pixels_per_latent
-    return found.forward.at(At.of(1, (side, side), config.largest_rank)) / work.flops
+    return _forward(found, config, shapes, (config.resolution, config.resolution)) / work.flops
+
+
+def _forward(found: StepCount, config: TrainConfig, shapes: Shapes, size: Size) -> float:
+    """The arithmetic of predicting one picture."""
+    latent = (size[0] // shapes.pixels_per_latent, size[1] // shapes.pixels_per_latent)
+    return found.forward.at(At.of(1, latent, config.largest_rank))
 
 
 def measure(
@@ -57,9 +63,9 @@ def in_steps(config: TrainConfig, shapes: Shapes, number_bytes: int, plan: Plan 
     held, trained = (len(plan.validation), len(plan.training)) if plan else (0, MOST_PICTURES)
     measured, _ = measure(config, held, trained, found.frozen + found.shrunk < SMALL_MODEL, of_pass)
     saves = math.ceil(config.max_train_steps / config.save_steps) + 1
-    guided = 2 if config.sample_guidance > 1 else 1
-    drawn = config.sample_count * config.sample_inference_steps * guided
-    told = {"validation": saves * measured.passes * of_pass, "samples": saves * drawn * of_pass}
+    samples = samples_of(config)
+    drawn = sum(p.steps * p.passes * _forward(found, config, shapes, (p.width, p.height)) for p in samples) / work.flops
+    told = {"validation": saves * measured.passes * of_pass, "samples": saves * drawn}
     if plan and (parts := known().parts_of(Parts.of(shapes, number_bytes))):
         scale, views = shapes.pixels_per_latent, 2 if config.random_flip else 1
         latents = ((At.of(1, (w // scale, h // scale), config.largest_rank), n) for (w, h), n in plan.buckets.items())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
+from lora_core.sampling.params import samples_of
 from lora_core.training.estimate.counts import At, Graph, known
 from lora_core.training.estimate.memory import MOMENTS, bytes_of
 
@@ -41,7 +42,7 @@ def run_bytes(config: TrainConfig, numbers: int) -> int:
     saves = math.ceil(config.max_train_steps / config.save_steps)
     kept = 1 + MOMENTS.get(config.optimizer, 2) + bool(config.ema_decay)  # weights, the optimizer's, their average: in fp32
     states = min(saves, config.keep_states + 1) * numbers * 4 * kept
-    pictures = (saves + 1) * config.sample_count * config.resolution**2 * 3
+    pictures = (saves + 1) * sum(p.width * p.height for p in samples_of(config)) * 3
     return states + (saves + 1) * numbers * 4 + pictures + 20_000_000
 
 

@@ -16,7 +16,8 @@ from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.vae_tiling import TILE
-from lora_core.sampling.batches import drawn_at_once
+from lora_core.sampling.batches import batches_of
+from lora_core.sampling.params import GenerationParams, samples_of
 from lora_core.training.data.validation import LATENTS_AT_ONCE, timesteps_at_once
 from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, StepCount, known, worst
 
@@ -122,9 +123,7 @@ def _sum(
     )  # fmt: skip
 
 
-def validated_at_once(
-    config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0
-) -> int:
+def validated_at_once(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0) -> int:
     """Latent pixels of a batch in a validation: as many as take no more memory than a step does."""
     found = known().step(Graph.of(shapes, config, number_bytes or bytes_of(config)))
     scale = shapes.pixels_per_latent
@@ -152,14 +151,17 @@ def _predicted(config: TrainConfig, step: StepCount, latents: Sequence[Size], at
 
 def _drawing(config: TrainConfig, shapes: Shapes, step: StepCount, parts: PartsCount) -> tuple[float, float]:
     """Of itself: predicting a batch of samples, twice for the guidance, and decoding it, in tiles where it is large."""
-    side = config.resolution
-    batch = min(drawn_at_once(side, side), max(config.sample_count, config.prior_pictures, 1))
-    latent = (side // shapes.pixels_per_latent,) * 2
-    guided = 2 if config.sample_guidance > 1 else 1
-    predicted = worst(step.draw, At.of(batch * guided, latent, config.largest_rank))
-    tile, finished = (min(TILE, latent[0]),) * 2, 5 * batch * 3 * side * side * 4
-    whole, tiled = (worst(parts.decode, At.of(batch, shape, config.largest_rank)) for shape in (latent, tile))
-    return predicted, min(whole, tiled + finished)
+    prior = GenerationParams("", 0, config.resolution, config.resolution, guidance=config.sample_guidance)
+    batches = batches_of(samples_of(config)) + batches_of([prior] * config.prior_pictures)
+    predicted = decoded = 0.0
+    for batch in batches:
+        width, height = batch[0].width, batch[0].height
+        latent = (width // shapes.pixels_per_latent, height // shapes.pixels_per_latent)
+        predicted = max(predicted, worst(step.draw, At.of(len(batch) * batch[0].passes, latent, config.largest_rank)))
+        tile, finished = (min(TILE, latent[0]), min(TILE, latent[1])), 5 * len(batch) * 3 * width * height * 4
+        whole, tiled = (worst(parts.decode, At.of(len(batch), shape, config.largest_rank)) for shape in (latent, tile))
+        decoded = max(decoded, min(whole, tiled + finished))
+    return predicted, decoded
 
 
 def _vae_bytes(shapes: Shapes, width: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lora_core.models.device import choose, devices
 from lora_core.training.data.plan import Plan
 from lora_core.training.data.validation import LATENTS_AT_ONCE, MOST_SHARE, whole
 from lora_core.training.estimate import beside, speed
+from lora_core.training.estimate.disk import run_bytes
 from lora_core.training.estimate.memory import memory, validated_at_once
 
 
@@ -73,3 +75,24 @@ def test_the_plan_tells_each_ones_part_of_the_whole(
     assert found.shares["validation"] == pytest.approx(found.beside["validation"] / whole_time)
     assert found.shares["validation"] < MOST_SHARE
     assert found.beside["loading"] == pytest.approx(21, rel=0.1), "2.1 GB at 100 MB/s"
+
+
+def test_samples_are_counted_by_the_sizes_steps_and_guidance_of_their_prompts() -> None:
+    usual = TrainConfig.of({"resolution": 512, "sample_count": 2, "sample_inference_steps": 20, "device": "cpu"})
+    shapes = of_family("sd1")
+
+    def told(*prompts: str) -> tuple[float, int, int]:
+        config = usual.replace(sample_prompts=prompts)
+        found = memory(config, shapes)
+        assert found
+        return beside.in_steps(config, shapes, 2, None)["samples"], found.peak_draw, run_bytes(config, 1000)
+
+    plain = told("a", "b")
+    assert plain == told(), "captions are as many"
+    assert told("a --s 10", "b --s 30") == (pytest.approx(plain[0]), *plain[1:])
+    assert told("a --l 1", "b --l 1")[0] == pytest.approx(plain[0] / 2)
+    large = told("a --w 2048 --h 2048", "b")
+    assert large[0] > 8 * plain[0] and large[1] > plain[1]
+    assert large[2] - plain[2] == pytest.approx(
+        15 * 3 * 512 * 512 * (math.ceil(usual.max_train_steps / usual.save_steps) + 1)
+    )

@@ -219,7 +219,7 @@ class Form:
         told: dict[str, Any] = {
             "base": defaults.base, "prompt": defaults.prompt, "negative": defaults.negative, "weight": defaults.weight,
             "seed": defaults.seed, "steps": defaults.steps, "guidance": defaults.guidance,
-            "width": defaults.side, "height": defaults.side,
+            "width": defaults.width, "height": defaults.height,
         }  # fmt: skip
         untouched = {name for name in told if not filled or said[name] == filled.get(name) or said[name] in ("", None)}
         base = told["base"] if "base" in untouched or misfit(self.text, defaults, said["base"]) else said["base"]
