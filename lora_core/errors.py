@@ -29,3 +29,8 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return str(self.message)
+
+
+def first_line(error: BaseException) -> str:
+    """What a library or the system says of an error, without what comes after it; of one without words, its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from lora_core.check.findings import FAILED, GOOD, SLOWER, Finding
 from lora_core.check.probe import Probe
+from lora_core.errors import first_line
 from lora_core.events import Emit, Event, Phase
 from lora_core.messages import Message
 from lora_core.models.architecture import Shapes, of_family
@@ -84,7 +85,7 @@ class Bench:
         except Stopped:
             raise
         except Exception as failure:  # noqa: BLE001  whatever a card or a disk does, there is a slower way
-            why = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            why = first_line(failure)
         self.failed(Message("check.part_failed", part=named, why=why[:MOST_TOLD]), lost)
         self.free()  # only now has the failure let go of what it held
         return None

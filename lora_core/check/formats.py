@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lora_core.check.bench import Bench
 from lora_core.check.probe import Probe
 from lora_core.check.trial import encoder_of
+from lora_core.errors import first_line
 from lora_core.messages import Message
 from lora_core.models.architecture import Shapes
 
@@ -67,7 +68,7 @@ def measure(bench: Bench) -> None:
         try:
             found[name] = tried(name, probe, size)
         except (RuntimeError, TypeError) as cause:  # of torch, for what a device cannot do
-            bench.slower(Message("check.no_format", format=name, why=str(cause).strip().splitlines()[0]))
+            bench.slower(Message("check.no_format", format=name, why=first_line(cause)))
         is_right = name in found and found[name].is_right
         bench.decide(formats={**bench.computer.formats, name: is_right})
         if name in found:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lora_core.errors import first_line
 from lora_core.messages import Message
 from lora_core.models.architecture import SMALL_MODEL
 from lora_core.models.computer import known
@@ -246,7 +247,7 @@ def is_lost_card(error: BaseException) -> bool:
 
 def why_lost(error: BaseException) -> str:
     """What the driver calls it, in its own words."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    return first_line(error).rstrip(". ")
 
 
 def is_full_computer(error: BaseException) -> bool:

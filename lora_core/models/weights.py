@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import torch
 from torch import Tensor, nn
 
-from lora_core.errors import UserError
+from lora_core.errors import UserError, first_line
 from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models.checkpoint_keys import Place
@@ -159,7 +159,7 @@ def open_folder(folder: Path, stem: str, variant: str | None) -> Weights:
 def reason(cause: Exception) -> Message | str:
     """What a library or a file's content led to, in one line."""
     told = getattr(cause, "message", None)
-    return told if isinstance(told, Message) else (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    return told if isinstance(told, Message) else first_line(cause)
 
 
 @dataclass(frozen=True)

@@ -92,12 +92,20 @@ def test_a_format_that_is_no_number_is_not_taken(bench: Callable[[Probe], Bench]
     assert "check.emulated_bf16" in [each.message.key for each in made.findings]
 
 
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        (TypeError("BFloat16 is not supported on MPS\nmore"), "BFloat16 is not supported on MPS"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+    ids=["in words", "without words"],
+)
 def test_a_format_that_the_device_refuses_is_not_taken(
-    bench: Callable[[Probe], Bench], monkeypatch: pytest.MonkeyPatch
+    refusal: Exception, why: str, bench: Callable[[Probe], Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(name: str, probe: Probe, size: Size) -> Format:
         if name == "bf16":
-            raise TypeError("BFloat16 is not supported on MPS\nmore")
+            raise refusal
         return Format(name, 0.0, "conv", 1.0, True)
 
     monkeypatch.setattr(formats, "tried", refused)
@@ -105,7 +113,7 @@ def test_a_format_that_the_device_refuses_is_not_taken(
     formats.measure(made)
     assert made.computer.formats == {"fp32": True, "fp16": True, "bf16": False} and made.computer.native_bf16 is None
     (finding,) = [each for each in made.findings if each.verdict == SLOWER]
-    assert str(finding.message) == "bf16: the device does not compute in it (BFloat16 is not supported on MPS)"
+    assert str(finding.message) == f"bf16: the device does not compute in it ({why})"
 
 
 def test_a_processor_without_units_for_bf16_computes_in_fp32(
