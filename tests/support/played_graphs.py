@@ -1,7 +1,8 @@
 """CUDA graphs played on a processor: what is captured is a list of operations on fixed memory, and a replay is no Python.
 
 As on a card, capturing computes nothing that can be read, a replay sees what its inputs hold by then and nothing else of
-what Python did, and reading a number while capturing is an error.
+what Python did, and reading a number while capturing is an error. What becomes of a pool is played as torch 2.13.0 has it
+(CUDAGraph.cpp): each capture takes it once more, and a captured graph gives it back, with cuBLAS's workspaces in it.
 """
 
 from __future__ import annotations
@@ -38,23 +39,30 @@ class Played:
     pool: int = 0
     most: int = 0
     held: int = 0  # bytes of pools, as torch reserves them
+    uses: int = 0  # of the pool, each by a capture; it is given back when it has none
+    has_workspace: bool = False  # in the pool, which is not given back with it
     streams: list[object] = field(default_factory=lambda: ["the stream of all"])  # that this thread is on, the last one
-    recording: set[object] = field(default_factory=set)  # pools that a capture takes its memory from
-    ends: bool = True  # False: the runtime refuses to end a capture
+    is_recording: bool = False
+    begins: bool = True  # False: the runtime refuses to begin a capture
+    ends: bool = True  # False: it refuses to end one
 
     def left(self) -> int:
         return self.free - self.taken * len(self.alive) - self.held
 
     def captured(self, graph: PlayedGraph) -> None:
         self.alive.add(graph)
-        self.held = max(self.held, self.pool)
         self.most = max(self.most, len(self.alive))
         if self.left() < 0:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
+    def release(self) -> None:
+        self.uses -= 1
+        assert self.uses >= 0, "it is in use by none, as torch says too"
+
     def give_back(self) -> None:
         """What torch keeps of no use."""
-        if not self.alive:
+        assert not self.is_recording, "captures_underway.empty() INTERNAL ASSERT FAILED"
+        if not self.uses and not self.has_workspace:
             self.held = 0
 
 
@@ -65,24 +73,41 @@ class PlayedGraph:
         self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self.played, self.number = played, len(played.replays)
         self.capture: _Capture | None = None
+        self.has_ended = False
         played.replays.append(0)
+
+    def __del__(self) -> None:
+        if self.has_ended:
+            self.played.has_workspace = False
+            self.played.release()
 
     def capture_begin(self, pool: object, capture_error_mode: str) -> None:
         assert (self.played.streams[-1], pool, capture_error_mode) == ("a stream", "a pool", "thread_local")
-        self.played.recording.add(pool)
-        self.played.captured(self)
+        self.played.uses += 1
+        self.played.held = max(self.played.held, self.played.pool)
+        self.played.is_recording = True
+        if not self.played.begins:
+            raise torch.AcceleratorError("CUDA error: operation not permitted")
+        self.played.has_workspace = True
         self.capture = _Capture(self)
         self.capture.__enter__()
 
     def capture_end(self) -> None:
         assert self.played.streams[-1] == "a stream"
         if self.capture is None:
-            raise RuntimeError("Capture must end on the same stream it began on.")
+            raise RuntimeError("capture_end() called before capture_begin().")
         self.capture.__exit__(None, None, None)
         self.capture = None
+        self.played.is_recording = False
         if not self.played.ends:
             raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
-        self.played.recording.clear()
+        self.has_ended = True
+        self.played.captured(self)
+
+    def pool(self) -> object:
+        if not self.has_ended:
+            raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
+        return "a pool"
 
     def replay(self) -> None:
         self.played.replays[self.number] += 1
@@ -142,16 +167,20 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Played:
         finally:
             played.streams.pop()
 
+    def clear_workspaces() -> None:
+        played.has_workspace = False
+
     def end_allocation(device: int | None, pool: object) -> None:
-        if pool not in played.recording:
+        if not played.is_recording:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
-        played.recording.remove(pool)
+        played.is_recording = False
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: PlayedGraph(played))
     monkeypatch.setattr(torch.cuda, "stream", on_stream)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", clear_workspaces, raising=False)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end_allocation, raising=False)
-    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: None, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: played.release(), raising=False)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "a pool")
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "a stream")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (played.left(), 2**33))

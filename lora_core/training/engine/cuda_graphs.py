@@ -21,17 +21,19 @@ import torch
 from torch import Tensor
 
 from lora_core.config import TrainConfig
+from lora_core.errors import first_line
 from lora_core.events import Emit, Warned
 from lora_core.messages import Message, plain
 from lora_core.models.device import in_turn
 from lora_core.models.families.base import BaseModel
 from lora_core.models.weights import free_device_memory
-from lora_core.training.engine.stepper import Answers, LossOf, MicroBatch, gradients_of
+from lora_core.training.engine.stepper import LossOf, MicroBatch
 
 CLOSE = 0.02  # of the length of the answer: two runs of the same kernels in 16 bit may add up in another order
 MOST = 32  # graphs at once, for each holds its list of kernels in the card's memory
 TRIES, WORTH = 64, 4  # captures, each as slow as a plain step; after so many, each must have been replayed so often
 TOO_MANY_SIZES = Message("training.too_many_sizes")
+Answers = list[Tensor | None]
 Function = Callable[[MicroBatch, Tensor], Answers]  # of a micro-batch, and of what its loss is scaled by in fp16
 Question = tuple[Function, MicroBatch, Tensor, Sequence[Tensor]]  # the last: what all answers but the first are added to
 Found = tuple[Tensor, list[bool]]  # the first answer, and which of the others there are
@@ -63,7 +65,7 @@ class CudaGraphStepper:
         self._graphs: dict[Hashable, _Graph] = {}  # the one that was used last is the last
         self._proven: dict[Hashable, _Size] = {}
         self._pool: tuple[Any, Any] | None = None  # its handle, and the stream to capture on
-        self._held = self._pool_bytes = 0  # of the card: what the graphs have taken, and what of it is the pool
+        self._pool_bytes = 0
         self._captures = self._replays = 0
         self._is_off = False
 
@@ -78,7 +80,8 @@ class CudaGraphStepper:
         scaler: torch.amp.GradScaler,
     ) -> Tensor:  # fmt: skip
         def gradients(asked: MicroBatch, scale: Tensor) -> Answers:
-            return gradients_of(loss_of(asked), trained, scale)
+            loss_B = loss_of(asked)
+            return [loss_B.detach(), *torch.autograd.grad(loss_B.sum() * scale, trained, allow_unused=True)]
 
         self._sums = self._sums or [torch.zeros_like(parameter) for parameter in trained]
         pairs = list(zip(trained, self._sums, strict=True))
@@ -101,10 +104,9 @@ class CudaGraphStepper:
 
     def _drop_graphs(self) -> None:
         """With their memory: what torch kept of it is asked for by nobody, and is room that all others lack."""
-        had_some = self._pool is not None
         self._graphs.clear()
-        self._pool, self._held, self._pool_bytes = None, 0, 0
-        if had_some:
+        if self._pool:
+            self._pool, self._pool_bytes = None, 0
             free_device_memory()
 
     def _ask(self, kind: str, question: Question) -> Found:
@@ -128,9 +130,10 @@ class CudaGraphStepper:
         """For another graph; and if its size is new, for a plain computation, of which nobody knows yet what it needs."""
         while len(self._graphs) >= MOST:
             del self._graphs[next(iter(self._graphs))]
-        needed = 2 * self._held
         if known:
             needed = max(0, known.pool_bytes - self._pool_bytes) + known.kernel_bytes
+        else:
+            needed = 2 * (self._pool_bytes + sum(self._proven[key].kernel_bytes for key in self._graphs))
         if _free_bytes(batch) < needed:
             self._drop_graphs()
 
@@ -162,20 +165,20 @@ class CudaGraphStepper:
         try:
             found = self._captured(key, question)
         except Exception as error:  # noqa: BLE001  whatever it is, there is another way
-            why = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+            why = first_line(error).rstrip(".")
         if why:  # not within `except`, where the error holds what the capture has left
             self._give_up(plain(why))
         return found
 
     def _captured(self, key: Hashable, question: Question) -> Found:
         device = question[1].weight_B.device
-        free, reserved = _free_bytes(question[1]), torch.cuda.memory_reserved(device)
-        self._pool = self._pool or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
-        graph = _Graph(question, *self._pool)
-        found = graph(*question)
-        taken = max(0, free - _free_bytes(question[1]))
-        more = min(taken, max(0, torch.cuda.memory_reserved(device) - reserved))
-        self._held += taken
+        with in_turn:  # what others took meanwhile would count as the graph's
+            free, reserved = _free_bytes(question[1]), torch.cuda.memory_reserved(device)
+            self._pool = self._pool or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
+            graph = _Graph(question, *self._pool)
+            found = graph(*question)
+            taken = max(0, free - _free_bytes(question[1]))
+            more = min(taken, max(0, torch.cuda.memory_reserved(device) - reserved))
         self._pool_bytes += more
         self._graphs[key], self._proven[key] = graph, _Size(self._pool_bytes, taken - more)
         return found
@@ -209,38 +212,48 @@ class _Graph:
         for name, rows in self._batch.tensors().items():
             rows.copy_(given[name])
         self._scale.copy_(scale)
+        answer = torch.empty_like(self._answer)  # first: where it finds no room, no gradients have been added yet
         self._graph.replay()
-        return self._answer.clone(), self._is_there  # the next replay of any graph may write over it
+        return answer.copy_(self._answer), self._is_there  # the next replay of any graph may write over its own
 
 
 @contextlib.contextmanager
 def _capturing(graph: Any, pool: Any, stream: Any, device: torch.device) -> Iterator[None]:
-    """As `torch.cuda.graph`, which in torch 2.13 leaves this thread on the capture's stream, and its pool taken, where it
-    fails. Of other threads only what waits for the whole card spoils a capture: the window asks for free memory meanwhile.
+    """As `torch.cuda.graph`, which in torch 2.13 leaves this thread on the capture's stream where it fails.
+
+    "thread_local": of other threads only what waits for the whole card spoils it, and the window asks for free memory.
     """
-    with in_turn:
-        free_device_memory()
-        torch.cuda.synchronize(device)
-        with torch.cuda.stream(stream):
-            try:
-                graph.capture_begin(pool, capture_error_mode="thread_local")
-                yield
-            except BaseException:
-                with contextlib.suppress(Exception):  # what was first is told
-                    _end(graph, pool, device)
-                raise
-            _end(graph, pool, device)
+    torch.cuda.synchronize(device)
+    with torch.cuda.stream(stream):
+        try:
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):  # what was first is told
+                _end(graph, pool, device)
+            raise
+        _end(graph, pool, device)
 
 
 def _end(graph: Any, pool: Any, device: torch.device) -> None:
-    """End the capture. Where the runtime refuses, torch has not let go of the pool (`CUDAGraph::capture_end`, `reset`)."""
+    """End the capture. Where the runtime refuses, torch 2.13.0 gives the pool back with no graph (`CUDAGraph::reset`)."""
     try:
         graph.capture_end()
     except Exception:
-        with contextlib.suppress(RuntimeError):  # it had
-            torch._C._cuda_endAllocateToPool(device.index, pool)
-            torch._C._cuda_releasePool(device.index, pool)
+        try:
+            graph.pool()  # it was captured, and there was no memory left to make it ready: the pool goes with it
+        except RuntimeError:
+            if torch.__version__.startswith("2.13.0"):  # later ones do it themselves (pytorch/pytorch#190348)
+                _give_back(pool, device)
         raise
+
+
+def _give_back(pool: Any, device: torch.device) -> None:
+    """What a spoilt capture has of a pool: cuBLAS's workspaces within it, and its place among those that use it."""
+    with contextlib.suppress(RuntimeError):
+        torch._C._cuda_clearCublasWorkspaces()
+        torch._C._cuda_releasePool(device.index, pool)
+        torch._C._cuda_endAllocateToPool(device.index, pool)  # fails where that is done: in all that had begun
 
 
 def _plainly(function: Function, batch: MicroBatch, scale: Tensor, sums: Sequence[Tensor]) -> Found:
