@@ -8,7 +8,6 @@ layers that keep less (lean_activations) are left as they are, and int8 layers (
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Hashable
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lora_core.config import TrainConfig
-from lora_core.errors import UserError
+from lora_core.errors import UserError, first_line
 from lora_core.events import Emit, Phase, Warned
 from lora_core.messages import Message
 from lora_core.models.families.base import BaseModel, Conditioning, Predict
@@ -39,17 +38,15 @@ class _Compiled:
         self._compiled: Predict = torch.compile(model.predict, fullgraph=True, dynamic=False, backend=BACKEND)
         self._layer = adapters.layers(model)[0]
         self._tried: set[Hashable] = set()
-        self._lock = threading.Lock()
         self._is_off = False
 
     def __call__(self, noisy_latents_BCHW: Tensor, timesteps_B: Tensor, conditioning: Conditioning) -> Tensor:
         if self._is_off or self._layer.disable_adapters or not torch.is_grad_enabled():
             return self._model.predict(noisy_latents_BCHW, timesteps_B, conditioning)
         key = noisy_latents_BCHW.shape
-        with self._lock:  # compiling is not for two threads at once, and once is enough
-            if key not in self._tried and len(self._tried) < MOST and not self._is_off:
-                self._try(noisy_latents_BCHW, timesteps_B, conditioning)
-                self._tried.add(key)
+        if key not in self._tried and len(self._tried) < MOST:
+            self._try(noisy_latents_BCHW, timesteps_B, conditioning)
+            self._tried.add(key)
         if self._is_off or key not in self._tried:
             return self._model.predict(noisy_latents_BCHW, timesteps_B, conditioning)
         return self._compiled(noisy_latents_BCHW, timesteps_B, conditioning)
@@ -69,9 +66,8 @@ class _Compiled:
             self._is_off = True
             if self._is_lean:
                 lean_activations.keep_less(self._model.unet)
-            error = getattr(error, "inner_exception", error)
-            why: object = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
-            why = error.message if isinstance(error, UserError) else why
+            cause = getattr(error, "inner_exception", error)
+            why = cause.message if isinstance(cause, UserError) else first_line(cause).rstrip(".")
             self._emit(Warned(Message("training.not_compiled", why=why)))
 
     def _answers(self, predict: Predict, *asked: Tensor | Conditioning) -> tuple[Tensor, Tensor]:

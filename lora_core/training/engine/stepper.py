@@ -12,7 +12,6 @@ from torch import Tensor
 from lora_core.models.families.base import Tensors
 
 LossOf = Callable[["MicroBatch"], Tensor]  # of every picture of a micro-batch
-Answers = list[Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,6 @@ class MicroBatch:
     target_BCHW: Tensor
     weight_B: Tensor
     huber_c_B: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.weight_B)
 
     def to(self, device: torch.device) -> MicroBatch:
         """On the device; to a card it travels on its own, and nobody waits until it is there."""
@@ -92,8 +88,3 @@ class PlainStepper:
 
     def release(self) -> None:
         """Nothing is kept."""
-
-
-def gradients_of(loss_B: Tensor, trained: Sequence[torch.nn.Parameter], scale: Tensor) -> Answers:
-    """The losses, then the gradient of their scaled sum by each of the trained; None by what it does not depend on."""
-    return [loss_B.detach(), *torch.autograd.grad(loss_B.sum() * scale, trained, allow_unused=True)]

@@ -1,3 +1,5 @@
+"""lora_core.training.data.latent_cache: pictures and captions are encoded once, by content, in what memory there is."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""lora_core.training.engine.adapters: which layers learn, from where they start, and how fast."""
+
 from __future__ import annotations
 
 from pathlib import Path
