@@ -45,6 +45,7 @@ class Played:
     is_recording: bool = False
     begins: bool = True  # False: the runtime refuses to begin a capture
     ends: bool = True  # False: it refuses to end one
+    is_mended: bool = False  # as torch is after 2.13.0: every graph gives back what its capture took
 
     def left(self) -> int:
         return self.free - self.taken * len(self.alive) - self.held
@@ -73,16 +74,17 @@ class PlayedGraph:
         self.operations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self.played, self.number = played, len(played.replays)
         self.capture: _Capture | None = None
-        self.has_ended = False
+        self.has_begun = self.has_ended = False
         played.replays.append(0)
 
     def __del__(self) -> None:
-        if self.has_ended:
+        if self.has_ended or (self.has_begun and self.played.is_mended):
             self.played.has_workspace = False
             self.played.release()
 
     def capture_begin(self, pool: object, capture_error_mode: str) -> None:
         assert (self.played.streams[-1], pool, capture_error_mode) == ("a stream", "a pool", "thread_local")
+        self.has_begun = True
         self.played.uses += 1
         self.played.held = max(self.played.held, self.played.pool)
         self.played.is_recording = True

@@ -243,7 +243,8 @@ def _end(graph: Any, pool: Any, device: torch.device) -> None:
         try:
             graph.pool()  # it was captured, and there was no memory left to make it ready: the pool goes with it
         except RuntimeError:
-            if torch.__version__.startswith("2.13.0"):  # later ones do it themselves (pytorch/pytorch#190348)
+            # Later ones do it themselves (pytorch/pytorch#190348), and so may AMD's own 2.13.0: twice is worse than never.
+            if torch.__version__.startswith("2.13.0") and not torch.version.hip:
                 _give_back(pool, device)
         raise
 

@@ -243,6 +243,20 @@ def test_a_capture_that_fails_leaves_stream_pool_and_turn_as_they_were(
     assert said.get(how, "tested") in warned, "what was first"
 
 
+@pytest.mark.parametrize(("version", "hip"), [("2.13.1+cu130", None), ("2.14.0", None), ("2.13.0+rocm7.1", "7.1")])
+def test_a_torch_that_gives_the_pool_back_itself_is_left_to_it(
+    version: str, hip: str | None, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given back twice, it would be gone from under graphs that live, and the last of them would end the process."""
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    asked: list[int] = []
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *pool: asked.append(1))
+    played.pool, played.ends, played.is_mended = 2**28, False, True
+    assert "previous error" in learn_sides([8])[0]
+    assert asked == [] and played.uses == 0 and played.left() == played.free
+
+
 def in_turn_elsewhere() -> bool:
     """Whether another thread may have the card now."""
     found: list[bool] = []
