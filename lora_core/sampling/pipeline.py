@@ -202,10 +202,12 @@ def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
 
 
 def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
-    """Whether diffusers reads the file as it was meant: our names, one scale for all layers, which it gives to many that
-    have another, and no DoRA, which it leaves out.
+    """Whether diffusers reads the file as it was meant: our names, one rank and one alpha, and no DoRA, which it leaves out.
+
+    Of several alphas it gives many layers that of others (0.42), even where alpha / rank is the same everywhere.
     """
-    if any(adapter.dora_scale is not None for adapter in lora.values()) or len({a.scale for a in lora.values()}) > 1:
+    is_dora = any(adapter.dora_scale is not None for adapter in lora.values())
+    if is_dora or len({(adapter.rank, adapter.alpha) for adapter in lora.values()}) > 1:
         return False
     return is_ready(path, lora, family)
 

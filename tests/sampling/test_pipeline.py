@@ -13,7 +13,7 @@ from PIL import Image
 
 from lora_core.events import Event, Phase, Sample
 from lora_core.lora import file as lora_file
-from lora_core.lora.adapter import Lora, LoraError
+from lora_core.lora.adapter import Adapter, Lora, LoraError
 from lora_core.models import load as base_models
 from lora_core.models.families.base import BaseModel
 from lora_core.sampling import samplers
@@ -112,6 +112,24 @@ def test_a_dora_draws_as_while_training(pipeline: Pipeline, tiny_sd1: Path, lora
     for component, module in model.adapted().items():
         inject(module, component, values)
     assert difference(sample.draw(model, [PARAMS])[0], pipeline.draw(with_lora(PARAMS, loras / "dora.safetensors"))) <= 1
+
+
+def test_a_lora_resized_layer_by_layer_draws_the_same(pipeline: Pipeline, loras: Path, tmp_path: Path) -> None:
+    """As sd-scripts resizes (`networks/resize_lora.py`): each layer has its rank, and alpha in proportion to it.
+
+    diffusers 0.42 gives a third of such layers the alpha of others (`get_peft_kwargs`).
+    """
+    lora, _ = lora_file.read(loras / "one.safetensors")
+    resized: Lora = {}
+    for number, (module, adapter) in enumerate(lora.items()):
+        more = number % 3  # rows of zeros, so that the product is what it was
+        down = torch.cat([adapter.down, torch.zeros(more, *adapter.down.shape[1:])])
+        up = torch.cat([adapter.up, torch.zeros(adapter.up.shape[0], more, *adapter.up.shape[2:])], 1)
+        resized[module] = Adapter(down, up, adapter.alpha * down.shape[0] / adapter.rank)
+    lora_file.write(tmp_path / "resized.safetensors", resized, "sd1", {}, "fp32")
+    one, other = loras / "one.safetensors", tmp_path / "resized.safetensors"
+    plain, again = pipeline.draw(with_lora(PARAMS, one)), pipeline.draw(with_lora(PARAMS, other))
+    assert difference(plain, again) <= 1 < difference(plain, pipeline.draw(with_lora(PARAMS)))
 
 
 def test_one_lora_leaves_nothing_behind_for_the_next(pipeline: Pipeline, loras: Path) -> None:
