@@ -202,7 +202,7 @@ def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
 
 
 def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
-    """Whether diffusers reads the file as it was meant: our names, one rank and one alpha, and no DoRA, which it leaves out.
+    """Whether diffusers reads the file as it was meant: our names, one rank, one alpha, and no DoRA, which it leaves out.
 
     Of several alphas it gives many layers that of others (0.42), even where alpha / rank is the same everywhere.
     """
