@@ -14,7 +14,7 @@ from lora_core.settings import Setting, Value, typed
 
 _BEGIN = re.compile(r"(?:^|\s+)--(?=[a-z])", re.IGNORECASE)  # a dash of two signs stands before a space
 _SIDE = 8  # sizes are multiples of it, rounded down as kohya does
-_FLAGS = {
+FLAGS = {
     "w": Setting("width", int, 0, "", "", low=64, high=2048, unit="pixels"),
     "h": Setting("height", int, 0, "", "", low=64, high=2048, unit="pixels"),
     "s": Setting("steps", int, 0, "", "", low=1, high=1000, unit="steps"),
@@ -22,7 +22,7 @@ _FLAGS = {
     "d": Setting("seed", int, 0, "", "", low=0, high=2**31 - 1),
     "n": Setting("negative_prompt", str, "", "", ""),
 }
-_LONG = {setting.name: flag for flag, setting in _FLAGS.items()} | {"scale": "l", "cfg": "l", "negative": "n"}
+_LONG = {setting.name: flag for flag, setting in FLAGS.items()} | {"scale": "l", "cfg": "l", "negative": "n"}
 
 
 def read_sample_prompt(text: str) -> tuple[str, dict[str, Value]]:
@@ -36,7 +36,7 @@ def read_sample_prompt(text: str) -> tuple[str, dict[str, Value]]:
     for part in flags:
         name, *value = part.split(maxsplit=1)
         try:
-            setting = _FLAGS[name.lower()]
+            setting = FLAGS[name.lower()]
             read = typed(setting, "".join(value).rstrip())
         except KeyError:
             raise _wrong(text, name, _unknown(name)) from None
@@ -53,4 +53,4 @@ def _wrong(text: str, name: str, what: Message) -> UserError:
 def _unknown(name: str) -> Message:
     near = difflib.get_close_matches(name.lower(), _LONG, n=1, cutoff=0.6)
     suggestion = Message("settings.did_you_mean", word=f"--{_LONG[near[0]]}") if near else ""
-    return Message("settings.prompt_flag_unknown", known=[f"--{flag}" for flag in _FLAGS], suggestion=suggestion)
+    return Message("settings.prompt_flag_unknown", known=[f"--{flag}" for flag in FLAGS], suggestion=suggestion)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_core import sample_prompts
 from lora_core.cli import flags
 from lora_core.cli.main import main
 from lora_core.config import PRESETS, TrainConfig, find_preset, settings
@@ -223,6 +224,8 @@ def known_flags(line: str) -> set[str]:
         return commands
     if "gui.py" in line:
         return window
+    if "--sample_prompts" in line:  # whose prompts have flags of their own
+        return training | {f"--{flag}" for flag in sample_prompts.FLAGS}
     if re.search(r"treino\.py\b", line):
         return training
     return training | commands | window
