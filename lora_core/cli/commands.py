@@ -115,7 +115,8 @@ def export(argv: list[str]) -> int:
     for warning in done.warnings:
         print(Message("cli.warning", what=warning))
     print(f"{done.webui}: {done.lora}")
-    print(Message("cli.prompt", prompt=done.prompt))
+    if done.prompt:
+        print(Message("cli.prompt", prompt=done.prompt))
     print(done.next_step)
     return DONE
 

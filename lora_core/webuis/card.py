@@ -28,7 +28,11 @@ _STEP = re.compile(r"step_(\d+)(?:_\d+)?")
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What A1111's and Forge's editor of a LoRA shows. sd_version "": taken from the LoRA. A weight of 0: unset."""
+    """What A1111's and Forge's editor of a LoRA shows. sd_version "": taken from the LoRA. A weight of 0: unset.
+
+    Of these, SD.Next reads the description alone, and the words from a list `tags` (its ui_extra_networks_lora.py),
+    which that editor leaves as it is.
+    """
 
     description: str = ""
     sd_version: str = ""
@@ -43,7 +47,22 @@ class Sidecar:
             "description": self.description, "sd version": self.sd_version, "activation text": self.activation_text,
             "preferred weight": self.preferred_weight, "negative text": self.negative_text, "notes": self.notes,
         }  # fmt: skip
-        return json.dumps({**older, **values}, indent=4, ensure_ascii=False).encode("utf-8")
+        tags = self._tags(older)
+        return json.dumps({**older, **values, **({"tags": tags} if tags else {})}, indent=4, ensure_ascii=False).encode(
+            "utf-8"
+        )
+
+    def _tags(self, older: dict[str, Any]) -> object:
+        """The words to activate it, then the tags of others; words of an older export make way."""
+        kept = older.get("tags", [])
+        if not isinstance(kept, list):
+            return kept
+        mine, before = _words(self.activation_text), _words(str(older.get("activation text", "")))
+        return [*mine, *(tag for tag in kept if tag not in (*mine, *before))]
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lora_core.errors import UserError
-from lora_core.lora.adapter import Lora
+from lora_core.lora.adapter import Lora, LoraError
+from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
 from lora_core.lora.shapes import family_of
@@ -25,6 +26,7 @@ from lora_core.webuis.refresh import refresh
 
 KEEP_BOTH, REPLACE, CANCEL = "keep-both", "replace", "cancel"
 ON_EXISTING = (KEEP_BOTH, REPLACE, CANCEL)
+WITHOUT_PROMPT_CALL = ("ComfyUI", "InvokeAI")  # know no <lora:...>: the LoRA and its weight are chosen in boxes
 _PICTURE_SIDE = 512  # pixels; the cards of A1111 and Forge are drawn smaller than that
 _TINY_SIDE = 256  # smaller pictures are enlarged in whole steps, so that a card is not a blur
 
@@ -42,7 +44,7 @@ class Exported:
     sidecar: Path
     picture: Path | None
     webui: str
-    prompt: str  # to paste into the webui
+    prompt: str  # to paste into the webui; "" where nothing needs to be
     refreshed: str
     hint: Message
     warnings: tuple[Message, ...]
@@ -71,6 +73,8 @@ def export_lora(
     check_name(name, webui.lora_folder)
     lora, metadata = read(lora_path)
     family = family_of(lora, metadata)
+    if odd := [module for module in lora if not loads_everywhere(module)]:
+        raise LoraError("webuis.odd_layers", file=lora_path, layer=odd[0], count=len(odd))
     thumbnail = webui_picture(picture) if picture else None
     writable_folder(webui.lora_folder)
     name = _free_name(webui.lora_folder, name, on_existing)
@@ -87,14 +91,16 @@ def export_lora(
     return Exported(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
         picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,
-        prompt=prompt_text(name, sidecar), refreshed=refresh(webui),
-        hint=Message(webui.hint, name=name, folder=webui.lora_folder),
+        prompt=prompt_text(name, sidecar, webui.kind), refreshed=refresh(webui),
+        hint=Message(webui.hint, name=name, folder=webui.lora_folder, weight=sidecar.preferred_weight or 1.0),
         warnings=(*warnings_for(lora), *([Message("webuis.warned_fooocus")] if is_lacking else [])),
     )  # fmt: skip
 
 
-def prompt_text(name: str, sidecar: Sidecar) -> str:
-    """What a person pastes into A1111, Forge or SD.Next."""
+def prompt_text(name: str, sidecar: Sidecar, webui: str = "") -> str:
+    """What a person pastes into the prompt of that kind of webui; as A1111's where it is not said."""
+    if webui in WITHOUT_PROMPT_CALL:
+        return sidecar.activation_text
     call = f"<lora:{name}:{sidecar.preferred_weight or 1:g}>"
     return f"{call} {sidecar.activation_text}".rstrip()
 

@@ -85,6 +85,16 @@ def test_export_finds_the_only_webui(run: Path, tmp_path: Path, capsys: pytest.C
         assert picture.getpixel((0, 0)) == (200, 0, 0)
 
 
+def test_no_prompt_is_told_where_a_prompt_calls_no_lora(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trees.comfy(tmp_path / "disk" / "comfy")
+    code, out, err = _told(["export", str(run), "--to", str(folder), "--trigger", ""], capsys)
+    assert (code, err) == (0, "") and "Prompt" not in out and "<lora" not in out
+    assert "in a Load LoRA node, at a strength of 0.8" in out
+    assert "Prompt: zebu\n" in _told(["export", str(run), "--to", str(folder)], capsys)[1]
+
+
 def test_what_is_said_on_the_line_wins(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = trees.a1111(tmp_path / "disk" / "ui")
     Image.new("RGB", (600, 300), (0, 9, 0)).save(tmp_path / "mine.png")
@@ -96,7 +106,7 @@ def test_what_is_said_on_the_line_wins(run: Path, tmp_path: Path, capsys: pytest
     loras = folder / "models" / "Lora"
     assert json.loads((loras / "meu zebu.json").read_bytes()) == {
         "description": "d", "sd version": "SD1", "activation text": "boi", "preferred weight": 0.7,
-        "negative text": "n", "notes": "",
+        "negative text": "n", "notes": "", "tags": ["boi"],
     }  # fmt: skip
     with Image.open(loras / "meu zebu.png") as picture:
         assert picture.size == (512, 256)

@@ -151,8 +151,8 @@ def test_a_base_path_beside_the_file(tmp_path: Path) -> None:
 def test_invokeai_is_told_where_to_scan(tmp_path: Path) -> None:
     webui = recognise(trees.invoke(tmp_path))
     assert webui is not None
-    told = str(Message(webui.hint, name="zebu", folder=webui.lora_folder))
-    assert str(webui.lora_folder) in told and "zebu" in told
+    told = str(Message(webui.hint, name="zebu", folder=webui.lora_folder, weight=0.5))
+    assert str(webui.lora_folder) in told and "zebu" in told and "0.5" in told
 
 
 # --- the folder a person names ---------------------------------------------------------------------------------------

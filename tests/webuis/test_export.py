@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from lora_core.errors import UserError
 from lora_core.lora.adapter import Adapter, LoraError, NoEffectError
+from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import read, write
 from lora_core.lora.metadata import TrainingMetadata, build
 from lora_core.system import files
@@ -102,11 +104,33 @@ def test_the_card_is_as_a1111s_editor_writes_it(lora: Path, webui: Path) -> None
     text = done.sidecar.read_text(encoding="utf-8")
     expected = {
         "description": "d", "sd version": "SD1", "activation text": "zebu", "preferred weight": 0.8,
-        "negative text": "n", "notes": "é",
+        "negative text": "n", "notes": "é", "tags": ["zebu"],
     }  # fmt: skip
     assert json.loads(text) == expected
     assert text == json.dumps(expected, indent=4, ensure_ascii=False)
     assert type(json.loads(text)["preferred weight"]) is float  # the editor gives it to a slider
+
+
+def test_sdnext_reads_the_words_from_tags(lora: Path, webui: Path) -> None:
+    """Which A1111's editor keeps: it changes keys of its own in what it has read, and writes all of it."""
+    folder = webui / "models" / "Lora"
+    (folder / "zebu.json").write_text('{"tags": ["animal"], "modelId": 7}', encoding="utf-8")
+    done = _put(lora, webui, on_existing=REPLACE, activation_text="Zebu, striped coat,, zebu")
+    assert sdnext_tags(json.loads(done.sidecar.read_bytes())) == ["zebu", "striped coat", "animal"]
+    edited = {**json.loads(done.sidecar.read_bytes()), "activation text": "zebu", "notes": "edited"}
+    done.sidecar.write_text(json.dumps(edited), encoding="utf-8")
+    again = json.loads(_put(lora, webui, on_existing=REPLACE, activation_text="zebu").sidecar.read_bytes())
+    assert (sdnext_tags(again)[0], again["modelId"]) == ("zebu", 7)
+    assert "tags" not in json.loads(_put(lora, webui, "wordless").sidecar.read_bytes())
+    for odd in ({"a": "b"}, "text"):
+        (folder / "odd.json").write_text(json.dumps({"tags": odd}), encoding="utf-8")
+        assert json.loads(_put(lora, webui, "odd", REPLACE, activation_text="x").sidecar.read_bytes())["tags"] == odd
+
+
+def sdnext_tags(card: dict[str, Any]) -> list[str]:
+    """What SD.Next's `ExtraNetworksPageLora.get_tags` finds in a card."""
+    tags = card.get("tags", [])
+    return list(dict.fromkeys(tag.strip().lower() for tag in (tags if isinstance(tags, list) else tags.values())))
 
 
 @pytest.mark.parametrize(("family", "version"), [("sd1", "SD1"), ("sd2", "SD2"), ("sdxl", "SDXL")])
@@ -278,6 +302,19 @@ def test_nothing_is_copied_of_what_is_no_lora(webui: Path, tmp_path: Path) -> No
     assert _names(folder) == []
 
 
+def test_of_layers_that_not_every_webui_loads_the_way_out_is_named(webui: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    odd = random_lora({"unet.conv_in": (320, 4, 3, 3), "unet.conv_out": (4, 320, 3, 3)})
+    tensors = {}
+    for module, adapter in {**small_lora(), **odd}.items():
+        tensors |= {f"{module}.lora_A.weight": adapter.down, f"{module}.lora_B.weight": adapter.up}
+    safetensors.torch.save_file(tensors, foreign)
+    with pytest.raises(LoraError, match=r"unet\.conv_in .* 2 such layers with `treino.py convert .*foreign.* --drop`"):
+        _put(foreign, webui, "foreign")
+    assert _names(webui / "models" / "Lora") == []
+    _put(convert_lora(foreign, tmp_path / "new.safetensors", drop=True).path, webui, "foreign")
+
+
 def test_a_lora_without_effect_is_not_exported(webui: Path, tmp_path: Path) -> None:
     name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     tensors = {f"{name}.lora_down.weight": torch.ones(2, 768), f"{name}.lora_up.weight": torch.zeros(1280, 2)}
@@ -386,6 +423,16 @@ def test_a_running_webui_is_refreshed(lora: Path, webui: Path, monkeypatch: pyte
 )  # fmt: skip
 def test_what_to_paste(card: Sidecar, prompt: str) -> None:
     assert prompt_text("x", card) == prompt
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_what_to_paste_depends_on_the_webui(kind: str, lora: Path, tmp_path: Path) -> None:
+    """ComfyUI and InvokeAI know no <lora:...>: there one chooses the LoRA and its weight in boxes."""
+    done = _put(lora, BUILDERS[kind][0](tmp_path / "ui"), activation_text="zebu", preferred_weight=0.85)
+    if kind in ("ComfyUI", "InvokeAI"):
+        assert done.prompt == "zebu" and "0.85" in str(done.next_step)
+    else:
+        assert done.prompt == "<lora:zebu:0.85> zebu"
 
 
 def test_any_folder_takes_a_lora_when_asked_for(lora: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_every_kind_has_its_words_in_every_language() -> None:
         text = Texts(language)
         of_kinds = [kind.hint for kind in detect.KINDS]
         others = [detect.folder_of_loras(Path("w")).hint, "webuis.hint_lorafolder"]
-        hints = {text.say(Message(hint, name="zebu", folder="w")) for hint in (*of_kinds, *others)}
+        hints = {text.say(Message(hint, name="zebu", folder="w", weight=1.0)) for hint in (*of_kinds, *others)}
         assert len(hints) == len(of_kinds) + len(others)
         assert all("{" not in hint and "zebu" in hint for hint in hints)
         assert {*choices.NAME_PROBLEMS} == {*PROBLEMS}
@@ -122,11 +122,6 @@ def test_a_folder_is_a_webui_or_a_place_to_save(tmp_path: Path) -> None:
     for folder in ("", str(tmp_path / "nothing")):
         with pytest.raises(UserError):
             choices.target_of(folder)
-
-
-def test_what_is_pasted_depends_on_the_webui() -> None:
-    assert choices.paste_text("Forge", "<lora:a:1> zebu", "zebu") == "<lora:a:1> zebu"
-    assert choices.paste_text("ComfyUI", "<lora:a:1> zebu", "zebu") == "zebu"
 
 
 def test_what_came_from_files_is_escaped(app: App, tmp_path: Path) -> None:

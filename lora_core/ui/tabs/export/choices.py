@@ -27,8 +27,6 @@ NAME_PROBLEMS = {
     "empty": "export.name_empty", "sign": "export.name_sign", "ends": "export.name_ends", "device": "export.name_device",
     "long": "export.name_long",
 }  # fmt: skip
-# Webuis that know no <lora:...> in a prompt: there the LoRA is chosen in a box of its own.
-WITHOUT_PROMPT_CALL = ("ComfyUI", "InvokeAI")
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,3 @@ def name_problem(name: str, text: Texts) -> str:
         return ""
     kind, value = problem
     return text(NAME_PROBLEMS[kind], value=value)
-
-
-def paste_text(kind: str, prompt: str, trigger: str) -> str:
-    """What to paste into the prompt of that webui."""
-    return trigger if kind in WITHOUT_PROMPT_CALL else prompt

@@ -198,7 +198,7 @@ class ConvertPanel:
             done = convert_lora(path, Path(scratch) / f"{name}.safetensors", family, precision, False, drop)
             card = card_for(done.path).sidecar
             put = export_lora(done.path, place, name, REPLACE if replace else KEEP_BOTH, card)
-        return self.views.done(put, card.activation_text)
+        return self.views.done(put)
 
     def _in_words(self, wrong: UserError) -> str:
         """The window has boxes where the terminal has flags."""

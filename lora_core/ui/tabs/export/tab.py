@@ -263,7 +263,7 @@ class ExportTab:
         return {
             self.places: dataclasses.replace(places, exported=webui.lora_folder, webuis=webuis, place=place),
             form.name_wrong: "", form.place_wrong: "", form.taken: gr.update(visible=False),
-            form.result: self.views.done(done, sidecar.activation_text), form.open_row: gr.update(visible=True),
+            form.result: self.views.done(done), form.open_row: gr.update(visible=True),
             form.places: self.views.places(webuis, place),
         }  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lora_core.models.families.specs import FAMILIES
 from lora_core.ui.shared.signed_urls import display_name
-from lora_core.ui.tabs.export.choices import OTHER, paste_text
+from lora_core.ui.tabs.export.choices import OTHER
 from lora_core.webuis.detect import PLAIN, WebUI
 
 if TYPE_CHECKING:
@@ -123,16 +123,15 @@ class Views:
 
     # --- afterwards ---------------------------------------------------------------------------------------------
 
-    def done(self, done: Exported, trigger: str) -> str:
+    def done(self, done: Exported) -> str:
         """What was written, what to do next in that webui, and what to paste."""
         written = [path for path in (done.lora, done.picture, done.sidecar) if path is not None]
         files = "".join(f"<li><code>{escape(path.name)}</code></li>" for path in written)
-        paste = paste_text(done.webui, done.prompt, trigger)
         head = self.say("export.done", name=done.name, kind=done.webui)
         return (
             f'<section class="export-done" role="status"><h3>✓ {head}</h3>'
             f"{self.warnings(done.warnings)}"
-            f"<h4>{self.say('export.next')}</h4><p>{escape(self.text.say(done.next_step))}</p>{self.paste(paste)}"
+            f"<h4>{self.say('export.next')}</h4><p>{escape(self.text.say(done.next_step))}</p>{self.paste(done.prompt)}"
             f"<details><summary>{self.say('export.written', n=len(written))}</summary>"
             f"<p><code>{escape(str(done.lora.parent))}</code></p><ul>{files}</ul></details></section>"
         )
