@@ -218,8 +218,6 @@ def known_flags(line: str) -> set[str]:
     commands = set(re.findall(r'"(--[a-z_-]+)"', read(ROOT / "lora_core" / "cli" / "commands.py"))) | {"--help"}
     window = set(re.findall(r'"(--[a-z_-]+)"', read(ROOT / "lora_core" / "ui" / "main.py"))) | {"--help"}
     training = {option for action in flags.parser()._actions for option in action.option_strings}
-    if "--sample_prompts" in line:  # a prompt takes flags of its own
-        training |= set(re.findall(r"--[a-z]\b", read(ROOT / "lora_core" / "sample_prompts.py").split('"""')[1]))
     if re.search(r"treino\.py (?:caption|check|convert|export|info)\b", line):
         return commands
     if "gui.py" in line:
