@@ -152,7 +152,11 @@ def _field(s: Setting, text: Texts) -> str:
 
 def _why(name: str, label: str) -> str:
     """Room for the reason of the recipe's value; or for that the person set it, and what takes it back."""
-    back = f'<button type="button" class="form-back" data-back="{name}" data-label="{escape(label)}" hidden></button>'
+    called = escape(label)
+    back = (
+        f'<button type="button" class="form-back" data-back="{name}" data-label="{called}" aria-label="{called}" hidden>'
+        "</button>"
+    )
     return f'<div class="form-own"><p class="form-why" id="train-w-{name}"></p>{back}</div>'
 
 
