@@ -71,7 +71,7 @@ class TrainConfig:
     train_text_encoder: bool = setting(False, "LoRA", "Also adapt the text encoder(s).")
     lora_dropout: float = setting(0.0, "LoRA", "Share of adapter inputs dropped while training.", low=0, high=0.9)
     use_rslora: bool = setting(False, "LoRA", "Scale by alpha/sqrt(rank), which keeps high ranks effective (rsLoRA).")
-    use_dora: bool = setting(False, "LoRA", "Train direction and magnitude apart (DoRA): slower, sometimes closer.")
+    use_dora: bool = setting(False, "LoRA", "Train direction and magnitude apart (DoRA): slower, sometimes closer; not for sd-scripts and diffusers.")
 
     max_train_steps: int = setting(1500, "Training", "Optimizer steps in all.", low=1, high=1_000_000, unit="steps", basic=True)
     train_batch_size: int = setting(1, "Training", "Pictures computed at once.", low=1, high=512, basic=True)

@@ -95,6 +95,8 @@ def convert(argv: list[str]) -> int:
     print(Message("cli.converted", path=done.path, count=done.modules, family=done.family, dtype=done.dtype))
     for module in done.left_out:
         print(Message("cli.left_out", layer=module))
+    for warning in done.warnings:
+        print(Message("cli.warning", what=warning))
     return DONE
 
 

@@ -23,7 +23,8 @@ class Adapter:
 
     down: [rank, in] or [rank, in, kh, kw]. up: [out, rank] or [out, rank, 1, 1].
     dora_scale: magnitudes (DoRA, Liu et al. 2024) over the input axis, [1, in] or [1, in, 1, 1], as LyCORIS defines
-        them and every webui reads them; or over the output axis, [out, 1] or [out, 1, 1, 1], which only some read.
+        them and every webui reads them; or over the output axis, [out, 1] or [out, 1, 1, 1], as PEFT does,
+        which none computes.
     """
 
     down: Tensor
@@ -38,6 +39,11 @@ class Adapter:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+    @property
+    def is_over_outputs(self) -> bool:
+        """Whether it is a DoRA with magnitudes over the output axis."""
+        return self.dora_scale is not None and self.dora_scale.shape[0] > 1
 
 
 Lora = dict[str, Adapter]

@@ -11,18 +11,21 @@ from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import read, width_of, write
 from lora_core.lora.metadata import recognisable
 from lora_core.lora.shapes import family_of
+from lora_core.lora.summary import warnings_for
+from lora_core.messages import Message
 from lora_core.system.file_names import check_name
 
 
 @dataclass(frozen=True)
 class Converted:
-    """`left_out`: modules that not every webui loads, dropped because that was asked for."""
+    """`left_out`: modules that not every webui loads, dropped because that was asked for; `warnings`: what else to know."""
 
     path: Path
     family: str
     dtype: str
     modules: int
     left_out: tuple[str, ...]
+    warnings: tuple[Message, ...]
 
 
 def convert_lora(
@@ -33,7 +36,8 @@ def convert_lora(
     family "" is told by the shapes, dtype "" keeps the numbers as they are.
 
     Raises:
-        UserError: not a LoRA, the target exists and `replace` is off, a module not every webui loads and `drop` is off.
+        UserError: not a LoRA, the target exists and `replace` is off, a module not every webui loads and `drop` is off,
+            a DoRA over outputs.
     """
     source = _file_in(source)
     target = target / f"{source.stem}.safetensors" if target.is_dir() else target
@@ -53,7 +57,7 @@ def convert_lora(
     about = recognisable(metadata, family, target.stem, [(a.rank, a.alpha) for a in kept.values()])
     dtype = dtype or width_of(kept)
     write(target, kept, family, about, dtype)
-    return Converted(target, family, dtype, len(kept), left_out)
+    return Converted(target, family, dtype, len(kept), left_out, warnings_for(kept))
 
 
 def _file_in(source: Path) -> Path:

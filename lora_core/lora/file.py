@@ -37,7 +37,8 @@ def write(path: Path, lora: Lora, family: str, metadata: Mapping[str, str], dtyp
 
     Raises:
         NoEffectError: every picture would stay as it is.
-        LoraError: a number that is not finite, a module not every webui loads, shapes of another family.
+        LoraError: a number that is not finite, a module not every webui loads, shapes of another family, a DoRA over
+            outputs.
         WriteError: the file could not be written.
     """
     assert family in FAMILIES, family
@@ -73,6 +74,8 @@ def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
     """The tensors of the file by their names in it; checked for all that `write` promises."""
     if odd := [module for module in lora if not loads_everywhere(module)]:
         raise LoraError("lora.odd_layer", layer=odd[0].partition(".")[2])
+    if any(adapter.is_over_outputs for adapter in lora.values()):
+        raise LoraError("lora.dora_over_outputs")
     _check_widths(lora, family)
     tensors: dict[str, Tensor] = {}
     for module, adapter in sorted(fit(lora, family).items()):

@@ -87,7 +87,11 @@ class LoraSummary:
 
 
 def warnings_for(lora: Lora) -> tuple[Message, ...]:
-    """What may make a LoRA useless in any webui."""
-    is_odd = any(adapter.dora_scale is not None and adapter.dora_scale.shape[0] > 1 for adapter in lora.values())
-    found = ((is_toy(lora), Message("lora.warned_toy")), (is_odd, Message("lora.warned_dora")))
+    """What may make a LoRA useless, or other than it was trained, in programs that load it."""
+    is_odd = any(adapter.is_over_outputs for adapter in lora.values())
+    is_dora = any(adapter.dora_scale is not None for adapter in lora.values())
+    found = (
+        (is_toy(lora), Message("lora.warned_toy")), (is_odd, Message("lora.dora_over_outputs")),
+        (is_dora and not is_odd, Message("lora.warned_dora")),
+    )  # fmt: skip
     return tuple(message for is_so, message in found if is_so)

@@ -103,6 +103,8 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
     _check_size(model, plan)
+    if config.use_dora:
+        emit(Warned(Message("lora.warned_dora")))
     for found in (
         size_notice(model, config.resolution),
         offset_notice(model, config),

@@ -13,7 +13,8 @@ from lora_core.errors import UserError
 from lora_core.lora.adapter import Lora, LoraError
 from lora_core.lora.convert import convert_lora
 from lora_core.lora.file import read, write
-from tests.clients import a1111, invoke
+from lora_core.lora.summary import LoraSummary
+from tests.clients import a1111, comfy, invoke
 from tests.clients.models import FAMILIES
 from tests.support.lora_values import equal, random_lora, real_modules, small_lora
 
@@ -135,5 +136,28 @@ def test_dora_scales_come_along(tmp_path: Path) -> None:
     module = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
     lora = random_lora({module: (1280, 768)}, dora=True)
     write(tmp_path / "in.safetensors", lora, "sd1", {}, "fp32")
-    convert_lora(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    done = convert_lora(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert [warning.key for warning in done.warnings] == ["lora.warned_dora"]
     assert equal(read(tmp_path / "out.safetensors")[0], lora)
+
+
+def test_a_dora_over_outputs_is_refused_as_webuis_compute_it_wrong(tmp_path: Path) -> None:
+    """A1111 (`network.py apply_weight_decompose`) norms inputs only, ComfyUI and Forge the frozen weight's outputs."""
+    module = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    adapter = random_lora({module: (1280, 768)})[module]
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(1280, 768, generator=generator)
+    change = adapter.up @ adapter.down  # scale 1, as PEFT reads a file without settings
+    magnitude = torch.rand(1280, generator=generator) + 27
+    trained = (weight + change) * (magnitude / (weight + change).norm(dim=1))[:, None]  # PEFT `tuners/lora/dora.py`
+    scale = magnitude[:, None]
+    stored = {"x.lora_down.weight": adapter.down, "x.lora_up.weight": adapter.up, "x.dora_scale": scale}
+    for drawn in (a1111.with_dora(stored, "x", weight), comfy.with_dora(scale, weight, change)):
+        assert (drawn - trained).abs().mean() > 0.01 * trained.abs().mean()
+    source = _as_diffusers({module: adapter}, tmp_path / "in.safetensors")
+    tensors = safetensors.torch.load_file(source) | {f"{module}.lora_magnitude_vector": magnitude}
+    safetensors.torch.save_file(tensors, source)
+    with pytest.raises(LoraError, match=r"normalised over outputs.*plain LoRA"):
+        convert_lora(source, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+    assert [warning.key for warning in LoraSummary.read(source).warnings] == ["lora.dora_over_outputs"]

@@ -34,7 +34,7 @@ def test_one_of_the_starter_is_a_toy(tmp_path: Path) -> None:
     adapter = Adapter(torch.ones(4, 96), torch.ones(112, 4), 2.0, torch.ones(1, 96))
     write(path, {_LAYER: adapter}, "sd1", {}, "fp16")
     summary = LoraSummary.read(path)
-    assert [warning.key for warning in summary.warnings] == ["lora.warned_toy"]
+    assert [warning.key for warning in summary.warnings] == ["lora.warned_toy", "lora.warned_dora"]
     assert (summary.is_toy, summary.is_dora, summary.has_text_encoder) == (True, True, False)
 
 

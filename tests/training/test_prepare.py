@@ -54,3 +54,11 @@ def test_a_training_size_far_from_the_models_own_is_told(tiny_sd1: Path) -> None
     model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)  # of 64 pixels
     assert all(size_notice(model, near) is None for near in (64, 48, 96))
     assert all("--resolution 64" in str(size_notice(model, far)) for far in (32, 512))
+
+
+def test_a_dora_is_told_to_be_none_for_sd_scripts_and_diffusers(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
+    """sd-scripts' `networks/lora.py` and diffusers' `lora_conversion_utils.py` know no `dora_scale` in webui files."""
+    for use_dora in (False, True):
+        config = config_for(tiny_sd1, pictures, tmp_path / str(use_dora), use_dora=use_dora, max_train_steps=1)
+        kinds = [event.message.key for event in run(config)[1] if isinstance(event, Warned)]
+        assert kinds.count("lora.warned_dora") == use_dora

@@ -390,12 +390,16 @@ def test_a_toys_lora_comes_with_a_warning(webui: Path, tmp_path: Path) -> None:
     assert [each.key for each in _put(tmp_path / "x.safetensors", webui).warnings] == ["lora.warned_toy"]
 
 
-def test_a_dora_over_outputs_comes_with_a_warning(webui: Path, tmp_path: Path) -> None:
+def test_a_dora_comes_with_a_warning_and_one_over_outputs_is_refused(webui: Path, tmp_path: Path) -> None:
     module = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
-    for shape, expected in (((1280, 1), 1), ((1, 768), 0)):
-        adapter = Adapter(torch.ones(2, 768), torch.ones(1280, 2), 2.0, torch.ones(shape))
-        write(tmp_path / "x.safetensors", {module: adapter}, "sd1", {}, "fp16")
-        assert len(_put(tmp_path / "x.safetensors", webui).warnings) == expected
+    down, up, inputs, outputs = torch.ones(2, 768), torch.ones(1280, 2), torch.ones(1, 768), torch.ones(1280)
+    write(tmp_path / "x.safetensors", {module: Adapter(down, up, 2.0, inputs)}, "sd1", {}, "fp16")
+    assert [each.key for each in _put(tmp_path / "x.safetensors", webui).warnings] == ["lora.warned_dora"]
+    tensors = {"lora_A.weight": down, "lora_B.weight": up, "lora_magnitude_vector": outputs}
+    safetensors.torch.save_file({f"{module}.{n}": t for n, t in tensors.items()}, tmp_path / "peft.safetensors")
+    with pytest.raises(LoraError, match=r"other pictures.*extract a plain LoRA"):
+        _put(tmp_path / "peft.safetensors", webui)
+    assert not list(webuis.at(webui).lora_folder.glob("peft*"))
 
 
 def test_fooocus_has_sdxl_only(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ class Views:
         left = f"<p>{self.say('export.converted_left', n=len(done.left_out))}</p>" if done.left_out else ""
         return (
             f'<section class="export-done" role="status"><h3>✓ {escape(done.path.name)}</h3><p>{said}</p>{left}'
-            f"<p><code>{escape(str(done.path))}</code></p></section>"
+            f"{self.warnings(done.warnings)}<p><code>{escape(str(done.path))}</code></p></section>"
         )
 
 
