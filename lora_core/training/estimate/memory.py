@@ -9,8 +9,10 @@ of the driver, workspaces within a kernel, and gaps between tensors: `RESERVE_BY
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
@@ -24,6 +26,7 @@ from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, Ste
 Size = tuple[int, int]  # width, height in pixels
 RESERVE_BYTES = 2**30  # a round allowance for driver, desktop, workspaces and gaps; not measured
 CARDS_GB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141)  # as they are sold
+CHUNK, MARKED = 75, 77  # tokens of a part of a caption, as families/text.py has them, which needs torch
 MOMENTS = {"adamw": 2, "prodigy": 4}  # numbers that an optimizer keeps for each trained one; Adafactor keeps rows
 
 
@@ -105,7 +108,7 @@ def _sum(
     keeps_place = config.cuda_graphs == "on" and not config.lora_dropout
     added = adapters if config.gradient_accumulation_steps > 1 or keeps_place else 0.0
     draws = bool(config.sample_count or config.prior_pictures)
-    activations = max(worst(step.moments, where) for where in at) + added
+    activations = max(worst(step.moments, where) for where in at) + added + _of_longer_captions(config, shapes, width)
     standing = unet + kept_texts + adapters + optimizer
     wider = _vae_bytes(shapes, width) / 4
     tile = worst(parts.encode, At.of(1, (TILE, TILE), config.largest_rank))
@@ -121,6 +124,40 @@ def _sum(
         peak_draw=int(standing + max(_validating(config, step, latents), drawing if draws else 0.0)), exact=exact,
         host=int(host),
     )  # fmt: skip
+
+
+def _of_longer_captions(config: TrainConfig, shapes: Shapes, width: int) -> float:
+    """What a step keeps of captions beyond their first 75 tokens, at most: keys and values of every cross attention, and
+    what trained text encoders hold of a part (of each layer about 18 numbers for each of its width and token).
+    """
+    parts = config.max_token_length // CHUNK
+    if parts == 1:
+        return 0.0
+    # Beside one of another length each is repeated to the least common multiple (families/text.py).
+    together = math.lcm(*range(1, parts + 1)) if config.train_batch_size > 1 else parts
+    states = int(shapes.unet["cross_attention_dim"]) + 2 * sum(_cross_widths(shapes.unet))
+    if config.train_text_encoder:
+        texts = shapes.text_encoders.values()
+        states += 18 * sum(int(text["hidden_size"]) * int(text["num_hidden_layers"]) for text in texts)
+    return float(config.train_batch_size * (together - 1) * MARKED * states * width)
+
+
+def _cross_widths(unet: Mapping[str, Any]) -> list[int]:
+    """The width of each cross attention of a UNet, from its settings."""
+    widths, resnets = list(unet["block_out_channels"]), unet.get("layers_per_block", 2)
+    depth = unet.get("transformer_layers_per_block", 1)
+    depths = [depth] * len(widths) if isinstance(depth, int) else list(depth)
+    down = [
+        width
+        for width, n, kind in zip(widths, depths, unet["down_block_types"], strict=True)
+        for _ in range(n * resnets if kind.startswith("CrossAttn") else 0)
+    ]
+    up = [
+        width
+        for width, n, kind in zip(widths[::-1], depths[::-1], unet["up_block_types"], strict=True)
+        for _ in range(n * (resnets + 1) if kind.startswith("CrossAttn") else 0)
+    ]
+    return [*down, *[widths[-1]] * depths[-1], *up]  # fmt: skip
 
 
 def validated_at_once(config: TrainConfig, shapes: Shapes, sizes: Collection[Size] = (), number_bytes: int = 0) -> int:

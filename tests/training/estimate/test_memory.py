@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from lora_core.training.estimate.disk import run_bytes
 from lora_core.training.estimate.memory import Memory
 from lora_core.training.session import Session
 from tests.benchmarks import memory as memory_benchmark
+from tests.benchmarks.counting import meta_session
 from tests.benchmarks.counting.meta_session import session_of
 from tests.benchmarks.counting.shipped import counted
 
@@ -67,6 +70,25 @@ def test_a_real_step_takes_what_was_counted(batch: int, width: int, height: int,
     assert found and found.exact
     assert found.activations == pytest.approx(real, rel=0.1)
     assert found.weights + found.adapters + found.optimizer == pytest.approx(standing, rel=0.001)
+
+
+@pytest.mark.parametrize("values", [{}, {"train_text_encoder": True}])
+def test_longer_captions_are_counted_in(values: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their part alone, for it is small beside the rest."""
+    shapes, real = shapes_of("starter"), {}
+    config = settings(train_batch_size=2, **values)
+    for length, tokens in ((75, 77), (150, 154)):
+        monkeypatch.setattr(meta_session, "TOKENS", tokens)
+        model = base_models.load("starter", torch.float32, lambda event: None)
+        session = session_of(model, shapes, config, torch.float32, (8, 8), CPU)
+        model.max_chunks = length // 75
+        session.training[0] = replace(session.training[0], caption="zebu " * 80 if session.prompts.live else "")
+        train.optimizer_step(session)
+        real[length] = measured_peak(partial(train.optimizer_step, session))
+    with counted(shapes, config, 4):
+        short, long = (estimate.memory(config.replace(max_token_length=n), shapes, [(64, 64)]) for n in real)
+    assert short and long
+    assert long.activations - short.activations == pytest.approx(real[150] - real[75], rel=0.3)
 
 
 def measured_bytes(session: Session) -> int:
