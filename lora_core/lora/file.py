@@ -19,7 +19,7 @@ from torch import Tensor
 from lora_core.lora.adapter import Lora, LoraError, NoEffectError
 from lora_core.lora.dialects import decode, peft, webui
 from lora_core.lora.dialects.modules import leaf, loads_everywhere
-from lora_core.lora.shapes import family_of, fit
+from lora_core.lora.shapes import family_of, fit, with_second_text_encoder
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system import tensor_headers
 from lora_core.system.files import WriteError, free_bytes, whole_file
@@ -65,7 +65,7 @@ def read(path: Path) -> tuple[Lora, dict[str, str]]:
 def decoded(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
     """The LoRA in the tensors of a file. Raises LoraError, which names the file."""
     try:
-        return decode(tensors, metadata)
+        return with_second_text_encoder(decode(tensors, metadata))
     except LoraError as cause:
         raise LoraError("lora.in_file", file=path, what=cause) from None
 

@@ -22,6 +22,8 @@ THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to
 CONFIG = "treino.config"
 # diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
 _PEFT_SETTINGS = "lora_adapter_metadata"
+# OneTrainer's mark of its OMI names, by which InvokeAI chooses how to read the names of a file.
+_OLD_NAMES = ("ot_branch",)
 # Lines of the settings that hold folder names, tags or captions, or mean nothing without one that does.
 _PRIVATE_SETTINGS = (
     "train_data_dir", "output_dir", "trigger_word", "sample_prompts", "sample_negative_prompt", "prior_prompts",
@@ -130,7 +132,7 @@ def recognisable(
 
     adapters: (rank, alpha) of every module.
     """
-    kept = {key: value for key, value in metadata.items() if key != _PEFT_SETTINGS}
+    kept = {key: value for key, value in metadata.items() if key != _PEFT_SETTINGS and key not in _OLD_NAMES}
     ranks, alphas = (set(numbers) for numbers in zip(*adapters, strict=True))
     spec = FAMILIES[family]
     if not kept.get("ss_base_model_version", "").startswith(spec.kohya_version):

@@ -15,6 +15,9 @@ from lora_core.models.families.specs import FAMILIES, FamilySpec, by_width
 _HIDDEN = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1")  # layers that take in a text encoder's states
 
 
+_SECOND_WIDTH = 1280  # of SDXL's second text encoder, and of no family's first
+
+
 class UnknownFamilyError(LoraError):
     """A LoRA that may be for several families; a person has to say for which."""
 
@@ -66,6 +69,18 @@ def _with_lone_text_encoder(possible: Sequence[FamilySpec], lora: Lora) -> list[
     """Trainers of a model with two text encoders adapt both or none, so the first one alone is of a model with one."""
     is_alone = all(module.startswith("text_encoder.") for module in lora)
     return [spec for spec in possible if is_alone and len(spec.text_encoders) == 1]
+
+
+def with_second_text_encoder(lora: Lora) -> Lora:
+    """SDXL's second text encoder under its name: PEFT's folder of one does not say which of the two it is for."""
+    if any(module.startswith("text_encoder_2.") for module in lora):
+        return lora
+    return {
+        module.replace("text_encoder.", "text_encoder_2.", 1)
+        if module.startswith("text_encoder.") and _SECOND_WIDTH in (adapter.down.shape[1], adapter.up.shape[0])
+        else module: adapter
+        for module, adapter in lora.items()
+    }
 
 
 def is_toy(lora: Lora) -> bool:

@@ -141,6 +141,33 @@ def test_dora_scales_come_along(tmp_path: Path) -> None:
     assert equal(read(tmp_path / "out.safetensors")[0], lora)
 
 
+def test_what_the_metadata_say_of_the_old_names_goes(tmp_path: Path) -> None:
+    """InvokeAI reads a file of OneTrainer's OMI names by `ot_branch` (`configs/lora.py`), and nothing of ours under it."""
+    source = _as_diffusers(small_lora("sdxl"), tmp_path / "in.safetensors")
+    about = {"ot_branch": "omi_format", "ot_revision": "1", "modelspec.sai_model_spec": "1.0.1"}
+    safetensors.torch.save_file(safetensors.torch.load_file(source), source, about)
+    _, metadata = read(convert_lora(source, tmp_path / "out.safetensors").path)
+    assert "ot_branch" not in metadata and metadata["ot_revision"] == "1"
+
+
+@pytest.mark.parametrize("family", ["", "sdxl"])
+def test_a_folder_of_the_second_text_encoder_is_told_by_its_width(family: str, tmp_path: Path) -> None:
+    """PEFT's names say nothing of the component: sdxl's first text encoder is 768 wide, its second 1280."""
+    for component, wide, prefix in (("text_encoder_2", 1280, "lora_te2_"), ("text_encoder", 768, "lora_te1_")):
+        every = real_modules("sdxl")
+        shapes = {m: s for m, s in every.items() if m.startswith(f"{component}.") and ".layers.0." in m}
+        assert all(wide in shape for shape in shapes.values())
+        bare = {module.replace(f"{component}.", "base_model.model.", 1): a for module, a in random_lora(shapes).items()}
+        folder = tmp_path / component
+        folder.mkdir()
+        _as_diffusers(bare, folder / "adapter_model.safetensors")
+        told = family or ("sdxl" if wide == 1280 else "sd1")
+        done = convert_lora(folder, tmp_path / f"{component}.safetensors", family)
+        names = safetensors.torch.load_file(done.path)
+        assert done.family == told
+        assert all(name.startswith(prefix if told == "sdxl" else "lora_te_") for name in names)
+
+
 def test_a_dora_over_outputs_is_refused_as_webuis_compute_it_wrong(tmp_path: Path) -> None:
     """A1111 (`network.py apply_weight_decompose`) norms inputs only, ComfyUI and Forge the frozen weight's outputs."""
     module = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

@@ -166,6 +166,28 @@ def _onetrainer_own(lora: Lora, family: str) -> tuple[dict[str, Tensor], dict[st
     return _pairs(lora, lambda m: f"{words[m.partition('.')[0]]}.{m.partition('.')[2]}", _KOHYA), {}
 
 
+def _onetrainer_for_comfyui(lora: Lora, family: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every weight's own name in ComfyUI (`comfy/lora.py model_lora_keys_unet`, `model_lora_keys_clip`)."""
+    words = {
+        "unet": "diffusion_model", "text_encoder_2": "text_encoders.clip_g.transformer",
+        "text_encoder": f"text_encoders.clip_{'h' if family == 'sd2' else 'l'}.transformer",
+    }  # fmt: skip
+
+    def name(module: str) -> str:
+        component, _, path = module.partition(".")
+        return f"{words[component]}.{original_paths(family)[module] if component == 'unet' else path}"
+
+    return _pairs(lora, name, _KOHYA), {}
+
+
+def _simpletuner(lora: Lora, family: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """LyCORIS' prefix and diffusers' path (`comfy/lora.py`: "simpletuner lycoris format"); it trains no text encoder."""
+    unet = {module: adapter for module, adapter in lora.items() if module.startswith("unet.")}
+    text = {module: adapter for module, adapter in lora.items() if module not in unet}
+    name = lambda module: f"lycoris_{module.removeprefix('unet.').replace('.', '_')}"  # noqa: E731
+    return {**_pairs(unet, name, _KOHYA), **_ours(text, family)[0]}, {}
+
+
 def _adapter_settings(lora: Lora) -> dict[str, str]:
     table: dict[str, Any] = {}
     for module, adapter in lora.items():
@@ -194,7 +216,8 @@ def _diffusers_older(lora: Lora, family: str) -> tuple[dict[str, Tensor], dict[s
 
 
 ENCODERS: tuple[Encoder, ...] = (
-    _ours, _webui_with_diffusers_blocks, _omi, _onetrainer_own, _diffusers, _diffusers_flattened, _diffusers_older,
+    _ours, _webui_with_diffusers_blocks, _omi, _onetrainer_own, _onetrainer_for_comfyui, _simpletuner,
+    _diffusers, _diffusers_flattened, _diffusers_older,
 )  # fmt: skip
 
 

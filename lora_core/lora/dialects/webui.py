@@ -1,4 +1,7 @@
-"""The names webuis read (sd-scripts `networks/lora.py`): lora_unet_..., lora_te_..., .lora_down.weight, .alpha."""
+"""The names webuis read (sd-scripts `networks/lora.py`): lora_unet_..., lora_te_..., .lora_down.weight, .alpha.
+
+LyCORIS in diffusers' models, as SimpleTuner runs it, calls the UNet's layers lycoris_<path> and has no text encoder.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from lora_core.models.families.specs import FAMILIES
 from lora_core.models.unet_keys import from_original, to_original
 
 _PREFIXES = {
-    "lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2",
+    "lycoris_": "unet", "lora_unet_": "unet",
+    "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2",
 }  # fmt: skip
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "dora_scale"}
 
