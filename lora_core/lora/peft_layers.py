@@ -110,6 +110,14 @@ def base_shapes(model: nn.Module, component: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def input_widths(model: nn.Module, component: str) -> dict[str, int]:
+    """The inputs of every layer of a component that has an adapter, by module name."""
+    return {
+        f"{component}.{_file_path(path, component)}": int(next(iter(layer.lora_A.values())).weight.shape[1])
+        for path, layer in adapted_layers(model).items()
+    }
+
+
 def _file_path(path: str, component: str) -> str:
     return with_text_model(path) if component in TEXT_ENCODERS else path
 

@@ -12,10 +12,12 @@ from lora_core.errors import UserError
 from lora_core.lora.adapter import Lora
 from lora_core.lora.dialects import dialects_of
 from lora_core.lora.dialects.modules import loads_everywhere
+from lora_core.lora.dialects.webui import invokeai_family
 from lora_core.lora.file import decoded, load_tensors, width_of
 from lora_core.lora.metadata import CONFIG
 from lora_core.lora.shapes import UnknownFamilyError, family_of, is_toy
 from lora_core.messages import Message
+from lora_core.models.families.specs import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,13 @@ def warnings_for(lora: Lora) -> tuple[Message, ...]:
         (is_dora and not is_odd, Message("lora.warned_dora")),
     )  # fmt: skip
     return tuple(message for is_so, message in found if is_so)
+
+
+def invokeai_warning(widths: Mapping[str, int], family: str) -> Message | None:
+    """What to say where InvokeAI does not know such a LoRA for one of its family; widths: the inputs of each module."""
+    taken = invokeai_family(widths, family)
+    if taken == family:
+        return None
+    if not taken:
+        return Message("lora.invokeai_unknown")
+    return Message("lora.invokeai_other", taken=FAMILIES[taken].label, family=FAMILIES[family].label)

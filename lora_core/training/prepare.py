@@ -14,6 +14,8 @@ from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.events import Emit, Warned
+from lora_core.lora.peft_layers import input_widths
+from lora_core.lora.summary import invokeai_warning
 from lora_core.messages import Message
 from lora_core.models import int8
 from lora_core.models import load as base_models
@@ -108,7 +110,8 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     for found in (
         size_notice(model, config.resolution),
         offset_notice(model, config),
-        clip_skip_notice(model, config), fit.notice(model, config, compute, plan.buckets),
+        clip_skip_notice(model, config),
+        fit.notice(model, config, compute, plan.buckets),
     ):
         if found:
             emit(Warned(found))
@@ -237,6 +240,8 @@ def adapt(config: TrainConfig, loaded: Loaded, emit: Emit) -> Adapted:
     """
     model, fitted = loaded.model, loaded.fitted
     adapters.attach(model, fitted)
+    if notice := invokeai_notice(model):
+        emit(Warned(notice))
     adapters.checkpoint(model, fitted)
     for module in model.adapted().values():
         module.train()
@@ -246,6 +251,14 @@ def adapt(config: TrainConfig, loaded: Loaded, emit: Emit) -> Adapted:
         stepper=fastest_stepper(model, fitted, loaded.compute.device, emit),
         predict=compile.predict(model, fitted, emit) if fitted.is_compiled else model.predict,
     )
+
+
+def invokeai_notice(model: BaseModel) -> Message | None:
+    """What to say when InvokeAI will not know for what a LoRA of these layers is; nothing of toys, which no webui has."""
+    if int(model.unet.config.cross_attention_dim) != model.family.spec.widths[0]:
+        return None
+    found = [input_widths(module, component) for component, module in model.adapted().items()]
+    return invokeai_warning({name: width for widths in found for name, width in widths.items()}, model.family.spec.name)
 
 
 def fastest_stepper(model: BaseModel, config: TrainConfig, device: torch.device, emit: Emit) -> Stepper:

@@ -14,8 +14,8 @@ from lora_core.lora.adapter import Lora, LoraError
 from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
-from lora_core.lora.shapes import family_of
-from lora_core.lora.summary import warnings_for
+from lora_core.lora.shapes import family_of, is_toy
+from lora_core.lora.summary import invokeai_warning, warnings_for
 from lora_core.messages import Message
 from lora_core.models.families.specs import FAMILIES
 from lora_core.system.file_names import check_name, next_free
@@ -87,14 +87,23 @@ def export_lora(
     sidecar = sidecar if sidecar.sd_version else _with_version(sidecar, family)
     files[card] = sidecar.to_json(JsonMemo(card).read(dict))
     write_together(files, _verify)
-    is_lacking = webui.kind in FAMILIES[family].lacking_webuis
     return Exported(
         name=name, lora=stem.with_name(f"{name}.safetensors"), sidecar=card,
         picture=stem.with_name(f"{name}.png") if thumbnail else None, webui=webui.kind,
         prompt=prompt_text(name, sidecar, webui.kind), refreshed=refresh(webui),
         hint=Message(webui.hint, name=name, folder=webui.lora_folder, weight=sidecar.preferred_weight or 1.0),
-        warnings=(*warnings_for(lora), *([Message("webuis.warned_fooocus")] if is_lacking else [])),
+        warnings=(*warnings_for(lora), *_warnings_of(webui.kind, lora, family)),
     )  # fmt: skip
+
+
+def _warnings_of(webui: str, lora: Lora, family: str) -> list[Message]:
+    """What makes it useless in that kind of webui alone."""
+    if webui in FAMILIES[family].lacking_webuis:
+        return [Message("webuis.warned_fooocus")]
+    if webui == "InvokeAI" and not is_toy(lora):
+        found = invokeai_warning({module: adapter.down.shape[1] for module, adapter in lora.items()}, family)
+        return [found] if found else []
+    return []
 
 
 def prompt_text(name: str, sidecar: Sidecar, webui: str = "") -> str:

@@ -15,16 +15,31 @@ _RESNET = {
 
 
 def base(tensors: Mapping[str, Tensor]) -> str | None:
-    """The family by the width of the text states; None when the file is none of its LoRAs."""
+    """The family that `lora_token_vector_length` finds; None when the file is none of its LoRAs, or nothing tells.
+
+    It goes by the keys in their order in the file, to the first that gives a number. Of SDXL's two text encoders it
+    wants both, but the last key of each overwrites what those before it gave.
+    """
     if not any(key.startswith(_PREFIXES) for key in tensors):
         return None
+    parts: dict[str, int | None] = {"lora_te1_": None, "lora_te2_": None}
     for key, tensor in tensors.items():
-        if key.startswith("lora_te2_") and key.endswith("lora_down.weight"):
-            return "sdxl"
-        if "attn2_to_k.lora_down" in key or "attn2_to_v.lora_down" in key:
-            return _BASES.get(tensor.shape[1])
-    widths = [t.shape[1] for k, t in tensors.items() if k.startswith("lora_te_") and "self_attn_q_proj.lora_down" in k]
-    return _BASES.get(widths[0]) if widths else None
+        module, _, part = key.partition(".")
+        width = tensor.shape[1] if part == "lora_down.weight" else None
+        found = None
+        if module.startswith("lora_unet_"):
+            tells = module.endswith(("_attn2_to_k", "_attn2_to_v", "time_emb_proj"))
+            found = width if tells else None
+        elif "_self_attn_" in module:
+            if module.startswith("lora_te_"):
+                found = width
+            else:
+                parts[module[:9]] = width
+        if None not in parts.values():
+            found = sum(number or 0 for number in parts.values())
+        if found is not None:
+            return _BASES.get(found)
+    return None
 
 
 def modules(family: str, paths: Iterable[str]) -> dict[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from torch import Tensor
 from lora_core.lora.adapter import Adapter, Lora, LoraError
 from lora_core.lora.dialects import decode, peft, webui
 from lora_core.lora.dialects.modules import dotted, exists, leaf, loads_everywhere
-from lora_core.lora.file import to_tensors
+from lora_core.lora.file import serialise, to_tensors
 from lora_core.lora.shapes import family_of, fit
 from lora_core.models import unet_keys
 from tests.clients import comfy, invoke, original, sd_scripts
@@ -63,6 +65,31 @@ def test_invokeai_resolves_every_module_and_the_family(family: str) -> None:
     names = invoke.modules(family, [module.removeprefix("unet.") for module in unet])
     assert {module: names.get(webui.name(module, family)) for module in unet} == {m: m.removeprefix("unet.") for m in unet}
     assert invoke.base(to_tensors(small_lora(family), family, "fp32")) == family
+
+
+# Layers of a LoRA -> what InvokeAI takes it for, by family: as its own loader answered, run on such files.
+_PARTS = {
+    "unet": (("unet.",), ("sd1", "sd2", "sdxl")), "to_k": (("attn2.to_k",), ("sd1", "sd2", "sdxl")),
+    "time_emb_proj": (("time_emb_proj",), ("sdxl", "sdxl", "")), "resnets": ((".conv1", ".conv2"), ("", "", "")),
+    "proj": (("proj_in", "proj_out"), ("", "", "")), "ff": ((".ff.",), ("", "", "")), "to_q": (("to_q",), ("", "", "")),
+    "to_out": (("to_out",), ("", "", "")), "text": (("text_encoder",), ("sd1", "sd2", "")),
+    "text, conv": (("text_encoder", ".conv1"), ("sd1", "sd2", "")),
+    "text, time_emb_proj": (("text_encoder", "time_emb_proj"), ("sd1", "sd2", "")),
+    "fc1": (("mlp.fc1",), ("", "", "")), "all": (("",), ("sd1", "sd2", "sdxl")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", _PARTS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_what_invokeai_takes_a_file_for(parts: str, family: str, dtype: str, tmp_path: Path) -> None:
+    wanted, answers = _PARTS[parts]
+    shapes = {m: shape for m, shape in real_modules(family).items() if any(part in m for part in wanted)}
+    lora = random_lora(shapes)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(serialise(lora, family, {}, dtype))  # in the order of the file, as load_file gives it
+    assert (invoke.base(safetensors.torch.load_file(path)) or "") == answers[FAMILIES.index(family)]
+    assert webui.invokeai_family({m: a.down.shape[1] for m, a in lora.items()}, family) == answers[FAMILIES.index(family)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 
 from lora_core.dataset import scan
 from lora_core.events import Saved, Warned
 from lora_core.models import load as base_models
-from lora_core.training.prepare import TOLD_OF_EACH, offset_notice, quality_warnings, size_notice
+from lora_core.models.families.base import BaseModel
+from lora_core.models.families.specs import FAMILIES
+from lora_core.training.prepare import TOLD_OF_EACH, invokeai_notice, offset_notice, quality_warnings, size_notice
+from tests.clients.models import real_unet
 from tests.support.tiny import tiny_dataset
 from tests.support.training import config_for, run
 
@@ -37,6 +46,37 @@ def test_a_few_bad_pictures_are_told_and_left_out_and_the_rest_is_trained_on(tin
     assert job.error is None and any(isinstance(event, Saved) for event in told)
     warned = " ".join(str(event.message) for event in told if isinstance(event, Warned))
     assert "bad.png" in warned and "empty.jpg" in warned and "clear.png" in warned
+
+
+@dataclass
+class RealSized:
+    """A model of the real size, without memory."""
+
+    unet: UNet2DConditionModel
+    family: SimpleNamespace
+
+    def adapted(self) -> dict[str, torch.nn.Module]:
+        return {"unet": self.unet}
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "told"),
+    [
+        ("sd1", ["to_k", "conv1"], ""), ("sd1", ["time_emb_proj"], "one of SDXL"), ("sd2", ["conv1"], "cannot tell"),
+        ("sdxl", ["to_v", "time_emb_proj"], ""), ("sdxl", ["ff.net.2"], "cannot tell"),
+    ],
+)  # fmt: skip
+def test_layers_by_which_invokeai_does_not_know_the_family_are_told(family: str, targets: list[str], told: str) -> None:
+    model = RealSized(real_unet(family), SimpleNamespace(spec=FAMILIES[family]))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=targets), model.unet)
+    message = invokeai_notice(cast(BaseModel, model))
+    assert told in str(message) if told else message is None
+
+
+def test_nobody_is_told_of_invokeai_for_a_toy(tiny_sd1: Path) -> None:
+    model = base_models.load(str(tiny_sd1), torch.float32, lambda event: None)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["conv1"]), model.unet)
+    assert invokeai_notice(model) is None
 
 
 def test_shifted_noise_is_told_where_the_model_predicts_velocity(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:

@@ -302,6 +302,23 @@ def test_nothing_is_copied_of_what_is_no_lora(webui: Path, tmp_path: Path) -> No
     assert _names(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("family", "part", "told"),
+    [
+        ("sd1", "attn2.to_k", ""), ("sd1", "time_emb_proj", "one of SDXL and does not offer it for Stable Diffusion 1.x"),
+        ("sd2", ".conv1", "cannot tell which models"), ("sdxl", "time_emb_proj", "cannot tell which models"),
+    ],
+)  # fmt: skip
+def test_what_invokeai_does_not_know_is_told_there_alone(family: str, part: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    about = build(TrainingMetadata(output_name="x", family=family, rank=2, alpha=3.0, resolution=512))
+    write(path, random_lora({m: s for m, s in real_modules(family).items() if m.endswith(part)}), family, about, "fp16")
+    into = trees.invoke(tmp_path / "invoke")
+    warned = " ".join(map(str, _put(path, into, "x").warnings))
+    assert told in warned if told else not warned
+    assert _put(path, trees.forge(tmp_path / "forge"), "x").warnings == ()
+
+
 def test_of_layers_that_not_every_webui_loads_the_way_out_is_named(webui: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.safetensors"
     odd = random_lora({"unet.conv_in": (320, 4, 3, 3), "unet.conv_out": (4, 320, 3, 3)})

@@ -5,6 +5,8 @@ LyCORIS in diffusers' models, as SimpleTuner runs it, calls the UNet's layers ly
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lora_core.lora.dialects.modules import dotted, with_text_model
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.unet_keys import from_original, to_original
@@ -14,6 +16,8 @@ _PREFIXES = {
     "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2",
 }  # fmt: skip
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "dora_scale"}
+
+_INVOKEAI_WIDTHS = {768: "sd1", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}
 
 
 def name(module: str, family: str) -> str:
@@ -35,3 +39,19 @@ def split(key: str) -> tuple[str, str] | None:
     path, component = dotted(name.removeprefix(prefix)), _PREFIXES[prefix]
     path = (from_original(path) or path) if component == "unet" else with_text_model(path)
     return f"{component}.{path}", _PARTS[ending]
+
+
+def invokeai_family(widths: Mapping[str, int], family: str) -> str:
+    """The family that InvokeAI takes a file of ours for (its `lora_token_vector_length`); "": it knows none.
+
+    It goes by the inputs of the first layer, in the order of names, that it looks at. Of SDXL's two text encoders it
+    wants both, and finds neither where `lora_up` stands behind `lora_down`, as in every file of this dialect.
+
+    widths: the inputs of each adapted module.
+    """
+    called = {name(module, family): width for module, width in widths.items()}
+    for each in sorted(called):
+        is_text = each.startswith("lora_te_") and "_self_attn_" in each
+        if is_text or each.endswith(("_attn2_to_k", "_attn2_to_v", "_time_emb_proj")):
+            return _INVOKEAI_WIDTHS.get(called[each], "")
+    return ""
