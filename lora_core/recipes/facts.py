@@ -11,14 +11,14 @@ from typing import Literal
 
 from lora_core.dataset import Dataset
 from lora_core.dataset.tokens import count_tokens
-from lora_core.models import computer, identify
+from lora_core.models import identify
 from lora_core.models.architecture import Shapes, shapes_of
 from lora_core.models.catalog import known
-from lora_core.models.device import Device, choose
+from lora_core.models.device import DTYPES, choose
 from lora_core.models.families.specs import FAMILIES, FamilySpec
 from lora_core.training.data.plan import hold_out
 from lora_core.training.estimate.budget import Budget
-from lora_core.training.estimate.fit import device_of
+from lora_core.training.estimate.fit import device_of, found_wrong
 
 FEW_COMMAS, LONG_PART = 3, 3.5  # a list of tags has more commas, and between them fewer words
 Captions = Literal["tags", "sentences", "none"]
@@ -144,11 +144,9 @@ class MachineFacts:
         compute = choose(device, "fp16")
         if compute.device.type == "cpu":
             compute = choose(device, "bf16")
-        name = {2: "fp16", 4: "no"}[compute.dtype.itemsize]
-        found: Device | None = device_of(compute)
-        kept = computer.known(found) if found else None
+        name = next(name for name, dtype in DTYPES.items() if dtype == compute.dtype)
+        found = device_of(compute)
         return cls(
-            compute.title, "bf16" if "bfloat16" in str(compute.dtype) else name, compute.dtype.itemsize,
-            Budget.of(found) if found else None, bool(found and found.bytes),
-            frozenset({"eight_bit_base"} if kept and kept.eight_bit is False else ()),
+            compute.title, name, compute.dtype.itemsize, Budget.of(found) if found else None, bool(found and found.bytes),
+            found_wrong(found) if found else frozenset(),
         )  # fmt: skip

@@ -10,14 +10,14 @@ from collections.abc import Collection
 from lora_core.config import TrainConfig
 from lora_core.models.architecture import Shapes
 from lora_core.recipes.facts import MachineFacts
-from lora_core.training.estimate.ladder import changes_to, ladder
+from lora_core.training.estimate.ladder import ladder, together
 from lora_core.training.estimate.memory import memory
 
 
 def fits(config: TrainConfig, shapes: Shapes, machine: MachineFacts) -> bool:
     """Whether a training does, with all that costs nothing but time; also where its memory was never counted."""
     unasked: dict[str, object] = {}
-    for step in ladder(config):
+    for step in ladder(config, machine.wrong):
         if step.same:
             unasked |= step.changes
     needed = memory(config.replace(**unasked), shapes, (), machine.number_bytes)
@@ -33,10 +33,8 @@ def made_to_fit(
     changes: dict[str, object] = {}
     if not machine.has_own_memory or fits(config, shapes, machine):
         return changes
-    for step in ladder(config):
-        if step.same or step.changes.keys() & {*machine.wrong, *kept}:
-            continue
-        changes = changes_to(config, {**changes, **step.changes})
+    asked = (step for step in ladder(config, {*machine.wrong, *kept}) if not step.same)
+    for changes in together(config, asked):
         if fits(config.replace(**changes), shapes, machine):
             break
     return changes

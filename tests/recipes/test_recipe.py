@@ -194,6 +194,16 @@ def test_what_the_check_found_wrong_and_what_was_set_by_hand_is_not_taken_for_ro
     assert "eight_bit_base" not in made("character", "sdxl", 20, lent).values
 
 
+def test_where_computing_again_was_found_wrong_its_room_is_not_counted_on() -> None:
+    card = MachineFacts("RTX 4060", budget=Budget(7 * GB, GB // 2, GB))
+    recomputed = replace(card, wrong=frozenset({"gradient_checkpointing", "checkpointed_quarters"}))
+    config = TrainConfig(lora_rank=16, resolution=1024)
+    assert fits(config, of_family("sdxl"), card) and not fits(config, of_family("sdxl"), recomputed)
+    forced = made("character", "sdxl", 20, recomputed)
+    assert {"gradient_checkpointing", "checkpointed_quarters"}.isdisjoint(forced.values)
+    assert "recipes.room" in {choice.reason.key for choice in forced.choices.values()}
+
+
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from lora_core.models.device import Compute, Device, choose, devices, smallest_f
 from lora_core.models.families.base import BaseModel
 from lora_core.system import windows
 from lora_core.training.estimate.budget import Budget
-from lora_core.training.estimate.ladder import Step, changes_to, ladder, together
+from lora_core.training.estimate.ladder import changes_to, ladder, together
 from lora_core.training.estimate.memory import RESERVE_BYTES, Memory, Size, arithmetic, bytes_of, memory
 from lora_core.training.estimate.proven import with_graphs_settled
 
@@ -71,7 +71,8 @@ def fits(
     has, needed = budget.has, budget.needed(now)
     if needed <= has:
         return Fit(True, needed, has, whole=needed, budget=budget)
-    for changes in together(config, (step for step in _steps(config, device) if step.same)) if device.bytes else ():
+    unasked = (step for step in ladder(config, found_wrong(device)) if step.same and device.bytes)
+    for changes in together(config, unasked):
         less = memory(config.replace(**changes), shapes, sizes, width)
         if less and budget.needed(less) <= has:
             work = [arithmetic(asked, shapes, sizes, width) for asked in (config.replace(**changes), config)]
@@ -88,7 +89,7 @@ def _remedies(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collec
     """The steps that a person can be asked for and that save memory, each with those before it."""
     changes: dict[str, object] = {}
     least = memory(config, shapes, sizes, width)
-    for step in _steps(config, device):
+    for step in ladder(config, found_wrong(device)):
         if step.fine or ("optimizer_on_host" in step.changes and not device.bytes):
             continue  # of a device without memory of its own the optimizer is there already
         more = changes_to(config, {**changes, **step.changes})
@@ -101,11 +102,10 @@ def _remedies(config: TrainConfig, shapes: Shapes, device: Device, sizes: Collec
             yield Remedy(changes, less)
 
 
-def _steps(config: TrainConfig, device: Device) -> Iterator[Step]:
-    """The ladder, without what was found wrong on the device."""
+def found_wrong(device: Device) -> frozenset[str]:
+    """Settings that the check of this computer found wrong on a device."""
     found = computer.known(device)
-    wrong = {name for part, names in NEEDS.items() if found and getattr(found, part) is False for name in names}
-    return (step for step in ladder(config) if not wrong & step.changes.keys())
+    return frozenset(name for part, names in NEEDS.items() if found and getattr(found, part) is False for name in names)
 
 
 def device_of(compute: Compute) -> Device | None:

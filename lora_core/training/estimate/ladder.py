@@ -7,7 +7,7 @@ are the steps down to 8 bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lora_core.config import TrainConfig
@@ -25,10 +25,13 @@ class Step:
     fine: bool = False
 
 
-def ladder(config: TrainConfig) -> Iterator[Step]:
-    """What is left to change, least harm first.
+def ladder(config: TrainConfig, without: Collection[str] = ()) -> Iterator[Step]:
+    """What is left to change, least harm first; no step that changes a setting of `without`."""
+    return (step for step in _whole_ladder(config) if step.changes.keys().isdisjoint(without))
 
-    What is cheap is computed again, then quarters of the blocks, then all; no CUDA graphs (little memory, and for few
+
+def _whole_ladder(config: TrainConfig) -> Iterator[Step]:
+    """What is cheap is computed again, then quarters of the blocks, then all; no CUDA graphs (little memory, and for few
     kernels on a fast card the longest time); smaller batches added up (the same gradient); the optimizer in the
     computer's memory (the same steps, slower by two transfers); the base model in 8 bits (nearly the same); no samples
     (they can be drawn later, from the finished file); smaller pictures (detail); smaller rank.
