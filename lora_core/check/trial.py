@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from lora_core.check.bench import FAMILY
 from lora_core.config import TrainConfig
+from lora_core.dataset.tokens import MARKED
 from lora_core.events import Event
 from lora_core.models import int8
 from lora_core.models.architecture import Shapes, of_family
@@ -37,7 +38,6 @@ from lora_core.training.optim.build import build_optimizer
 from lora_core.training.progress import ProgressMeter
 from lora_core.training.session import Session
 
-TOKENS = 77
 SPREAD = 0.02  # of the adapters' second matrices, which begin as zeros and would hide half of the gradients
 FEW = 1_000_003  # random numbers that all weights are cut from, a prime: rows of a weight begin at different ones
 
@@ -242,7 +242,7 @@ def _few(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def _prompts(model: BaseModel, device: torch.device) -> Prompts:
     prompts = Prompts(model, device, live=False)
-    words = torch.randn(TOKENS, model.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(1))
+    words = torch.randn(MARKED, model.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(1))
     known: Conditioning = {"encoder_hidden_states": words.to(next(model.unet.parameters()).dtype)}
     prompts.known[""] = known
     return prompts

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lora_core.dataset.inspection import Inspection, inspect
 from lora_core.dataset.items import Dataset, Item, Problem, problem
 from lora_core.dataset.pictures import PictureError
+from lora_core.dataset.tokens import CHUNK
 
-TOKEN_LIMIT = 75  # CLIP reads 77 tokens, two of which mark the start and the end
 EXTREME_ASPECT = 3.0
 BLURRED = 0.45  # measured on 29 photos and drawings: in focus 1.0 to 4.1, blurred by a Gaussian of 2 px 0 to 0.46
 # Measured on the same pictures: resized, recompressed, brightened or slightly cropped copies lie below all three,
@@ -23,7 +23,7 @@ SAME_BITS, SAME_SHADES, SAME_BRIGHTNESS = 10, 9.0, 24.0
 
 
 def report(
-    dataset: Dataset, resolution: int, token_count: Callable[[str], int] | None = None, token_limit: int = TOKEN_LIMIT
+    dataset: Dataset, resolution: int, token_count: Callable[[str], int] | None = None, token_limit: int = CHUNK
 ) -> tuple[Problem, ...]:
     """Everything noticed: what `scan` told, then what depends on the pictures' content and on `resolution` (pixels).
 

@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
+CHUNK, MARKED = 75, 77  # tokens that CLIP reads at once, without and with the marks for start and end
 _MERGES = Path(__file__).parent / "assets" / "clip_merges.txt.gz"
 # Endings as in "it's", runs of letters, single digits, runs of signs. "_" is a sign to CLIP and a letter to Python.
 _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")

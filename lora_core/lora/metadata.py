@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_core import __version__
+from lora_core.dataset.tokens import CHUNK
 from lora_core.models.families.specs import FAMILIES
 
 THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
@@ -225,7 +226,7 @@ def _ss_schedule(training: TrainingMetadata) -> dict[str, Any]:
         "ss_min_snr_gamma": training.snr_gamma or None,
         "ss_zero_terminal_snr": training.zero_terminal_snr,
         "ss_clip_skip": training.clip_skip if training.clip_skip > 1 else None,
-        "ss_max_token_length": training.max_token_length if training.max_token_length > 75 else None,
+        "ss_max_token_length": training.max_token_length if training.max_token_length > CHUNK else None,
         "ss_debiased_estimation": training.debiased_estimation_loss,
         "ss_loss_type": training.loss_type,
         "ss_huber_c": training.huber_c if is_huber else None,

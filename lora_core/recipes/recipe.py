@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.config import TrainConfig, settings
+from lora_core.dataset.tokens import CHUNK
 from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.recipes.facts import BaseFacts, DatasetFacts, MachineFacts
@@ -134,9 +135,9 @@ def _pictures(draft: _Draft, intent: str, wanted: Intent, base: BaseFacts, datas
     if base.spec.takes_clip_skip and not base.is_toy:
         draft.choose("clip_skip", 2 if is_tags else 1, "recipes.clip_skip_tags" if is_tags else "recipes.clip_skip_none")
     if not base.is_toy:
-        parts = min(3, max(1, math.ceil(dataset.longest / 75)))
+        parts = min(3, max(1, math.ceil(dataset.longest / CHUNK)))
         key = "recipes.tokens_long" if parts > 1 else "recipes.tokens_short"
-        draft.choose("max_token_length", 75 * parts, key, longest=dataset.longest)
+        draft.choose("max_token_length", CHUNK * parts, key, longest=dataset.longest)
     shuffles = is_tags and bool(draft["train_text_encoder"] or base.spec.text_encoder_learns)
     key = "recipes.tags_shuffled" if shuffles else "recipes.tags_cached" if is_tags else "recipes.tags_none"
     draft.choose("shuffle_tags", shuffles, key)

@@ -27,7 +27,6 @@ from lora_core.lora.shapes import check_fits, family_of
 from lora_core.models.device import choose, free_bytes, in_turn, set_up
 from lora_core.models.families.base import BaseModel
 from lora_core.models.families.specs import FAMILIES
-from lora_core.models.families.text import CHUNK
 from lora_core.models.load import load
 from lora_core.models.weights import free_device_memory
 from lora_core.sampling import sample
@@ -114,8 +113,7 @@ class Pipeline:
             if on_step:
                 on_step(done, int(self.pipeline.num_timesteps))
 
-        model.clip_skip = params.clip_skip if model.family.spec.takes_clip_skip else 1
-        model.max_chunks = params.max_token_length // CHUNK
+        model.read_captions(params.clip_skip, params.max_token_length)
         with in_turn, ExitStack() as stack:
             if params.has_lora:
                 self._load_lora(model, Path(params.lora))

@@ -22,7 +22,6 @@ from lora_core.models import load as base_models
 from lora_core.models.architecture import of_model
 from lora_core.models.device import Compute, begin_peak, choose, is_small, set_up
 from lora_core.models.families.base import BaseModel, Predict
-from lora_core.models.families.text import CHUNK
 from lora_core.models.load import fingerprint
 from lora_core.models.weights import load_to, on_device
 from lora_core.sampling.params import params_of
@@ -100,8 +99,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
         config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type,
         config.zero_terminal_snr,
     )  # fmt: skip
-    model.max_chunks = config.max_token_length // CHUNK
-    model.clip_skip = config.clip_skip if model.family.spec.takes_clip_skip else 1
+    model.read_captions(config.clip_skip, config.max_token_length)
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
     _check_size(model, plan)

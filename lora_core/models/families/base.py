@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lora_core.dataset.tokens import CHUNK
 from lora_core.models.families.specs import FamilySpec
 
 Tensors = dict[str, Tensor]
@@ -44,9 +45,14 @@ class BaseModel:
     scheduler: Any  # the model's own noise schedule, as a DDIMScheduler
     fingerprints: dict[str, str] = field(default_factory=dict)
     prompt_cache: dict[Hashable, dict[str, torch.Tensor]] = field(default_factory=dict)  # encoded
-    # How captions are read: the setting, where the family takes it, and most parts of 75 tokens (settings of these names).
+    # How captions are read (`read_captions`): which layer from the end is taken, and most parts of 75 tokens.
     clip_skip: int = 1
     max_chunks: int = 1
+
+    def read_captions(self, clip_skip: int, max_token_length: int) -> None:
+        """Read them from here on as the settings of these names have it."""
+        self.clip_skip = clip_skip if self.family.spec.takes_clip_skip else 1
+        self.max_chunks = max_token_length // CHUNK
 
     @property
     def device(self) -> torch.device:

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lora_core.dataset.tokens import CHUNK, MARKED
 from lora_core.models.families.base import BaseModel
 
-CHUNK, MARKED = 75, 77  # tokens of a part, without and with the marks for start and end
 BACKTRACK = 20  # tokens, A1111's default
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.config import TrainConfig
+from lora_core.dataset.tokens import CHUNK, MARKED
 from lora_core.models.architecture import Shapes
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.vae_tiling import TILE
@@ -26,7 +27,6 @@ from lora_core.training.estimate.counts import At, Graph, Parts, PartsCount, Ste
 Size = tuple[int, int]  # width, height in pixels
 RESERVE_BYTES = 2**30  # a round allowance for driver, desktop, workspaces and gaps; not measured
 CARDS_GB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141)  # as they are sold
-CHUNK, MARKED = 75, 77  # tokens of a part of a caption, as families/text.py has them, which needs torch
 MOMENTS = {"adamw": 2, "prodigy": 4}  # numbers that an optimizer keeps for each trained one; Adafactor keeps rows
 
 
