@@ -152,7 +152,6 @@ def _with_recipe(intent: str, config: TrainConfig, given: Mapping[str, object]) 
 
     kept = {name: value for name, value in config.values().items() if name in given}
     found = for_training(intent, config, kept)
-    config = TrainConfig.of({**found.values, **kept})
     whole = TrainConfig.of({**found.values, **kept})
     reasons, note = plan_summary.reasons(found, kept), plan_summary.of_recipe(found, whole)
     return Request(whole.replace(**_absolute(whole)), notes=(note,), reasons=tuple(reasons))

@@ -119,9 +119,10 @@ def draw_timesteps(session: Session, count: int, rng: torch.Generator) -> tuple[
     """`count` timesteps between the bounds of the settings, and the weight of each in the loss."""
     config, kind = session.config, session.model.prediction_type
     snr_T = diffusion.snr(session.model.scheduler.alphas_cumprod)
-    weight_T = diffusion.min_snr_weight(kind, snr_T, config.snr_gamma)
     if config.debiased_estimation_loss:
         weight_T = diffusion.debiased_weight(kind, snr_T)
+    else:
+        weight_T = diffusion.min_snr_weight(kind, snr_T, config.snr_gamma)
     weight_T = weight_T[config.min_timestep : config.max_timestep]
     timesteps, weight = diffusion.sample_timesteps(count, weight_T, config.timestep_sampling == "weighted", rng)
     return timesteps + config.min_timestep, weight

@@ -8,7 +8,7 @@ write the last ones while the VAE works; how many are on the way is bounded, so 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -299,10 +299,6 @@ class Prompts:
         tokens = {name: rows for name, rows in inputs.items() if name != "frames"}
         return {**self.model.family.encode_text(self.model, tokens), "frames": inputs["frames"]}
 
-    def encode(self, captions: Sequence[str]) -> Conditioning:
-        """Conditioning from the text encoders as they stand."""
-        return self.model.family.encode_text(self.model, self.model.family.tokenize(self.model, captions))
-
     def base(self, captions: Sequence[str], frames: Sequence[Frame]) -> Conditioning:
         """As the base model's own text encoders have it, not on the device; unknown captions are encoded and remembered."""
         for caption in captions:
@@ -318,17 +314,15 @@ class Prompts:
     @torch.no_grad()
     def _encoded(self, captions: Sequence[str]) -> list[Conditioning]:
         """Each in its own length: what is kept does not depend on its neighbours."""
+        family, by_length = self.model.family, defaultdict[int, dict[str, Tensors]](dict)
+        for caption in captions:
+            tokens = family.tokenize(self.model, [caption])
+            by_length[next(iter(tokens.values())).shape[1]][caption] = tokens
         found: dict[str, Conditioning] = {}
         with on_device(self.model.text_encoders.values(), self.device):
-            for alike in self._by_length(captions):
-                together = {name: rows.cpu() for name, rows in self.encode(alike).items()}
+            for alike in by_length.values():
+                ids = {name: torch.cat([tokens[name] for tokens in alike.values()]) for name in self.model.tokenizers}
+                together = {name: rows.cpu() for name, rows in family.encode_text(self.model, ids).items()}
                 for n, caption in enumerate(alike):
                     found[caption] = {name: rows[n].clone() for name, rows in together.items()}
         return [found[caption] for caption in captions]
-
-    def _by_length(self, captions: Sequence[str]) -> Iterable[list[str]]:
-        lengths: dict[int, list[str]] = {}
-        for caption in captions:
-            tokens = self.model.family.tokenize(self.model, [caption])
-            lengths.setdefault(next(iter(tokens.values())).shape[1], []).append(caption)
-        return lengths.values()

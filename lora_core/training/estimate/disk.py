@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lora_core.config import TrainConfig
-from lora_core.dataset.tokens import count_tokens
+from lora_core.dataset.tokens import CHUNK, MARKED, count_tokens
 from lora_core.models.architecture import Shapes
 from lora_core.sampling.params import samples_of
 from lora_core.training.estimate.counts import At, Graph, known
-from lora_core.training.estimate.memory import CHUNK, MARKED, MOMENTS, bytes_of
+from lora_core.training.estimate.memory import MOMENTS, bytes_of
 
 if TYPE_CHECKING:
     from lora_core.training.data.plan import Plan
@@ -53,6 +53,8 @@ def _cache_bytes(config: TrainConfig, plan: Plan, shapes: Shapes) -> int:
     areas = sum((w // scale) * (h // scale) * count for (w, h), count in plan.buckets.items())
     pictures = areas * channels * 2 * 4 * (2 if config.random_flip else 1)
     captions, most = {item.caption for item in (*plan.training, *plan.validation)}, config.max_token_length // CHUNK
-    parts = sum(min(most, max(1, math.ceil(count_tokens(caption) / CHUNK))) for caption in captions)
+    parts = len(captions)
+    if most > 1:  # counting costs time at each look at the plan
+        parts = sum(min(most, max(1, math.ceil(count_tokens(caption) / CHUNK))) for caption in captions)
     states = MARKED * int(shapes.unet["cross_attention_dim"]) * bytes_of(config)
     return pictures + (0 if config.train_text_encoder else parts * states)
