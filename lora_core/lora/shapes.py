@@ -13,8 +13,6 @@ from lora_core.lora.dialects.modules import CONV_1X1, CONV_3X3, leaf
 from lora_core.models.families.specs import FAMILIES, FamilySpec, by_width
 
 _HIDDEN = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1")  # layers that take in a text encoder's states
-
-
 _SECOND_WIDTH = 1280  # of SDXL's second text encoder, and of no family's first
 
 

@@ -15,7 +15,7 @@ CONVOLUTIONS = ("conv1", "conv2")
 
 @dataclass(frozen=True)
 class Intent:
-    """reasons in `recipes.toml`: `targets_NAME`, `text_NAME` and so on, by the name of the intent.
+    """What follows from an intent alone. Why it has these targets is told by the text `recipes.targets_NAME`.
 
     text_encoder: trained where the family's learns from it. mirror: a mirrored picture still shows it. rate: the learning
     rate of AdamW at rank and alpha 16 and one picture a step, on a full model. seen: pictures in all that a training shows,
@@ -35,7 +35,6 @@ class Intent:
     blocks: tuple[str, ...] = ("down", "mid", "up")
     samples: int = 4
     saves: int = 8
-
 
     @property
     def has_convolutions(self) -> bool:

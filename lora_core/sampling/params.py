@@ -10,7 +10,7 @@ from lora_core.config import TrainConfig
 from lora_core.sample_prompts import read_sample_prompt
 
 _IN_CACHE_KEY = ("prompt", "seed", "width", "height", "negative_prompt", "steps", "guidance", "sampler")
-_READING = {"clip_skip": 1, "max_token_length": 75}  # how prompts are read
+_READING = ("clip_skip", "max_token_length")  # how prompts are read
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GenerationParams:
         So it is the text of the class that held these values first, and more of them is in it only where it is not plain.
         """
         held = {name: getattr(self, name) for name in _IN_CACHE_KEY}
-        held |= {name: getattr(self, name) for name, plain in _READING.items() if getattr(self, name) != plain}
+        held |= {name: getattr(self, name) for name in _READING if getattr(self, name) != getattr(GenerationParams, name)}
         return f"Wish({', '.join(f'{name}={value!r}' for name, value in held.items())})"
 
     def without_lora(self) -> GenerationParams:

@@ -21,7 +21,6 @@ from lora_core.sampling.infotext import parameters_text
 from lora_core.sampling.params import GenerationParams
 from lora_core.training.data.latent_cache import Prompts
 from lora_core.webuis.trial_defaults import defaults_for
-from tests.support.tiny import tiny_model
 from tests.support.training import config_for, run
 from tests.support.twins import save_twin
 
@@ -30,13 +29,9 @@ CPU = torch.device("cpu")
 LONG = " ".join(f"zebu {n}" for n in range(60))
 
 
-def saved(family: str, folder: Path) -> Path:
-    return tiny_model(folder) if family == "sd1" else save_twin(family, folder)
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    folder = saved(request.param, tmp_path_factory.mktemp("twins") / request.param)
+    folder = save_twin(request.param, tmp_path_factory.mktemp("twins") / request.param)
     return base_models.load(str(folder), torch.float32, lambda event: None)
 
 
@@ -180,7 +175,7 @@ def test_a_training_with_both_tells_it_in_the_file_and_the_test_tab_takes_it(
     model: BaseModel, pictures: Path, tmp_path: Path
 ) -> None:
     takes = model.family.spec.takes_clip_skip
-    base = saved(model.family.name, tmp_path / "base")
+    base = save_twin(model.family.name, tmp_path / "base")
     values = {"clip_skip": 2, "max_token_length": 150, "max_train_steps": 2, "save_steps": 2, "sample_prompts": [LONG]}
     config = config_for(base, pictures, tmp_path / "run", **values)
     job, events = run(config)

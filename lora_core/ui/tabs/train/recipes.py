@@ -61,15 +61,12 @@ class FormRecipe:
 
     def values(self) -> dict[str, object]:
         """Of all settings that a card may change, but those set by hand."""
-        given = {**_defaults(), **self.followed.values, **self.preset.values}
-        return {name: value for name, value in given.items() if name not in (*self.own, *FREE)}
+        return {name: value for name, value in self._all(self.followed).items() if name not in self.own}
 
     def order(self, text: Texts) -> dict[str, object]:
         """For the page: what to put into the boxes, what each would be without the person, and why."""
-        usual = {**_defaults(), **self.usual.values, **self.preset.values}
-        back = {name: value for name, value in usual.items() if name not in FREE}
         reasons = {name: _sentence(text.say(choice.reason)) for name, choice in self._choices()}
-        return {"values": form.boxes_of(self.values()), "back": form.boxes_of(back), "reasons": reasons}
+        return {"values": form.boxes_of(self.values()), "back": form.boxes_of(self._all(self.usual)), "reasons": reasons}
 
     def why_html(self, text: Texts) -> str:
         """All reasons, in the order of the form."""
@@ -85,6 +82,11 @@ class FormRecipe:
             f'<details class="plan-why"><summary>{head}</summary>{by_hand}'
             f'<dl tabindex="0" role="group" aria-label="{head}">{rows}</dl></details>'
         )
+
+    def _all(self, made: Recipe) -> dict[str, object]:
+        """Of all settings that a card may change: the recipe's, over the usual ones."""
+        usual = {name: s.default for name, s in settings().items() if name not in form.LEFT_OUT}
+        return {n: value for n, value in {**usual, **made.values, **self.preset.values}.items() if n not in FREE}
 
     def _choices(self) -> list[tuple[str, Choice]]:
         return [(name, self.followed.choices[name]) for name in settings() if name in self.followed.choices]
@@ -129,10 +131,6 @@ def _seen(dataset: Dataset | None, validation_split: float, seed: int) -> Datase
     from lora_core.recipes.facts import DatasetFacts
 
     return DatasetFacts.of(dataset, validation_split, seed) if dataset else DatasetFacts.usual()
-
-
-def _defaults() -> dict[str, object]:
-    return {name: s.default for name, s in settings().items() if name not in form.LEFT_OUT}
 
 
 def _sentence(reason: str) -> str:
