@@ -35,8 +35,9 @@ def heading(devices: Sequence[Device]) -> list[Message]:
         ),
         Message("check.processor", name=hardware.processor(), physical=hardware.physical_cores()),
     ]
-    if driver := hardware.driver():
-        told.append(Message("check.driver", driver=driver))
+    drivers = [hardware.driver(), *(f"Intel {device.driver}" for device in devices if device.driver)]
+    if any(drivers):
+        told.append(Message("check.driver", driver=", ".join(dict.fromkeys(filter(None, drivers)))))
     cards = [device for device in devices if device.kind != "cpu"]
     told += [Message("check.card" if card.works else "check.card_without_code", card=str(card)) for card in cards]
     return told
@@ -72,7 +73,11 @@ def _code_of(key: str, probe: Probe) -> Message:
 
 def device_memory(bench: Bench) -> None:
     """What is free of the device's memory, what others take, and what fits in it."""
-    there = bench.probe.memory()
+    there, own = bench.probe.memory(), bench.probe.about.bytes
+    if there is None and own:
+        bench.decide(free_bytes=None, taken_by_others=None)
+        bench.slower(Message("check.memory_not_told", total=own / 2**30), Message("check.planned_with_all"))
+        return
     if there is None:
         computers = psutil.virtual_memory()
         bench.decide(free_bytes=int(computers.available), taken_by_others=int(computers.total - computers.available))
@@ -91,7 +96,7 @@ def device_memory(bench: Bench) -> None:
 def models(bench: Bench) -> None:
     """What a training of each family takes, beside what is free."""
     for family in FAMILIES:
-        if found := fit_of(family, bench.probe, bench.computer.free_bytes or 0):
+        if found := fit_of(family, bench.probe, bench.computer.free_bytes or bench.probe.about.bytes):
             bench.findings.append(found)
 
 
@@ -115,7 +120,7 @@ def of_family_here(family: str) -> list[Message]:
     """What `info` tells of a base model's family on the best device of this computer, and what was proven there."""
     probe = Probe(devices()[0])
     there = probe.memory()
-    free = there.free + there.held if there else int(psutil.virtual_memory().available)
+    free = there.free + there.held if there else probe.about.bytes or int(psutil.virtual_memory().available)
     found = fit_of(family, probe, free)
     return [
         Message("check.here", device=str(probe.about)),

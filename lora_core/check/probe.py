@@ -12,6 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from lora_core.models import device as devices
 from lora_core.models.device import Device, DeviceMemory, choose, in_turn, set_up
 from lora_core.models.weights import free_device_memory
 
@@ -50,27 +51,16 @@ class Probe:
 
     def built_for(self) -> list[str]:
         """The cards that this torch has code for, as it names them."""
-        return torch.cuda.get_arch_list() if self.about.kind == "cuda" else []
+        told = getattr(self._backend, "get_arch_list", None)
+        return list(told()) if told else []
 
     def memory(self) -> DeviceMemory | None:
         """Of the device itself; None where it has none of its own, or torch does not tell."""
-        if self.about.kind in ("cuda", "xpu"):
-            backend: Any = getattr(torch, self.about.kind)
-            free, total = backend.mem_get_info(self.device)
-            return DeviceMemory(int(free), int(total), int(backend.memory_reserved(self.device)))
-        if self.about.kind == "mps":  # of the computer's memory, what Apple recommends for graphics
-            total, held = int(torch.mps.recommended_max_memory()), int(torch.mps.driver_allocated_memory())
-            return DeviceMemory(total - held, total, held)
-        return None
+        return devices.own_memory(self.device)
 
     def native_bf16(self) -> bool:
-        """Whether the device says that it has units for bf16; else torch emulates it, or nobody says."""
-        if self.about.kind == "cpu":
-            return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-        if self.about.kind == "cuda":
-            with torch.cuda.device(self.device):
-                return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        return True  # its speed will tell
+        """Whether the device says that it has units for bf16; else torch emulates it."""
+        return devices.has_bf16_units(self.about)
 
     def has_tf32(self) -> bool:
         """Whether fp32 products can be rounded to 10 bits on the way in, which NVIDIA's cards since Ampere do."""
@@ -78,6 +68,10 @@ class Probe:
 
     def has_graphs(self) -> bool:
         return self.about.kind == "cuda" and hasattr(torch.cuda, "CUDAGraph")
+
+    @property
+    def _backend(self) -> Any:
+        return getattr(torch, self.about.kind)
 
     def _version(self) -> tuple[int, int]:
         return torch.cuda.get_device_capability(self.device)
@@ -101,21 +95,18 @@ class Probe:
     def wait(self) -> None:
         """Until the device has computed all it was given."""
         with in_turn:
-            if self.about.kind in ("cuda", "xpu"):
-                getattr(torch, self.about.kind).synchronize(self.device)
-            elif self.about.kind == "mps":
+            if self.about.kind == "mps":  # there is one
                 torch.mps.synchronize()
+            elif self.is_card:
+                self._backend.synchronize(self.device)
 
     def begin_peak(self) -> None:
         """Count the most that tensors take from here on."""
-        if self.about.kind in ("cuda", "xpu"):
-            getattr(torch, self.about.kind).reset_peak_memory_stats(self.device)
+        devices.begin_peak(self.device)
 
     def peak(self) -> int:
         """The most that tensors have taken of the device's memory since `begin_peak`; 0 where nobody counts it."""
-        if self.about.kind in ("cuda", "xpu"):
-            return int(getattr(torch, self.about.kind).max_memory_allocated(self.device))
-        return 0
+        return devices.peak_bytes(self.device)
 
     def give_back(self) -> None:
         """What torch keeps of the device's memory for later use, to the system."""

@@ -173,22 +173,31 @@ def _tried(bench: Bench, name: str, is_whole: bool) -> Plain | None:
         share = whole_arithmetic(trial.case, sizes.side) / counted.flops
     probe.begin_peak()
     seconds = bench.seconds(trial.step, at_most=min(5.0, bench.left() / 6))
-    found = Plain(trial, name, loss, gradients, seconds, probe.peak(), share)
+    peak = probe.peak()
+    found = Plain(trial, name, loss, gradients, seconds, peak or _kept(trial), share)
     if is_whole:
-        _tell_whole(bench, found)
+        _tell_whole(bench, found, peak)
     else:
         _tell_parts(bench, name, seconds, share)
     return found
 
 
-def _tell_whole(bench: Bench, found: Plain) -> None:
+def _kept(trial: Trial) -> int:
+    """Bytes of the weights and of what a step keeps for its way back: for who does not count the peak."""
+    with kept_bytes(trial.model) as kept:
+        trial.learn()
+    return sum(kept) + _weights(trial)
+
+
+def _tell_whole(bench: Bench, found: Plain, peak: int) -> None:
+    """peak: of its memory, as the device counted it; 0: not counted."""
     name, seconds = found.format, found.seconds
     bench.decide(step_seconds={**bench.computer.step_seconds, step_key(name): seconds})
     bench.good(Message("check.step", side=bench.sizes.side, format=name, seconds=seconds), Message("check.step_known"))
     counted = memory(found.trial.case.config, bench.sizes.shapes, number_bytes=DTYPES[name].itemsize)
-    if found.bytes and counted:
-        ratio = found.bytes / counted.peak_step
-        told = Message("check.peak", measured=found.bytes / 2**30, counted=counted.peak_step / 2**30, ratio=ratio)
+    if peak and counted:
+        ratio = peak / counted.peak_step
+        told = Message("check.peak", measured=peak / 2**30, counted=counted.peak_step / 2**30, ratio=ratio)
         bench.decide(memory_ratio=max(ratio, bench.computer.memory_ratio or 0.0))  # of several formats, the worst
         bench.good(told, Message("check.planned_by", ratio=ratio))
 
@@ -313,7 +322,8 @@ def _has_room(bench: Bench, name: str) -> bool:
     sizes, there = bench.sizes, bench.probe.memory()
     config = Case(sizes.side, bench.probe.device, shapes=sizes.shapes).config
     needed = memory(config, sizes.shapes, number_bytes=DTYPES[name].itemsize)
-    return bool(there and needed and needed.peak_step + RESERVE_BYTES <= there.free + there.held)
+    free = there.free + there.held if there else bench.probe.about.bytes
+    return bool(needed and needed.peak_step + RESERVE_BYTES <= free)
 
 
 def _with(bench: Bench, plain: Plain, way: str, seconds: float) -> dict[str, float]:

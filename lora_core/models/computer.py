@@ -27,7 +27,9 @@ FORMATS = ("fp32", "fp16", "bf16", "tf32")
 
 
 class Named(Protocol):
-    """A device as `models.device.Device` tells it: "cuda" or "cpu", its title, and its own memory, 0: the computer's."""
+    """A device as `models.device.Device` tells it: "cuda" or "cpu", its title, its own memory, 0: the computer's, and its
+    driver, "": the computer's.
+    """
 
     @property
     def kind(self) -> str: ...
@@ -37,6 +39,9 @@ class Named(Protocol):
 
     @property
     def bytes(self) -> int: ...
+
+    @property
+    def driver(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ class Identity:
     def of(cls, device: Named) -> Identity:
         """Of a device as it is now. One without memory of its own is told by the processor and the computer's memory."""
         name = device.title if device.bytes else f"{device.title}: {hardware.processor()}"
-        return cls(name, device.bytes, "" if device.kind == "cpu" else hardware.driver(), _torch(), __version__)
+        driver = "" if device.kind == "cpu" else device.driver or hardware.driver()
+        return cls(name, device.bytes, driver, _torch(), __version__)
 
 
 @dataclass(frozen=True)

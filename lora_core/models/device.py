@@ -37,13 +37,16 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class Device:
     """A device of this computer. `name` is what --device takes, `bytes` its own memory; 0: it uses the computer's.
 
-    works: whether this build of torch has code for it.
+    works: whether this build of torch has code for it. is_built_in: into the processor, whose memory it shares.
+    driver: its version, where torch tells it (Intel's); other makers' is asked of the system (`system.hardware`).
     """
 
     name: str
     title: str
     bytes: int = 0
     works: bool = True
+    is_built_in: bool = False
+    driver: str = ""
 
     @property
     def kind(self) -> str:
@@ -138,23 +141,20 @@ def free_bytes(device: torch.device) -> float:
 
     What CUDA graphs keep is theirs while they live, whether it is in use at this moment or not.
     """
-    if device.type == "xpu":
-        try:
-            free = torch.xpu.mem_get_info(device)[0]
-        except RuntimeError:  # some drivers of Intel's cards do not know it
-            return float("inf")
-        return float(free + torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device))
-    if device.type == "mps":  # of the computer's memory, what Apple recommends for graphics
-        return float(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    if device.type != "cuda":
+    there = own_memory(device)
+    if there is None:
         return float("inf")
-    number = torch.cuda.current_device() if device.index is None else device.index
-    kept = sum(
-        segment["total_size"] - segment["allocated_size"]
-        for segment in torch.cuda.memory_snapshot()
-        if segment["device"] == number and tuple(segment["segment_pool_id"]) == (0, 0)
-    )
-    return float(torch.cuda.mem_get_info(device)[0] + kept)
+    backend = _backend(device)
+    if device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        kept = sum(
+            segment["total_size"] - segment["allocated_size"]
+            for segment in torch.cuda.memory_snapshot()
+            if segment["device"] == number and tuple(segment["segment_pool_id"]) == (0, 0)
+        )
+        return float(there.free + kept)
+    in_use = getattr(backend, "memory_allocated", None) or (lambda index: backend.current_allocated_memory())
+    return float(there.free + there.held - in_use(device.index))
 
 
 def memory_of(device: Device) -> DeviceMemory | None:
@@ -162,17 +162,25 @@ def memory_of(device: Device) -> DeviceMemory | None:
 
     The first question opens a context on the device, of some hundred MB, as computing there does.
     """
-    if not device.bytes or not device.works or device.kind not in ("cuda", "xpu"):
+    if not device.bytes or not device.works:
         return None
-    backend = torch.cuda if device.kind == "cuda" else torch.xpu
-    number = _number(device)
-    if number >= backend.device_count():
-        return None
-    try:
-        free, total = backend.mem_get_info(number)
-    except RuntimeError:  # some drivers of Intel's cards do not know it
-        return None
-    return DeviceMemory(int(free), int(total), int(backend.memory_reserved(number)))
+    place = torch.device(device.kind, _number(device))
+    return own_memory(place) if _number(device) < _backend(place).device_count() else None
+
+
+def own_memory(device: torch.device) -> DeviceMemory | None:
+    """The memory that a device has or may take for itself, as far as torch can ask; None where it cannot."""
+    backend = _backend(device)
+    if ask := getattr(backend, "mem_get_info", None):
+        try:
+            free, total = ask(device.index)
+        except RuntimeError:  # some drivers of Intel's cards do not know it
+            return None
+        return DeviceMemory(int(free), int(total), int(backend.memory_reserved(device.index)))
+    if most := getattr(backend, "recommended_max_memory", None):  # of the computer's memory, for Apple's graphics
+        total, held = int(most()), int(backend.driver_allocated_memory())
+        return DeviceMemory(max(0, total - held), total, held)
+    return None
 
 
 def end_of_work(device: torch.device) -> Callable[[], None]:
@@ -208,26 +216,32 @@ def free_cores(unet: torch.nn.Module, device: torch.device) -> int:
 
 
 def devices() -> list[Device]:
-    """Every device of this computer that torch knows: the graphics card with most memory first, the CPU last."""
-    cards = sorted([*_cuda_cards(), *_xpu_cards()], key=lambda card: (not card.works, -card.bytes))
+    """Every device of this computer that torch knows: the graphics card with most memory first, the CPU last.
+
+    What is built into a processor comes after all cards: most of the computer's memory counts as its own.
+    """
+    found = [*_cuda_cards(), *_xpu_cards()]
+    cards = sorted(found, key=lambda card: (not card.works, card.is_built_in, -card.bytes))
     apple = [Device("mps", "Apple graphics")] if torch.backends.mps.is_available() else []
     return [*cards, *apple, Device("cpu", "the CPU")]
 
 
 def begin_peak(device: torch.device) -> None:
     """Let `used_bytes` count from here on: what an earlier training or a picture took is not this one's."""
-    if device.type in ("cuda", "xpu"):
-        getattr(torch, device.type).reset_peak_memory_stats(device)
+    if begin := getattr(_backend(device), "reset_peak_memory_stats", None):
+        begin(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that tensors have taken of a device's own memory since `begin_peak`; 0 where torch does not count it."""
+    most = getattr(_backend(device), "max_memory_allocated", None)
+    return int(most(device)) if most else 0
 
 
 def used_bytes(device: torch.device) -> int:
-    """The most that tensors have taken of a device's own memory since `begin_peak`; on Apple's, what they take
-    now. 0 on a CPU.
-    """
-    counters = {"cuda": torch.cuda.max_memory_allocated, "xpu": torch.xpu.max_memory_allocated}
-    if device.type in counters:
-        return int(counters[device.type](device))
-    return int(torch.mps.driver_allocated_memory()) if device.type == "mps" else 0
+    """The peak; where nobody counts it (Apple's), what this program holds now. 0 on a CPU."""
+    held = getattr(_backend(device), "driver_allocated_memory", None)
+    return int(held()) if held else peak_bytes(device)
 
 
 def is_full_card(error: BaseException) -> bool:
@@ -304,7 +318,7 @@ def _cuda_cards() -> list[Device]:
         else:
             works = any(_runs(code, about.major, about.minor) for code in built_for)
         title = f"{about.name}, ROCm" if torch.version.hip else about.name
-        cards.append(Device(f"cuda:{number}", title, about.total_memory, works))
+        cards.append(Device(f"cuda:{number}", title, about.total_memory, works, bool(about.is_integrated)))
     return cards
 
 
@@ -318,8 +332,13 @@ def _runs(code: str, major: int, minor: int) -> bool:
 def _xpu_cards() -> list[Device]:
     if not torch.xpu.is_available():
         return []
-    properties = [torch.xpu.get_device_properties(number) for number in range(torch.xpu.device_count())]
-    return [Device(f"xpu:{number}", about.name, about.total_memory) for number, about in enumerate(properties)]
+    cards = [torch.xpu.get_device_properties(number) for number in range(torch.xpu.device_count())]
+    return [
+        Device(
+            f"xpu:{number}", card.name, card.total_memory, is_built_in=card.is_integrated_gpu, driver=card.driver_version
+        )
+        for number, card in enumerate(cards)
+    ]
 
 
 def _nearest(
@@ -331,7 +350,7 @@ def _nearest(
     """
     if asked == "no":
         return asked, None
-    has_bf16 = _has_bf16(there) if native_bf16 is None else native_bf16
+    has_bf16 = has_bf16_units(there) if native_bf16 is None else native_bf16
     units = {"fp16": there.kind != "cpu", "bf16": has_bf16}
     if units[asked] and formats.get(asked, True):
         return asked, None
@@ -353,8 +372,8 @@ def _may_be_nan(there: Device) -> bool:
     return is_turing and torch.cuda.get_device_capability(torch.device(there.name)) == (7, 5)
 
 
-def _has_bf16(there: Device) -> bool:
-    """Units of its own for bf16, by what torch tells of the device: NVIDIA has them since Ampere."""
+def has_bf16_units(there: Device) -> bool:
+    """Whether a device has units of its own for bf16, by what torch tells of it: NVIDIA's since Ampere."""
     if there.kind == "cpu":
         return _cpu_has_bf16()
     if there.kind == "mps":
@@ -363,6 +382,11 @@ def _has_bf16(there: Device) -> bool:
         return bool(torch.xpu.get_device_properties(_number(there)).has_bfloat16_conversions)
     # ROCm computes in bf16 on all cards it has code for.
     return bool(torch.version.hip) or torch.cuda.get_device_capability(torch.device(there.name))[0] >= 8
+
+
+def _backend(device: torch.device) -> Any:
+    """torch.cuda, torch.xpu and the like: asked for what it has, for none of them has all."""
+    return getattr(torch, device.type)
 
 
 def _number(there: Device) -> int:

@@ -52,7 +52,8 @@ def test_each_device_is_asked_for_what_it_has() -> None:
     assert {name: named(probe) for name, probe in CARDS.items()} == {
         "RTX 3060": ["fp32", "fp16", "bf16", "tf32"], "RTX 4060": ["fp32", "fp16", "bf16", "tf32"],
         "RTX 5090": ["fp32", "fp16", "bf16", "tf32"], "GTX 1650": ["fp32", "fp16", "bf16"],
-        "Radeon": ["fp32", "fp16", "bf16"], "Apple": ["fp32", "fp16", "bf16"],
+        "Radeon": ["fp32", "fp16", "bf16"], "Arc": ["fp32", "fp16", "bf16"], "silent Arc": ["fp32", "fp16", "bf16"],
+        "Apple": ["fp32", "fp16", "bf16"],
     }  # fmt: skip
 
 

@@ -16,7 +16,18 @@ from lora_core.check.probe import Probe
 from lora_core.models.computer import Computer, Identity, step_key
 from lora_core.models.device import Device, DeviceMemory
 from lora_core.system import hardware, keep_awake, windows
-from tests.support.played_cards import APPLE, CARDS, GB, GTX_1650, RADEON, RTX_3060, RTX_5090, Played
+from tests.support.played_cards import (
+    APPLE,
+    ARC,
+    CARDS,
+    GB,
+    GTX_1650,
+    RADEON,
+    RTX_3060,
+    RTX_5090,
+    SILENT_ARC,
+    Played,
+)
 
 CPU = Device("cpu", "the CPU")
 
@@ -44,6 +55,12 @@ def test_the_heading_names_versions_processor_driver_and_cards(monkeypatch: pyte
     ]  # fmt: skip
 
 
+def test_the_heading_names_intels_driver_as_torch_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for others, told in (("", "Intel 1.15.38308"), ("NVIDIA 580.97", "NVIDIA 580.97, Intel 1.15.38308")):
+        monkeypatch.setattr(hardware, "driver", lambda others=others: others)
+        assert str(machine.heading([replace(ARC.about, driver="1.15.38308"), CPU])[2]) == f"Driver: {told}"
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_with_code_is_told_with_its_version(name: str, bench: Callable[[Probe], Bench]) -> None:
     made = bench(CARDS[name])
@@ -65,7 +82,7 @@ def test_a_card_without_code_is_left_alone_and_told(bench: Callable[[Probe], Ben
 @pytest.mark.parametrize(
     ("probe", "taken", "verdict"),
     [
-        (RTX_3060, 1.0, GOOD), (GTX_1650, 1.0, GOOD), (RADEON, 1.0, GOOD), (APPLE, 0.0, GOOD),
+        (RTX_3060, 1.0, GOOD), (GTX_1650, 1.0, GOOD), (RADEON, 1.0, GOOD), (ARC, 1.0, GOOD), (APPLE, 0.0, GOOD),
         (replace(RTX_3060, left=DeviceMemory(5 * GB, 12 * GB, 0)), 7.0, SLOWER),
     ],
 )  # fmt: skip
@@ -78,6 +95,18 @@ def test_free_memory_is_what_the_driver_says_and_others_are_named(
     assert probe.left and made.computer.free_bytes == probe.left.free + probe.left.held
     assert f"the driver take {taken:.1f} GB" in str(only(made).message)
     assert ("close programs" in str(only(made).decision)) == (verdict == SLOWER)
+
+
+def test_a_driver_that_does_not_tell_what_is_free_is_told_and_all_counts(bench: Callable[[Probe], Bench]) -> None:
+    made = bench(SILENT_ARC)
+    made.computer = replace(made.computer, free_bytes=GB, taken_by_others=GB)  # by an earlier driver
+    machine.device_memory(made)
+    assert only(made).verdict == SLOWER and "6.0 GB; its driver does not tell" in str(only(made).message)
+    assert "close programs" in str(only(made).decision)
+    assert (made.computer.free_bytes, made.computer.taken_by_others) == (None, None)
+    made.findings.clear()
+    machine.models(made)
+    assert next(found.message.key for found in made.findings) == "check.fits", "of what the card has"
 
 
 def test_a_processor_has_the_computers_memory(bench: Callable[[Probe], Bench]) -> None:

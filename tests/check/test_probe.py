@@ -63,6 +63,30 @@ def test_memory_by_the_driver_with_what_torch_holds_and_others_take(monkeypatch:
     assert APPLE.memory() == DeviceMemory(10 * GB, 11 * GB, GB) and CPU.memory() is None
 
 
+def test_a_driver_of_intels_that_does_not_tell_its_memory_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(device: object) -> tuple[int, int]:
+        raise RuntimeError("The device (Intel(R) Arc(TM) A380) doesn't support querying the available free memory")
+
+    monkeypatch.setattr(torch.xpu, "mem_get_info", refuses)
+    assert INTEL.memory() is None
+
+
+def test_units_for_bf16_are_those_that_trainings_go_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_them in (True, False):
+        about = SimpleNamespace(has_bfloat16_conversions=has_them)
+        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda number, about=about: about)
+        monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor, told=has_them: told)
+        plug_in(monkeypatch, (8, 6) if has_them else (7, 5))
+        assert [each.native_bf16() for each in (INTEL, APPLE, NVIDIA)] == [has_them] * 3
+    plug_in(monkeypatch, (11, 0), "7.2")
+    assert NVIDIA.native_bf16(), "ROCm"
+
+
+def test_codes_of_an_xpu_build_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.xpu, "get_arch_list", lambda: ["dg2", "bmg-g21"])
+    assert INTEL.built_for() == ["dg2", "bmg-g21"]
+
+
 def test_the_peak_is_counted_where_torch_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     reset: list[str] = []
     for name in ("cuda", "xpu"):

@@ -59,7 +59,10 @@ def test_a_card_of_each_kind_is_checked_to_its_end_and_known_afterwards(name: st
     assert found.formats == expected and found.native_bf16 in (True, False)
     assert found.recomputed and found.eight_bit and found.host_bound is not None
     assert (found.graphs is not None) == probe.graphs, "where torch has none, none are tried"
-    assert (probe.left is None) or found.taken_by_others == probe.left.taken_by_others
+    assert found.taken_by_others == (probe.left and probe.left.taken_by_others)
+    ways = [finding.message for finding in report.findings if finding.message.key.startswith("check.way_")]
+    assert len(ways) == 2 and all(dict(way.params)["before"] for way in ways), "where no peak is counted too"
+    assert (found.memory_ratio is not None) == bool(probe.peaked)
 
 
 def test_a_processor_is_checked_to_its_end(checked: Callable[..., Report]) -> None:

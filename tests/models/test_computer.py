@@ -65,6 +65,13 @@ def test_nothing_is_known_with_another_driver_torch_treino_or_memory(monkeypatch
     assert known(CARD) is None
 
 
+def test_the_driver_that_torch_tells_of_a_card_counts_before_the_computers() -> None:
+    """Intel's: beside a card of NVIDIA, whose driver's change proves nothing anew."""
+    arc = Device("xpu:0", "Intel Arc B580", 12 * GB, driver="1.15.38308")
+    assert keep(Computer(Identity.of(arc), recomputed=True)) and Identity.of(arc).driver == "1.15.38308"
+    assert known(arc) and known(replace(arc, driver="1.15.40000")) is None
+
+
 def test_a_driver_does_not_matter_to_the_cpu_and_does_to_apples_graphics(monkeypatch: pytest.MonkeyPatch) -> None:
     apple = Device("mps", "Apple graphics")
     for device in (CPU, apple):

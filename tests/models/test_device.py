@@ -21,12 +21,18 @@ ARCHS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_120"]
 
 
 def card(
-    name: str, gigabytes: int, capability: tuple[int, int] = (8, 6), gcn: str = "", bf16: bool = True
+    name: str,
+    gigabytes: int,
+    capability: tuple[int, int] = (8, 6),
+    gcn: str = "",
+    bf16: bool = True,
+    built_in: bool = False,
 ) -> SimpleNamespace:
     major, minor = capability
     return SimpleNamespace(
-        name=name, total_memory=gigabytes * GB, major=major, minor=minor, gcnArchName=gcn, has_bfloat16_conversions=bf16
-    )
+        name=name, total_memory=gigabytes * GB, major=major, minor=minor, gcnArchName=gcn, has_bfloat16_conversions=bf16,
+        is_integrated=int(built_in), is_integrated_gpu=built_in, driver_version="1.15",
+    )  # fmt: skip
 
 
 def plug_in(
@@ -131,6 +137,20 @@ def test_intel_and_apple_are_taken_where_torch_offers_them(monkeypatch: pytest.M
     assert precision.choose("mps", "fp16").device.type == "mps"
 
 
+def test_a_card_is_taken_before_what_is_built_into_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which counts most of the computer's memory as its own, and is taken where there is nothing else."""
+    inside, arc = card("Intel(R) UHD Graphics 770", 28, built_in=True), card("Intel(R) Arc(TM) A770 Graphics", 16)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda number: (inside, arc)[number])
+    for count, taken in ((2, "xpu:1"), (1, "xpu:0")):
+        monkeypatch.setattr(torch.xpu, "device_count", lambda count=count: count)
+        assert str(precision.choose("auto", "fp16").device) == taken
+    halo, radeon = card("AMD Radeon 8060S", 64, gcn="gfx1151", built_in=True), card("AMD Radeon", 24, gcn="gfx1100")
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    plug_in(monkeypatch, halo, radeon, archs=["gfx1100", "gfx1151"], hip="7.2")
+    assert str(precision.choose("auto", "fp16").device) == "cuda:1"
+
+
 def test_each_process_on_a_computer_gets_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, card("small", 8), card("large", 24))
     for rank in (0, 1):
@@ -162,6 +182,7 @@ def test_what_graphs_keep_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: kept)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GB, 24 * GB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 17 * GB)
     assert [precision.free_bytes(torch.device(name)) for name in ("cuda:1", "cuda", "cuda:0")] == [4 * GB, 4 * GB, 6 * GB]
     assert precision.free_bytes(torch.device("cpu")) == float("inf")
 
@@ -336,6 +357,7 @@ def test_free_memory_of_intels_and_apples_is_told_by_torch(monkeypatch: pytest.M
     monkeypatch.setattr(torch.xpu, "mem_get_info", unknown)
     assert precision.free_bytes(torch.device("xpu")) == float("inf")
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * GB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 6 * GB)
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 5 * GB)
     assert precision.free_bytes(torch.device("mps")) == 7 * GB
     assert precision.free_bytes(torch.device("cpu")) == float("inf")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,13 @@ RADEON = Played(
     _RADEON, (_RADEON,), built="ROCm 7.1", version="gfx1100", codes=("gfx1030", "gfx1100"), tf32_units=False,
     left=DeviceMemory(23 * GB, 24 * GB, 0),
 )  # fmt: skip
+_ARC = Device("xpu:0", "Intel(R) Arc(TM) B580 Graphics", 12 * GB)
+ARC = Played(
+    _ARC, (_ARC,), built="XPU", version="", codes=("dg2", "bmg-g21"), tf32_units=False, graphs=False,
+    left=DeviceMemory(10 * GB, 12 * GB, GB),
+)  # fmt: skip
+_OLD_ARC = Device("xpu:0", "Intel(R) Arc(TM) A380 Graphics", 6 * GB)
+SILENT_ARC = replace(ARC, about=_OLD_ARC, here=(_OLD_ARC,), left=None)  # whose driver does not tell what is free
 _APPLE = Device("mps", "Apple graphics")
 APPLE = Played(
     _APPLE, (_APPLE,), built="MPS", version="", codes=(), tf32_units=False, graphs=False,
@@ -107,7 +114,7 @@ APPLE = Played(
 )  # fmt: skip
 CARDS = {
     "RTX 3060": RTX_3060, "RTX 4060": RTX_4060, "RTX 5090": RTX_5090, "GTX 1650": GTX_1650, "Radeon": RADEON,
-    "Apple": APPLE,
+    "Arc": ARC, "silent Arc": SILENT_ARC, "Apple": APPLE,
 }  # fmt: skip
 
 
