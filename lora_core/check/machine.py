@@ -14,6 +14,8 @@ from lora_core.check.bench import BUSY, Bench
 from lora_core.check.findings import GOOD, SLOWER, Finding
 from lora_core.check.probe import Probe
 from lora_core.config import TrainConfig
+from lora_core.install.other_cards import AMD, OtherCard
+from lora_core.install.torch_build import installed_label, torch_build
 from lora_core.messages import Message
 from lora_core.models.architecture import of_family
 from lora_core.models.computer import Computer, known
@@ -64,6 +66,21 @@ def code(bench: Bench) -> None:
         bench.good(_code_of("check.code", bench.probe))
     else:
         bench.good(Message("check.on_cpu"))
+    if card := bench.probe.unseen():
+        told = Message("check.unseen_card", card=card.name, version=torch.__version__)
+        bench.slower(told, _build_for(card, torch.__version__, platform.system(), platform.machine()))
+
+
+def _build_for(card: OtherCard, version: str, system: str, machine: str) -> Message:
+    """What lets a card be used that this torch does not see; each needs a build of its own, and not all have one."""
+    wanted, have = torch_build(system, machine, None, card), installed_label(version, system, machine)
+    if have.startswith(("rocm", "xpu")):
+        return Message("check.card_not_let_in")
+    if wanted.label == "cpu":
+        return Message("check.build_of_amd" if system == "Windows" and card.vendor == AMD else "check.no_build")
+    return Message(
+        "check.build_for_card", build=wanted.requirement(version.partition("+")[0]), index=wanted.index_url or ""
+    )
 
 
 def _code_of(key: str, probe: Probe) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from lora_core.install.other_cards import OtherCard, find_other
 from lora_core.models import device as devices
 from lora_core.models.device import Device, DeviceMemory, choose, in_turn, set_up
 from lora_core.models.weights import free_device_memory
@@ -53,6 +55,10 @@ class Probe:
         """The cards that this torch has code for, as it names them."""
         told = getattr(self._backend, "get_arch_list", None)
         return list(told()) if told else []
+
+    def unseen(self) -> OtherCard | None:
+        """A card of AMD or Intel that the system knows and this torch does not."""
+        return None if any(each.kind != "cpu" for each in self.here) else find_other(platform.system())
 
     def memory(self) -> DeviceMemory | None:
         """Of the device itself; None where it has none of its own, or torch does not tell."""

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from lora_core.check import machine
+from lora_core.check import probe as probes
 from lora_core.check.bench import Bench
-from lora_core.check.findings import FAILED, GOOD, SLOWER, Finding
+from lora_core.check.findings import FAILED, GOOD, SLOWER, Finding, Report
 from lora_core.check.probe import Probe
+from lora_core.install.other_cards import AMD, INTEL, OtherCard
 from lora_core.models.computer import Computer, Identity, step_key
 from lora_core.models.device import Device, DeviceMemory
 from lora_core.system import hardware, keep_awake, windows
@@ -77,6 +79,47 @@ def test_a_card_without_code_is_left_alone_and_told(bench: Callable[[Probe], Ben
     told = str(made.findings[0].message)
     assert "no code for NVIDIA GeForce GTX 780" in told and "3.5" in told and "sm_75, sm_80" in told
     assert "another build" in str(made.findings[0].decision)
+
+
+RADEON_CARD, OLD_RADEON = OtherCard(AMD, "AMD card (gfx1100)", "gfx1100"), OtherCard(AMD, "AMD card (gfx906)", "gfx906")
+ARC_CARD = OtherCard(INTEL, "Intel(R) Arc(TM) B580 Graphics")
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "card", "decision"),
+    [
+        ("Linux", "2.13.0+cpu", RADEON_CARD, "pip install torch==2.13.0+rocm7.2 --extra-index-url https"),
+        ("Linux", "2.13.0+rocm7.2", RADEON_CARD, "groups render and video"),
+        ("Linux", "2.13.0+cpu", OLD_RADEON, "PyTorch has no build for it"),
+        ("Windows", "2.13.0+cpu", OtherCard(AMD, "AMD Radeon RX 9070 XT"), "AMD has one: docs/installing.md"),
+        ("Windows", "2.13.0+rocm10.0.0", OtherCard(AMD, "AMD Radeon RX 9070 XT"), "update its driver"),
+        ("Linux", "2.13.0+cpu", ARC_CARD, "pip install torch==2.13.0+xpu --extra-index-url https"),
+        ("Windows", "2.13.0", ARC_CARD, "pip install torch==2.13.0+xpu --extra-index-url https"),
+        ("Windows", "2.13.0+xpu", ARC_CARD, "update its driver"),
+    ],
+)
+def test_a_card_that_this_torch_does_not_see_is_told_with_what_would_help(
+    system: str, version: str, card: OtherCard, decision: str, bench: Callable[[Probe], Bench],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(machine.torch, "__version__", version)
+    monkeypatch.setattr(machine.platform, "system", lambda: system)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "AMD64" if system == "Windows" else "x86_64")
+    made = bench(Played(CPU, (CPU,), hidden=card))
+    machine.code(made)
+    found = made.findings[-1]
+    assert (
+        found.verdict == SLOWER and str(found.message) == f"Not used: {card.name}; this PyTorch ({version}) does not see it"
+    )
+    assert decision in str(found.decision)
+    lines = Report((), (found,), made.computer, 1.0).lines()
+    assert decision in str(lines[1]), "nothing of it is hidden as private"
+
+
+def test_only_where_torch_sees_no_card_the_system_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "find_other", lambda system: ARC_CARD)
+    assert Probe(CPU, (CPU,)).unseen() == ARC_CARD
+    assert Probe(CPU, (RTX_3060.about, CPU)).unseen() is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_core.check.bench import Sizes
 from lora_core.check.probe import Probe
+from lora_core.install.other_cards import OtherCard
 from lora_core.models.architecture import shapes_of
 from lora_core.models.device import Device, DeviceMemory
 from lora_core.system import hardware
@@ -35,6 +36,7 @@ class Played(Probe):
     graphs: bool = True
     peaked: int = 0
     share: float = 0.0  # of the processor, taken by other programs
+    hidden: OtherCard | None = None  # that the system knows and torch does not
     times: float = 1.0  # what products come out as, of what they should be
 
     @property
@@ -49,6 +51,9 @@ class Played(Probe):
 
     def built_for(self) -> list[str]:
         return list(self.codes)
+
+    def unseen(self) -> OtherCard | None:
+        return self.hidden
 
     def memory(self) -> DeviceMemory | None:
         return self.left
