@@ -7,6 +7,7 @@ bench     what every part is given: device, sizes, time, a place for findings
 disk      how quick the disks of caches and runs are, and how much is free there
 findings  what was found: sentences, decisions, and the report that can be sent
 formats   whether numbers of 16 bits are finite and right on the device, and how quick
+kept      the report of the last check, after a restart too
 machine   which system, torch and devices these are, what fits the memory, page file and sleep
 probe     all that is asked of torch about a device: a test plays a card by answering here
 run       the parts in their order: time, progress, stopping, failures

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lora_core.check import disk, formats, machine, step
+from lora_core.check import disk, formats, kept, machine, step
 from lora_core.check.bench import Bench, Sizes, Stopped
 from lora_core.check.findings import Report
 from lora_core.check.probe import Probe
@@ -55,9 +55,10 @@ def of_device(probe: Probe, emit: Emit, wants_stop: Callable[[], bool], run_fold
         torch.set_num_threads(threads)
         bench.free()
     emit(Phase("check", parts, parts, Message("check.name_done")))
-    return Report(
-        tuple(machine.heading(probe.here)), tuple(bench.findings), bench.computer, time.monotonic() - began, is_whole
-    )
+    heading, findings = tuple(machine.heading(probe.here)), tuple(bench.findings)
+    report = Report(heading, findings, bench.computer, time.monotonic() - began, is_whole)
+    kept.keep(report)
+    return report
 
 
 def _all(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from lora_core.check import disk, formats, machine, run, step
 from lora_core.check.findings import FAILED, MOST_LINES, Report
+from lora_core.check.kept import Kept, last
 from lora_core.check.probe import Probe
 from lora_core.events import Event, Phase
 from lora_core.messages import LANGUAGES, Message, say
@@ -55,6 +56,7 @@ def test_a_card_of_each_kind_is_checked_to_its_end_and_known_afterwards(name: st
     assert report.is_whole and [finding for finding in report.findings if finding.verdict == FAILED] == []
     found = known(probe.about)
     assert found == report.computer and found is not None
+    assert last(probe.about) == Kept(tuple(report.lines()), found.checked_at)
     expected = {"fp32": True, "fp16": True, "bf16": True} | ({"tf32": True} if probe.tf32_units else {})
     assert found.formats == expected and found.native_bf16 in (True, False)
     assert found.recomputed and found.eight_bit and found.host_bound is not None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.conftest import SLOW_MS, Window, start_window
 from tests.e2e.test_train import open_train
@@ -96,3 +96,29 @@ def test_stop_ends_it_and_what_computes_keeps_it_away(open_page: Callable[..., P
     page.locator("#train-show").click()
     page.locator("#train-stop").click()
     expect(page.locator("#train-state")).to_have_attribute("data-state", "stopped", timeout=SLOW_MS)
+
+
+def test_after_a_restart_the_last_report_is_there_with_its_date(browser: Browser, tmp_path: Path) -> None:
+    """In the program as people start it: only the check before it is played."""
+    first = start_window(tmp_path, program=PLAYED, PLAYED_CHECK_S="0.1")
+    context = browser.new_context(locale="en", permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(f"{first.url}en/")
+    open_train(page)
+    expect(page.locator("#train-start")).to_be_enabled(timeout=SLOW_MS)
+    page.locator("#check .check-button").click()
+    expect(page.locator("#check details")).to_have_attribute("open", "")
+    lines = page.locator("#check .check-lines p").all_text_contents()
+    assert len(lines) > 8 and first.stop() == 0
+    again = start_window(tmp_path)
+    page.goto(f"{again.url}en/")
+    open_train(page)
+    found = page.locator("#check summary")
+    expect(found).to_contain_text("What the check of 20", timeout=SLOW_MS)
+    expect(page.locator("#check .check-lines")).to_be_hidden()
+    found.click()
+    assert page.locator("#check .check-lines p").all_text_contents() == lines
+    page.locator("#check button[data-copy]").click()
+    assert page.evaluate("navigator.clipboard.readText()").splitlines() == lines
+    context.close()
+    assert again.stop() == 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from lora_core.check import kept
 from lora_core.check.findings import FAILED, GOOD, SLOWER, Finding, Report
 from lora_core.events import Emit, Phase
 from lora_core.messages import Message
@@ -52,7 +53,9 @@ def played_check(device: str, emit: Emit, wants_stop: Callable[[], bool]) -> Rep
     emit(Phase("check", len(PARTS), len(PARTS), Message("check.name_done")))
     keep(computer)
     heading = (Message("check.processor", name=_processor(about), physical=2),)
-    return Report(heading, FOUND, computer, time.monotonic() - began, is_whole, ())
+    report = Report(heading, FOUND, computer, time.monotonic() - began, is_whole, ())
+    kept.keep(report)
+    return report
 
 
 def _processor(about: Device) -> str:

@@ -18,6 +18,7 @@ from lora_core.ui.state.background import has_ended, in_background
 
 if TYPE_CHECKING:
     from lora_core.check.findings import Report
+    from lora_core.check.kept import Kept
     from lora_core.models.device import Device
 
 IDLE, RUNNING, STOPPING, DONE, FAILED = "idle", "running", "stopping", "done", "failed"
@@ -34,7 +35,8 @@ Run = Callable[[str, Emit, Callable[[], bool]], "Report"]  # as `lora_core.check
 class CheckState:
     """All that pages show of it; never changed, only replaced. `serial` grows with every change.
 
-    done, total: parts. ends_at: of `time.monotonic`, when it is over at the latest.
+    done, total: parts. ends_at: of `time.monotonic`, when it is over at the latest. earlier: what a check before this start
+    of the program told.
     """
 
     serial: int = 0
@@ -45,6 +47,7 @@ class CheckState:
     total: int = 0
     ends_at: float = 0.0
     report: Report | None = None
+    earlier: Kept | None = None
     error: Message | None = None
 
     @property
@@ -81,7 +84,7 @@ class ComputerCheck:
         self._recall, self._remember, self._note_crash = recall, remember, note_crash
         self._run = run or _check
         self._others: list[Callable[[], bool]] = []
-        self._may_begin, self._quiet_since = by_itself, 0.0
+        self._may_begin, self._quiet_since, self._has_recalled = by_itself, 0.0, False
         self._stop = threading.Event()
         self._was_interrupted = False
         self._working: Future[None] | None = None
@@ -122,6 +125,9 @@ class ComputerCheck:
 
     def begin_by_itself(self, is_ready: bool) -> None:
         """To be called each second: begins once, after a while in which all was ready and nothing computed."""
+        if is_ready and not self._has_recalled:
+            self._has_recalled = True
+            in_background(self._recall_earlier, "check")
         if not self._may_begin:
             return
         now = time.monotonic()
@@ -131,6 +137,15 @@ class ComputerCheck:
         if now - self._quiet_since >= QUIET_S:
             self._may_begin = False
             in_background(self._begin_if_unknown, "check")
+
+    def _recall_earlier(self) -> None:
+        from lora_core.check.kept import last  # brings torch
+
+        try:
+            if earlier := last(_device()):
+                self._change(earlier=earlier)
+        except Exception as error:  # noqa: BLE001 - what devices and their drivers do when asked: told, never lost
+            self._note_crash("looking up this computer's check", error)
 
     def _begin_if_unknown(self) -> None:
         from lora_core.models.computer import known  # beside torch

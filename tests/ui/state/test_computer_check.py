@@ -74,6 +74,39 @@ def test_a_check_is_told_from_its_first_part_to_its_report() -> None:
     assert computer_file().is_file()
 
 
+def test_after_a_restart_the_last_report_is_told_without_a_check() -> None:
+    window = Window()
+    assert window.check.state.earlier is None
+    window.check.start()
+    assert window.check.wait(20) and window.check.state.report
+    lines = tuple(window.check.state.report.lines())
+    window.start_again()
+    before = window.check.state.stamp
+    window.check.begin_by_itself(is_ready=False)
+    assert window.check.state.earlier is None, "not before torch is there"
+    until = time.monotonic() + 20
+    while window.check.state.earlier is None and time.monotonic() < until:
+        window.check.begin_by_itself(is_ready=True)
+        time.sleep(0.01)
+    state = window.check.state
+    assert state.earlier and state.earlier.lines == lines and state.earlier.at == pytest.approx(time.time(), abs=60)
+    assert state.stamp != before and state.phase == IDLE and state.report is None and not window.crashes
+
+
+def test_devices_that_cannot_be_asked_are_told_and_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise OSError("torn")
+
+    monkeypatch.setattr(computer_check, "_device", fails)
+    window = Window()
+    window.check._may_begin = False
+    window.check.begin_by_itself(is_ready=True)
+    until = time.monotonic() + 20
+    while not window.crashes and time.monotonic() < until:
+        time.sleep(0.01)
+    assert window.crashes == ["looking up this computer's check"] and window.check.state.earlier is None
+
+
 def test_stopped_it_keeps_what_was_found_and_does_not_begin_by_itself() -> None:
     window = Window(forever)
     window.check.start()

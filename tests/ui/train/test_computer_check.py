@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from html import unescape
@@ -13,11 +14,12 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from lora_core.check.kept import Kept
 from lora_core.messages import Message
 from lora_core.models.computer import Computer, Identity
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.app import App
-from lora_core.ui.state.computer_check import DONE, RUNNING, STOPPING, CheckState
+from lora_core.ui.state.computer_check import DONE, FAILED, RUNNING, STOPPING, CheckState
 from lora_core.ui.tabs.train.computer_check import add_check_routes, check_html, notice, panel_html
 from tests.support.played_check import FOUND, Report, played_check
 
@@ -70,6 +72,19 @@ def test_what_is_copied_is_what_is_read(text: Texts) -> None:
     assert {kind for kind, _ in shown} == {"line-good", "line-slower", "line-failed", "line-decision", "took"}
     assert "<details open>" in html
     assert "<details>" in check_html(CheckState(5, DONE, True, report=REPORT), text), "nobody asked for it"
+
+
+@pytest.mark.parametrize("text", [EN, PT], ids=["en", "pt-BR"])
+def test_what_an_earlier_check_found_is_there_with_its_date(text: Texts) -> None:
+    earlier = Kept(tuple(REPORT.lines()), time.mktime((2026, 11, 30, 14, 5, 0, 0, 0, -1)))
+    html = check_html(CheckState(1, earlier=earlier), text)
+    date = "2026-11-30 14:05" if text is EN else "30/11/2026 14:05"
+    assert f"<details><summary>{text('train.check_found_at', date=date)}</summary>" in html and date in html
+    copied = re.search(r'data-copy="([^"]*)"', html)
+    assert copied and unescape(copied[1]).splitlines() == [text.say(line) for line in REPORT.lines()]
+    assert date not in check_html(CheckState(2, RUNNING, earlier=earlier, ends_at=1e18), text)
+    assert date not in check_html(CheckState(3, DONE, earlier=earlier, report=REPORT), text), "there is a newer one"
+    assert date in check_html(CheckState(4, FAILED, earlier=earlier, error=Message("models.no_bf16")), text)
 
 
 def test_the_routes_start_it_stop_it_and_tell_it(app: App, ask: Callable[..., dict[str, Any]]) -> None:

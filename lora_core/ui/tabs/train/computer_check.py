@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from lora_core.errors import UserError
-from lora_core.messages import LANGUAGES
+from lora_core.messages import LANGUAGES, Message
 from lora_core.ui.shared.texts import Texts
 from lora_core.ui.state.computer_check import STOPPING, CheckState
 
 if TYPE_CHECKING:
-    from lora_core.check.findings import Report
     from lora_core.ui.state.app import App
 
 
@@ -34,7 +35,7 @@ def check_html(state: CheckState, text: Texts) -> str:
     return (
         f'<button type="button" class="check-button" data-check="{does}"{disabled}>{escape(label)}</button>'
         f'<div class="check-now">{_now_html(state, text)}</div>'
-        f'<div class="check-found">{_report_html(state.report, text, not state.by_itself) if state.report else ""}</div>'
+        f'<div class="check-found">{_found_html(state, text)}</div>'
     )
 
 
@@ -61,14 +62,24 @@ def _now_html(state: CheckState, text: Texts) -> str:
     return f'{bar}<p class="form-help"><span role="status">{escape(what)}</span> <span>{escape(left)}</span></p>'
 
 
-def _report_html(report: Report, text: Texts, is_open: bool) -> str:
-    """Its lines as they are copied, each marked with its kind."""
-    said = [(line.key.removeprefix("check.").replace("_", "-"), text.say(line)) for line in report.lines()]
-    lines = "".join(f'<p class="check-{kind}">{escape(line)}</p>' for kind, line in said)
-    copied, found = escape("\n".join(line for _, line in said)), escape(text("train.check_found"))
+def _found_html(state: CheckState, text: Texts) -> str:
+    """What was found by the last check, or by one before this start of the program."""
+    if state.report:
+        return _report_html(state.report.lines(), text, text("train.check_found"), not state.by_itself)
+    if state.earlier and not state.is_busy:
+        date = time.strftime(text("runs.date"), time.localtime(state.earlier.at))
+        return _report_html(state.earlier.lines, text, text("train.check_found_at", date=date), is_open=False)
+    return ""
+
+
+def _report_html(lines: Sequence[Message], text: Texts, title: str, is_open: bool) -> str:
+    """A report's lines as they are copied, each marked with its kind."""
+    said = [(line.key.removeprefix("check.").replace("_", "-"), text.say(line)) for line in lines]
+    shown = "".join(f'<p class="check-{kind}">{escape(line)}</p>' for kind, line in said)
+    copied, title = escape("\n".join(line for _, line in said)), escape(title)
     return (
-        f"<details{' open' if is_open else ''}><summary>{found}</summary>"
-        f'<div class="check-lines" tabindex="0" role="region" aria-label="{found}">{lines}</div>'
+        f"<details{' open' if is_open else ''}><summary>{title}</summary>"
+        f'<div class="check-lines" tabindex="0" role="region" aria-label="{title}">{shown}</div>'
         f'<button type="button" data-copy="{copied}" data-copied="{escape(text("export.copied"))}">'
         f"{escape(text('train.check_copy'))}</button></details>"
     )
