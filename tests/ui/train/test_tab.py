@@ -168,6 +168,25 @@ def test_a_new_window_begins_with_the_quick_start_ready_to_go(app: App) -> None:
     assert told, "a processor is measured before the first training, and known after it"
 
 
+def test_a_card_tells_what_choosing_it_comes_to(app: App) -> None:
+    """With the quick start in the form, whose toy model and pictures the other cards do not keep."""
+    from lora_core.training.estimate.cost import estimate
+
+    setup = Setup(app, EN)
+    boxed = json.loads(setup.hello())["fill"]
+    told: Any = None
+    for _ in range(600):
+        if told := setup.costs(Said(boxed), ""):
+            break
+        time.sleep(0.1)
+    assert sorted(told["lines"]) == sorted(setup.cards.all())
+    for card in setup.cards.all():
+        config = TrainConfig.of(form.read(json.loads(setup.choose(card, boxed))["fill"]))
+        if card != FIRST:
+            assert config.resolution == 512, "of Stable Diffusion 1.5, not of the toy"
+        assert told["lines"][card] == card_line(config, estimate(config), EN), card
+
+
 def test_the_time_is_told_as_finely_as_it_can_be_known() -> None:
     told = [span(seconds, EN) for seconds in (0.4, 37, 89, 91, 5000, 5500, 50_000, 200_000)]
     assert told == [

@@ -92,12 +92,16 @@ class FormRecipe:
         return [(name, self.followed.choices[name]) for name in settings() if name in self.followed.choices]
 
 
-def recipe_of(preset: Preset, facts: Facts, values: Mapping[str, object], own: Collection[str] = ()) -> FormRecipe | None:
-    """The recipe of a card; None where it names no intent.
+def recipe_of(
+    preset: Preset, values: Mapping[str, object], dataset: Dataset | None, own: Collection[str] = ()
+) -> FormRecipe | None:
+    """The recipe of a card; None where it names no intent, or where base model or device cannot be had. Needs torch.
 
-    values: those of the form that are right. own: names of the settings that were set by hand, right or wrong.
+    values: those of the form that are right. dataset: the pictures, as far as they are known. own: names of the settings
+    that were set by hand, right or wrong.
     """
-    if not preset.intent:
+    facts = Facts.of(values, dataset) if preset.intent else None
+    if facts is None:
         return None
     from lora_core.recipes import recipe
 

@@ -21,7 +21,7 @@ from lora_core.ui.tabs.train.card_costs import CardCosts
 from lora_core.ui.tabs.train.cost import levels_html, memory_line, time_line
 from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
-from lora_core.ui.tabs.train.recipes import Facts, FormRecipe, recipe_of
+from lora_core.ui.tabs.train.recipes import FormRecipe, recipe_of
 from lora_core.ui.tabs.train.usual_rate import usual_rate
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Setup:
     def __init__(self, app: App, text: Texts):
         self.app, self.text = app, text
         self.cards = Cards(app.home / "presets")
-        self._costs = CardCosts(app, self.cards, text)
+        self._costs = CardCosts(app, self.cards, text, self._dataset)
 
     # --- what the page is built of ----------------------------------------------------------------------------
 
@@ -98,10 +98,9 @@ class Setup:
         if not self.app.core_ready():
             return None
         right = form.typed_values(said.boxed)
-        dataset = self._dataset(right)
-        if (key := self._costs.key(right, dataset)) == known:
+        if (key := self._costs.key(right)) == known:
             return None
-        lines = self._costs.lines(key, right, dataset)
+        lines = self._costs.lines(key, right)
         return {} if lines is None else {"key": key, "lines": lines}
 
     def empty_plan(self, is_wrong: bool = False) -> str:
@@ -222,8 +221,7 @@ class Setup:
         if preset is None or not self.app.core_ready():
             return said.boxed, None
         right = form.typed_values(said.boxed)
-        facts = Facts.of(right, self._dataset(right)) if preset.intent else None
-        recipe = recipe_of(preset, facts, right, said.own) if facts else None
+        recipe = recipe_of(preset, right, self._dataset(right), said.own)
         return ({**said.boxed, **form.boxes_of(recipe.values())}, recipe) if recipe else (said.boxed, None)
 
     def _dataset(self, right: Mapping[str, object]) -> Dataset | None:
