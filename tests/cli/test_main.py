@@ -17,8 +17,11 @@ import pytest
 
 from lora_core import __version__
 from lora_core.cli import flags
-from lora_core.cli import main as cli
-from lora_core.cli.main import Request, main, request, resume_command
+from lora_core.cli import request as requests
+from lora_core.cli import training as terminal_training
+from lora_core.cli.main import main
+from lora_core.cli.request import Request, request
+from lora_core.cli.training import resume_command
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.install.bootstrap import COMMANDS, ROOT
@@ -213,9 +216,9 @@ def test_a_shipped_preset_means_the_shipped_folder_from_anywhere(training: str) 
     told = flags.parse(["--preset", "quickstart"])
     with contextlib.suppress(UserError):  # the pictures are made by a script of their own
         assert request(told).config.train_data_dir == str(ROOT / "Training")
-    assert cli._preset_values("quickstart")["train_data_dir"] == str(ROOT / "Training")
+    assert requests._preset_values("quickstart")["train_data_dir"] == str(ROOT / "Training")
     shipped = ROOT / "presets" / "quickstart.toml"
-    assert cli._preset_values(str(shipped))["train_data_dir"] == str(ROOT / "Training")
+    assert requests._preset_values(str(shipped))["train_data_dir"] == str(ROOT / "Training")
 
 
 def test_a_preset_of_ones_own_means_the_folder_beside_the_caller(training: str) -> None:
@@ -402,7 +405,7 @@ def test_a_failure_is_exit_code_1_with_a_sentence(
     def broken(wanted: Request, *, verbose: bool) -> int:
         raise RuntimeError("the unforeseen")
 
-    monkeypatch.setattr(cli, "_run", broken)
+    monkeypatch.setattr(terminal_training, "run", broken)
     assert main(["--train_data_dir", training]) == 1
     told = capsys.readouterr().err
     assert told == "treino: Something unforeseen went wrong: RuntimeError: the unforeseen. More with --verbose.\n"
@@ -416,7 +419,7 @@ def test_ctrl_c_before_the_training_is_130(
     def pressed(wanted: Request, *, verbose: bool) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run", pressed)
+    monkeypatch.setattr(terminal_training, "run", pressed)
     assert main(["--train_data_dir", training]) == 130
     assert capsys.readouterr().err == "treino: Stopped.\n"
 

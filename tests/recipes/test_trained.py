@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from lora_core.cli import flags
-from lora_core.cli.main import request
+from lora_core.cli.request import request
 from lora_core.config import TrainConfig, read_values
 from lora_core.events import Failed, Sample, Step
 from lora_core.lora.metadata import CONFIG
