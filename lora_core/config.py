@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import Any, Self
 from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.sample_prompts import read_sample_prompt
-from lora_core.settings import ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
+from lora_core.settings import TRUTH, ConfigError, Problem, Setting, Value, check, setting, settings_of, suggest
 from lora_core.system.file_names import RESERVED
 from lora_core.system.redact import holds_secret
 from lora_core.system.tensor_headers import metadata_of
 
-SCHEMA = 2  # 1: cuda_graphs was on or off
+SCHEMA = 3  # 1: cuda_graphs was on or off; 2: use_dora and use_rslora were settings
+OLDER = ("use_dora", "use_rslora")  # switches that were, on or off; `migrated` tells what they are now
 PRESETS = Path(__file__).parent.parent / "presets"
 TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
@@ -27,6 +29,7 @@ TARGETS = (
 )  # fmt: skip
 CONV_TARGETS = ("conv1", "conv2", "conv")  # with kernels of 3x3, as LyCORIS and sd-scripts tell convolutions from the rest
 BLOCKS = ("down", "mid", "up")
+_STRENGTH = ("lora_rank", "lora_alpha", "conv_rank", "conv_alpha")
 BECAME = {"low_memory": "settings.preset_low_memory", "fast": "settings.preset_fast"}  # presets that were, and what they are now
 
 
@@ -62,16 +65,15 @@ class TrainConfig:
     cuda_graphs: str = setting("auto", "Model", "On an NVIDIA or AMD card: start a step's thousands of operations with one call; auto: where the check of this computer proved it, and where that is what steps wait for.", choices=("auto", "on", "off"))
     torch_compile: bool = setting(False, "Model", "Compile the UNet: faster steps after minutes at the first of each picture size. Needs Triton on a card, a C++ compiler on a CPU; not with 8 bits or dropout.")
 
+    adapter: str = setting("lora", "LoRA", "Kind of adapter. dora trains direction and magnitude apart: slower, sometimes closer; not for sd-scripts and diffusers.", choices=("lora", "dora"))
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
-    lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank.", low=0, high=4096)
+    lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank. What rsLoRA calls alpha is here alpha times the root of the rank.", low=0, high=131_072)
     conv_rank: int = setting(0, "LoRA", "Size of the adapters of 3x3 convolutions; 0 means as the others.", low=0, high=1024)
-    conv_alpha: float = setting(0.0, "LoRA", "Alpha of the adapters of 3x3 convolutions, 1 to 8 is usual; 0 means as the others, or their own rank where that is another.", low=0, high=4096)
+    conv_alpha: float = setting(0.0, "LoRA", "Alpha of the adapters of 3x3 convolutions, 1 to 8 is usual; 0 means as the others, or their own rank where that is another.", low=0, high=131_072)
     target_modules: tuple[str, ...] = setting(("to_q", "to_v"), "LoRA", "UNet layers that get an adapter.", choices=TARGETS)
     target_blocks: tuple[str, ...] = setting(BLOCKS, "LoRA", "Parts of the UNet whose layers get an adapter; without 'down' the way back ends early, which makes steps quicker.", choices=BLOCKS)
     train_text_encoder: bool = setting(False, "LoRA", "Also adapt the text encoder(s).")
     lora_dropout: float = setting(0.0, "LoRA", "Share of adapter inputs dropped while training.", low=0, high=0.9)
-    use_rslora: bool = setting(False, "LoRA", "Scale by alpha/sqrt(rank), which keeps high ranks effective (rsLoRA).")
-    use_dora: bool = setting(False, "LoRA", "Train direction and magnitude apart (DoRA): slower, sometimes closer; not for sd-scripts and diffusers.")
 
     max_train_steps: int = setting(1500, "Training", "Optimizer steps in all.", low=1, high=1_000_000, unit="steps", basic=True)
     train_batch_size: int = setting(1, "Training", "Pictures computed at once.", low=1, high=512, basic=True)
@@ -260,14 +262,34 @@ def _parsed(text: str, path: Path) -> tuple[dict[str, Any], dict[str, object]]:
     schema = table.get("schema", SCHEMA)
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise UserError("settings.schema_too_new", file=path, schema=repr(schema), known=SCHEMA)
-    return table, _migrated({name: value for name, value in table.items() if name not in ("schema", "preset")})
+    return table, migrated({name: value for name, value in table.items() if name not in ("schema", "preset")})
 
 
-def _migrated(values: dict[str, object]) -> dict[str, object]:
-    """Settings of an older schema as the present one calls them."""
+def migrated(values: Mapping[str, object]) -> dict[str, object]:
+    """Settings of an older schema, or older flags, as the present ones are called."""
+    now = {name: value for name, value in values.items() if name not in OLDER or str(value).lower() not in TRUTH}
     if isinstance(graphs := values.get("cuda_graphs"), bool):
-        values["cuda_graphs"] = "auto" if graphs else "off"  # on was the default, so it was nobody's wish
-    return values
+        now["cuda_graphs"] = "auto" if graphs else "off"  # on was the default, so it was nobody's wish
+    is_dora, is_stabilised = (TRUTH.get(str(values.get(name)).lower()) for name in OLDER)
+    if is_dora or (is_dora is False and values.get("adapter") == "dora"):
+        now["adapter"] = "dora" if is_dora else "lora"
+    return now | _rank_stabilised(now) if is_stabilised else now
+
+
+def _rank_stabilised(values: Mapping[str, object]) -> dict[str, object]:
+    """Ranks, and the alphas at which alpha/rank is what rsLoRA's alpha/sqrt(rank) was (Kalajdzievski 2023)."""
+    try:
+        asked = TrainConfig.of({name: values[name] for name in _STRENGTH if name in values})
+    except ConfigError:
+        return {}  # told where all values are checked
+    ranks = {"lora": (asked.lora_rank, asked.alpha)}
+    if asked.conv != ranks["lora"]:
+        ranks["conv"] = asked.conv
+    return {
+        f"{kind}_{name}": value
+        for kind, (rank, alpha) in ranks.items()
+        for name, value in (("rank", rank), ("alpha", alpha * math.sqrt(rank)))
+    }
 
 
 def _metadata_toml(path: Path) -> str:

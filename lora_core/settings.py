@@ -133,8 +133,8 @@ def _convert(s: Setting, value: object) -> Value:
     match s.kind.__name__:
         case "bool" if isinstance(value, bool):
             return value
-        case "bool" if isinstance(value, str) and value.lower() in _TRUTH:
-            return _TRUTH[value.lower()]
+        case "bool" if isinstance(value, str) and value.lower() in TRUTH:
+            return TRUTH[value.lower()]
         case "int" if is_number and float(typing.cast(float, value)).is_integer():
             return int(typing.cast(float, value))
         case "float" if is_number:
@@ -171,4 +171,4 @@ def _needs(s: Setting, value: object) -> UserError:
     return UserError("settings.needs", wanted=Message(f"settings.needs_{s.kind.__name__}"), value=repr(value))
 
 
-_TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from lora_core.config import PRESETS, TrainConfig, find_preset, read_preset, read_values, settings
+from lora_core.config import PRESETS, TrainConfig, find_preset, migrated, read_preset, read_values, settings
 from lora_core.errors import UserError
 from lora_core.settings import ConfigError, Setting
 from tests.support import header_lengths
@@ -40,7 +40,7 @@ FROZEN = """
     train_data_dir trigger_word resolution enable_bucket bucket_step random_flip shuffle_tags keep_tags
     caption_dropout transparent_color pretrained_model_name_or_path vae prediction_type mixed_precision device
     optimizer_on_host eight_bit_base lean_activations gradient_checkpointing checkpointed_quarters cuda_graphs
-    torch_compile lora_rank lora_alpha target_modules target_blocks train_text_encoder lora_dropout use_rslora use_dora
+    torch_compile lora_rank lora_alpha target_modules target_blocks train_text_encoder lora_dropout adapter
     max_train_steps train_batch_size gradient_accumulation_steps learning_rate text_encoder_lr lr_scheduler
     lr_warmup_steps optimizer weight_decay max_grad_norm ema_decay seed snr_gamma timestep_sampling noise_offset
     prior_prompts prior_pictures prior_loss_weight prior_every output_dir output_name save_steps keep_states save_precision
@@ -210,7 +210,7 @@ def test_settings_that_clash_are_refused(values: dict[str, object], field: str |
         (b"\xff\xfe\x00", "not valid TOML"),
         (b"a = " + b"[" * 100_000, "not valid TOML"),
         (b"lora_rank = " + b"9" * 5000, "not valid TOML"),
-        (b"schema = 3\n", "schema 3; this Treino reads up to 2"),
+        (b"schema = 4\n", "schema 4; this Treino reads up to 3"),
         (b"schema = 'x'\n", "schema 'x'"),
         (b"schema = true\n", "schema True"),
     ],
@@ -295,3 +295,35 @@ def test_graphs_that_were_on_or_off_are_read_as_what_was_meant(
     file = tmp_path / "config.toml"
     file.write_text(f"{schema}cuda_graphs = {before}\n", encoding="utf-8")
     assert TrainConfig.of(read_values(file)).cuda_graphs == now
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("use_dora = true", {"adapter": "dora"}),
+        ("use_dora = false\nuse_rslora = false", {"adapter": "lora", "lora_alpha": 0.0}),
+        ("use_rslora = true", {"lora_rank": 16, "lora_alpha": 64.0, "conv_rank": 0, "conv_alpha": 0.0}),
+        ("use_rslora = true\nuse_dora = true\nlora_rank = 4\nlora_alpha = 3.0",
+         {"adapter": "dora", "lora_rank": 4, "lora_alpha": 6.0}),
+        ("use_rslora = true\nconv_rank = 4", {"lora_alpha": 64.0, "conv_rank": 4, "conv_alpha": 8.0}),
+        ("use_rslora = true\nconv_alpha = 1.0", {"lora_alpha": 64.0, "conv_rank": 16, "conv_alpha": 4.0}),
+    ],
+)  # fmt: skip
+def test_switches_of_older_versions_are_read_as_what_they_meant(
+    before: str, now: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"schema = 2\n{before}\n", encoding="utf-8")
+    assert TrainConfig.of(read_values(file)) == TrainConfig.of(now)
+
+
+def test_a_stabilised_rank_has_the_scale_that_it_had() -> None:
+    for rank, alpha in ((1, 0.0), (7, 5.0), (1024, 4096.0)):
+        now = TrainConfig.of(migrated({"use_rslora": True, "lora_rank": rank, "lora_alpha": alpha}))
+        assert now.alpha / now.lora_rank == pytest.approx((alpha or rank) / rank**0.5)
+
+
+@pytest.mark.parametrize("values", [{"use_dora": "perhaps"}, {"use_rslora": 3}, {"use_rslora": True, "lora_rank": "x"}])
+def test_what_older_switches_never_meant_is_told(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="use_dora|use_rslora|lora_rank"):
+        TrainConfig.of(migrated(values))

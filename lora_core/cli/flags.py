@@ -6,7 +6,7 @@ import argparse
 import functools
 from typing import NoReturn
 
-from lora_core.config import settings
+from lora_core.config import OLDER, settings
 from lora_core.errors import UserError
 from lora_core.messages import Message, plain
 from lora_core.settings import Setting, suggest
@@ -85,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     topics = {s.topic: made.add_argument_group(s.topic) for s in settings().values()}
     for s in settings().values():
         _add_setting(topics[s.topic], s)
+    for name in OLDER:
+        made.add_argument(f"--{name}", nargs="?", const="true", help=argparse.SUPPRESS)
+        _add_off(made, name)
     return made
 
 
@@ -118,7 +121,11 @@ def _add_setting(group: argparse._ArgumentGroup, s: Setting) -> None:
         metavar="|".join(s.choices) if s.choices and s.kind is str else metavar.get(s.kind.__name__, text),
     )  # fmt: skip
     if is_bool or s.name in WAS_ON_OR_OFF:
-        group.add_argument(f"--no_{s.name}", dest=s.name, action="store_const", const="false", help=argparse.SUPPRESS)
+        _add_off(group, s.name)
+
+
+def _add_off(group: argparse._ActionsContainer, name: str) -> None:
+    group.add_argument(f"--no_{name}", dest=name, action="store_const", const="false", help=argparse.SUPPRESS)
 
 
 def _help(s: Setting) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_core.cli import flags
-from lora_core.config import PRESETS, TrainConfig, find_preset, read_values, settings
+from lora_core.config import OLDER, PRESETS, TrainConfig, find_preset, migrated, read_values, settings
 from lora_core.errors import UserError
 from lora_core.install.bootstrap import ROOT
 from lora_core.messages import Message
@@ -63,7 +63,8 @@ def request(found: argparse.Namespace) -> Request:
     Raises:
         UserError: lists every problem at once.
     """
-    given = {name: value for name, value in vars(found).items() if name in settings() and value is not flags.MISSING}
+    known = {*settings(), *OLDER}
+    given = {name: value for name, value in vars(found).items() if name in known and value is not flags.MISSING}
     given, preset = _localized(given), {}
     layers, intent = _Layers(), ""
     problems: list[Message] = list(found.problems)
@@ -81,6 +82,7 @@ def request(found: argparse.Namespace) -> Request:
     is_known = problems == found.problems
     layers.add(preset, lambda p: Message("cli.in_preset", name=found.preset, field=p.field, what=p.message))
     layers.add(given, _at_flag)
+    layers.values = migrated(layers.values)
     try:
         config = TrainConfig.of(layers.values)
     except ConfigError as wrong:

@@ -53,7 +53,7 @@ class TrainingMetadata:
     zero_terminal_snr: bool = False
     clip_skip: int = 1
     max_token_length: int = 75
-    network_args: Mapping[str, str] = field(default_factory=dict)  # e.g. {"rslora": "True", "targets": "to_q,to_v"}
+    network_args: Mapping[str, str] = field(default_factory=dict)  # e.g. {"dora": "True", "targets": "to_q,to_v"}
 
     learning_rate: float = 0.0
     text_encoder_lr: float = 0.0  # 0: not trained

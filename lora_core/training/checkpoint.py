@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lora_core.config import TrainConfig, settings
+from lora_core.config import TrainConfig, migrated, settings
 from lora_core.errors import UserError
 from lora_core.messages import Message
 from lora_core.runs.run import LORA_FILE, STATE_FILE, UNFINISHED, resumable
@@ -28,9 +28,9 @@ _IN_FILE = {"lr_scale": "calm", "ema": "averages"}  # what state.pt calls them, 
 # Settings a checkpoint cannot be continued without: its tensors or its numbers would mean something else.
 _FIXED = (
     "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
-    "use_rslora", "use_dora", "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae",
+    "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae",
     "prediction_type", "zero_terminal_snr", "clip_skip", "max_token_length",
-    "conv_rank", "conv_alpha",
+    "conv_rank", "conv_alpha", "adapter",
 )  # fmt: skip
 
 
@@ -60,7 +60,9 @@ def compare(saved: dict[str, str], now: dict[str, str]) -> Message | None:
     Raises:
         UserError: a setting changed that the checkpoint depends on; all of them are named.
     """
-    then = {name: repr(settings()[name].default) for name in _FIXED} | saved  # settings that are younger than it
+    younger = {name: repr(settings()[name].default) for name in _FIXED}
+    renamed = {name: repr(value) for name, value in migrated(saved).items() if saved.get(name) != value}
+    then = younger | saved | renamed
     changed = [
         Message("training.setting_changed", name=name, old=then[name], new=now[name])
         for name in _FIXED

@@ -176,7 +176,7 @@ def training_metadata(session: Session) -> TrainingMetadata:
 
 
 def _network_args(config: TrainConfig) -> dict[str, str]:
-    switches = {"rslora": config.use_rslora, "dora": config.use_dora, "text_encoder": config.train_text_encoder}
+    switches = {"dora": config.adapter == "dora", "text_encoder": config.train_text_encoder}
     (rank, alpha), has_conv = config.conv, any(target in CONV_TARGETS for target in config.target_modules)
     conv = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if has_conv else {}
     return {"targets": ",".join(config.target_modules), **conv, **{name: "True" for name, on in switches.items() if on}}
@@ -236,7 +236,7 @@ def _of_base_model(
         return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn]))}
 
     model = session.model
-    about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.use_dora)
+    about = (sorted(model.fingerprints.items()), sorted(model.scheduler.config.items()), session.config.adapter == "dora")
     pictures: list[Image.Image] = []
     for same in alike(todo):
         key = f"({', '.join(map(repr, about))}, {cache_key_of(same)})"

@@ -103,7 +103,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
     _check_size(model, plan)
-    if config.use_dora:
+    if config.adapter == "dora":
         emit(Warned(Message("lora.warned_dora")))
     for found in (
         size_notice(model, config.resolution),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lora_core.cli import flags
+from lora_core.cli.request import request
 from lora_core.config import settings
 from lora_core.settings import Setting
 
@@ -121,3 +124,19 @@ def test_no_setting_is_shortened_in_silence() -> None:
 def test_a_setting_that_was_on_or_off_is_read_as_old_command_lines_have_it(words: list[str], said: str) -> None:
     found = flags.parse(words)
     assert (found.cuda_graphs, found.problems) == (said, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["--use_dora"], {"adapter": "dora"}), (["--use-dora=true"], {"adapter": "dora"}), (["--no_use_dora"], {}),
+        (["--use_rslora", "--lora_rank", "4"], {"lora_rank": 4, "lora_alpha": 8.0}), (["--use_rslora", "false"], {}),
+        (["--adapter", "dora", "--use_dora", "false"], {"adapter": "lora"}),
+    ],
+)  # fmt: skip
+def test_switches_of_older_command_lines_are_understood(
+    words: list[str], values: dict[str, object], tmp_path: Path
+) -> None:
+    asked = request(flags.parse(["--train_data_dir", str(tmp_path), *words])).config
+    assert asked == request(flags.parse(["--train_data_dir", str(tmp_path)])).config.replace(**values)
+    assert "use_dora" not in flags.parser().format_help()

@@ -33,7 +33,7 @@ def test_the_intents_are_the_promised_ones() -> None:
 def test_the_files_give_reasons_and_no_unmeasured_numbers(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
-    assert "schema = 2\n" in text
+    assert "schema = 3\n" in text
     assert b"\r" not in path.read_bytes()
     claims = re.findall(r"\d+ ?(?:minutes|min\b|seconds|hours|it/s|GiB|MiB|[GM]B)", text)
     assert claims == []

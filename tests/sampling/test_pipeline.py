@@ -60,7 +60,7 @@ def loras(tiny_sd1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("os meus LoRAs çã")
     lora_file.write(folder / "one.safetensors", strong(tiny_sd1, 1), "sd1", {}, "fp32")
     lora_file.write(folder / "two.safetensors", strong(tiny_sd1, 2), "sd1", {}, "fp32")
-    lora_file.write(folder / "dora.safetensors", strong(tiny_sd1, 3, use_dora=True), "sd1", {}, "fp32")
+    lora_file.write(folder / "dora.safetensors", strong(tiny_sd1, 3, adapter="dora"), "sd1", {}, "fp32")
     return folder
 
 

@@ -135,7 +135,7 @@ def test_where_even_the_decoder_alone_has_no_room_it_works_on_tiles(monkeypatch:
 
 def test_without_its_adapters_the_model_is_the_base_model(model: BaseModel, tmp_path: Path) -> None:
     base = np.asarray(sample.draw(model, wishes(5))[0], float)
-    adapters.attach(model, config_for("tiny", tmp_path, tmp_path, use_dora=True, train_text_encoder=True))
+    adapters.attach(model, config_for("tiny", tmp_path, tmp_path, adapter="dora", train_text_encoder=True))
     assert np.abs(np.asarray(sample.draw(model, wishes(5))[0], float) - base).max() <= 1, "a new adapter changes nothing"
     with torch.no_grad():
         for parameter in adapters.named_parameters(model).values():

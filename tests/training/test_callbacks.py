@@ -23,7 +23,7 @@ def validations(events: list[Event]) -> list[tuple[int, float, float]]:
     return [(event.step, event.loss, event.train_loss) for event in events if isinstance(event, Validation)]
 
 
-@pytest.mark.parametrize("values", [{}, {"ema_decay": 0.9}, {"use_dora": True}], ids=["plain", "average", "dora"])
+@pytest.mark.parametrize("values", [{}, {"ema_decay": 0.9}, {"adapter": "dora"}], ids=["plain", "average", "dora"])
 def test_a_long_validation_of_the_base_model_waits_for_the_first_save(
     values: dict[str, object], tiny_sd1: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.runs.run import LORA_FILE, resumable
 from lora_core.training import checkpoint
@@ -92,3 +93,12 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         checkpoint.load(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_an_older_version_is_gone_on_with_under_the_names_of_now() -> None:
+    before = {"use_rslora": "True", "use_dora": "True", "lora_rank": "16", "lora_alpha": "4.0", "dataset": ""}
+    now = checkpoint.identity(TrainConfig.of({"adapter": "dora", "lora_alpha": 16.0}), "")
+    younger = {name: value for name, value in now.items() if name not in ("adapter", "lora_rank", "lora_alpha")}
+    assert checkpoint.compare(younger | before, now) is None
+    with pytest.raises(UserError, match=r"adapter was 'lora', now 'dora'"):
+        checkpoint.compare(younger | before | {"use_dora": "False"}, now)

@@ -98,7 +98,7 @@ def test_a_training_size_far_from_the_models_own_is_told(tiny_sd1: Path) -> None
 
 def test_a_dora_is_told_to_be_none_for_sd_scripts_and_diffusers(tiny_sd1: Path, pictures: Path, tmp_path: Path) -> None:
     """sd-scripts' `networks/lora.py` and diffusers' `lora_conversion_utils.py` know no `dora_scale` in webui files."""
-    for use_dora in (False, True):
-        config = config_for(tiny_sd1, pictures, tmp_path / str(use_dora), use_dora=use_dora, max_train_steps=1)
+    for kind in ("lora", "dora"):
+        config = config_for(tiny_sd1, pictures, tmp_path / kind, adapter=kind, max_train_steps=1)
         kinds = [event.message.key for event in run(config)[1] if isinstance(event, Warned)]
-        assert kinds.count("lora.warned_dora") == use_dora
+        assert kinds.count("lora.warned_dora") == (kind == "dora")

@@ -76,12 +76,12 @@ def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], le
         LoraConfig(
             r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,
             rank_pattern=dict.fromkeys(own, rank), alpha_pattern=dict.fromkeys(own, alpha),
-            use_rslora=config.use_rslora, use_dora=config.use_dora, exclude_modules=left_out or None,
+            use_dora=config.adapter == "dora", exclude_modules=left_out or None,
         ),
         module,
         ADAPTER,
     )  # fmt: skip
-    if config.use_dora:  # PEFT's own kind of DoRA is computed as it was trained by no webui
+    if config.adapter == "dora":  # PEFT's own kind of DoRA is computed as it was trained by no webui
         normalise_over_inputs(module, ADAPTER)
 
 

@@ -109,7 +109,7 @@ class Graph:
         return cls(
             shapes.unet_key(), shapes.text_key() if config.train_text_encoder else "",
             tuple(sorted(config.target_modules)), config.gradient_checkpointing, number_bytes,
-            config.is_lean, config.eight_bit_base, bool(config.lora_dropout), config.use_dora,
+            config.is_lean, config.eight_bit_base, bool(config.lora_dropout), config.adapter == "dora",
             bool(config.prior_pictures), 0 if config.gradient_checkpointing else config.checkpointed_quarters,
             tuple(sorted(config.target_blocks)),
         )  # fmt: skip

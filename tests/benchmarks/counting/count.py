@@ -91,7 +91,7 @@ def _encode_count(model: BaseModel, scale: int) -> tuple[Polynomial, Polynomial]
 def _counted_config(config: TrainConfig) -> TrainConfig:
     """The settings that shape the graph, the others as they are by default; one batch a step."""
     asked = {name: getattr(config, name) for name in ("target_modules", "target_blocks", "train_text_encoder",
-             "gradient_checkpointing", "checkpointed_quarters", "eight_bit_base", "use_dora")}  # fmt: skip
+             "gradient_checkpointing", "checkpointed_quarters", "eight_bit_base", "adapter")}  # fmt: skip
     prior = {"prior_prompts": ("counted",), "prior_pictures": 1} if config.prior_pictures else {}
     dropout = 0.1 if config.lora_dropout else 0.0
     fixed = {"lora_dropout": dropout, "lora_rank": RANK, "train_batch_size": BATCH}

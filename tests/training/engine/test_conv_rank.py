@@ -35,7 +35,7 @@ def test_what_zero_means(values: dict[str, object], conv: tuple[int, float]) -> 
     assert config.conv == conv and config.largest_rank == max(16, conv[0])
 
 
-@pytest.mark.parametrize("more", [{}, {"use_rslora": True}, {"lean_activations": False}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"lean_activations": False}], ids=str)
 def test_the_file_holds_both_ranks_and_alphas_and_reads_back_as_trained(
     more: dict[str, object], tiny_sd1: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -47,8 +47,7 @@ def test_the_file_holds_both_ranks_and_alphas_and_reads_back_as_trained(
     assert len({name.rpartition(".")[2] for name in lora} & set(CONV_TARGETS)) == 3
     for name, adapter in lora.items():
         is_conv = name.rpartition(".")[2] in CONV_TARGETS
-        root = adapter.rank**0.5 if more.get("use_rslora") else 1.0
-        assert (adapter.rank, adapter.alpha) == (2, pytest.approx(root)) if is_conv else (4, pytest.approx(4 * root))
+        assert (adapter.rank, adapter.alpha) == ((2, 1.0) if is_conv else (4, 4.0))
         assert adapter.down.dim() == (4 if "conv" in name.rpartition(".")[2] else 2)
     args = json.loads(metadata["ss_network_args"])
     assert (args["conv_dim"], args["conv_alpha"]) == ("2", "1")

@@ -43,7 +43,7 @@ def told(events: list[Event]) -> list[str]:
 @pytest.mark.parametrize(
     ("family", "values"),
     [
-        ("sd1", {}), ("sd1", {"gradient_checkpointing": True, "eight_bit_base": True}), ("sd1", {"use_dora": True}),
+        ("sd1", {}), ("sd1", {"gradient_checkpointing": True, "eight_bit_base": True}), ("sd1", {"adapter": "dora"}),
         ("sd1", {"train_text_encoder": True, "lean_activations": False}), ("sdxl", {"train_text_encoder": True}),
     ],
     ids=["sd1", "least memory", "dora", "text encoder", "sdxl"],

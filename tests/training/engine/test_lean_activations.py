@@ -149,5 +149,5 @@ def test_without_its_adapters_the_model_answers_as_it_was(tiny_sd1: Path) -> Non
 
 
 def test_dora_keeps_its_own_way(tiny_sd1: Path) -> None:
-    one, other = (step(adapted(tiny_sd1, use_dora=True, lean_activations=is_lean)) for is_lean in (True, False))
+    one, other = (step(adapted(tiny_sd1, adapter="dora", lean_activations=is_lean)) for is_lean in (True, False))
     assert torch.equal(one[0], other[0]) and all(torch.equal(one[1][name], other[1][name]) for name in other[1])

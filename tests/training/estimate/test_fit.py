@@ -82,7 +82,7 @@ def test_what_fits_nowhere_and_what_was_never_counted(monkeypatch: pytest.Monkey
     compute = Compute(torch.device("cuda:0"), torch.float16, True)
     told = str(fit.notice(sdxl_model(), config(), compute))
     assert "comes nearest, with" in told and "--resolution 512" in told and "--lora_rank 4" in told
-    assert fit.notice(sdxl_model(), config(use_dora=True, target_modules=TARGETS), compute) is None
+    assert fit.notice(sdxl_model(), config(adapter="dora", target_modules=TARGETS), compute) is None
 
 
 # --- after the memory was not enough ----------------------------------------------------------------------------------

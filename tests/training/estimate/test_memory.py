@@ -174,7 +174,7 @@ def test_an_uncounted_graph_is_bounded_by_one_that_holds_it() -> None:
         exact = estimate.memory(config, shapes)
     assert bound and exact and not bound.exact and exact.exact and exact.peak_step <= bound.peak_step
     assert estimate.memory(config, shapes) == bound, "what was counted is known in its block alone"
-    assert estimate.memory(settings(use_dora=True), shapes) is None
+    assert estimate.memory(settings(adapter="dora"), shapes) is None
 
 
 def test_the_smallest_card_is_one_that_is_sold() -> None:
