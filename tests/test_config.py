@@ -47,7 +47,7 @@ FROZEN = """
     private_metadata validation_split sample_prompts sample_count sample_inference_steps sample_guidance
     sample_negative_prompt
     debiased_estimation_loss min_timestep max_timestep loss_type huber_c huber_schedule multires_noise_discount
-    ip_noise_gamma zero_terminal_snr lr_scheduler_num_cycles lr_scheduler_power clip_skip
+    init_lora ip_noise_gamma zero_terminal_snr lr_scheduler_num_cycles lr_scheduler_power clip_skip
     max_token_length conv_rank conv_alpha
 """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_core.cli import flags
-from lora_core.config import OLDER, PRESETS, TrainConfig, find_preset, migrated, read_values, settings
+from lora_core.config import OLDER, PRESETS, TrainConfig, find_preset, migrated, read_values, settings, toml
 from lora_core.errors import UserError
 from lora_core.install.bootstrap import ROOT
 from lora_core.messages import Message
@@ -18,7 +18,7 @@ from lora_core.runs.run import Run
 from lora_core.settings import ConfigError, Problem, suggest, typed
 from lora_core.system.quick_import import importing
 
-PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae")
+PATHS = ("train_data_dir", "output_dir", "pretrained_model_name_or_path", "vae", "init_lora")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def request(found: argparse.Namespace) -> Request:
     known = {*settings(), *OLDER}
     given = {name: value for name, value in vars(found).items() if name in known and value is not flags.MISSING}
     given, preset = _localized(given), {}
-    layers, intent = _Layers(), ""
+    layers, intent, taken = _Layers(), "", dict[str, object]()
     problems: list[Message] = list(found.problems)
     resume = found.resume or ""
     try:
@@ -77,12 +77,14 @@ def request(found: argparse.Namespace) -> Request:
             folder, resume = _run_to_resume(resume, given, preset)
             layers.add_run(folder, {**preset, **given})
             preset, given = {**preset, "output_dir": str(folder)}, {**given, "output_dir": str(folder)}
+        else:
+            taken = _of_init_lora(preset, given)
     except UserError as wrong:
         problems.append(wrong.message)
     is_known = problems == found.problems
     layers.add(preset, lambda p: Message("cli.in_preset", name=found.preset, field=p.field, what=p.message))
     layers.add(given, _at_flag)
-    layers.values = migrated(layers.values)
+    layers.values = {**migrated(layers.values), **taken}
     try:
         config = TrainConfig.of(layers.values)
     except ConfigError as wrong:
@@ -95,18 +97,50 @@ def request(found: argparse.Namespace) -> Request:
     if problems:
         raise _all_of(problems)
     if intent and not resume:
-        return _with_recipe(intent, config, layers.values)
+        return _with_recipe(intent, config, layers.values, taken)
+    if taken:
+        layers.notes.append(_taken_note(config, taken))
     return Request(config.replace(**_absolute(config)), resume, tuple(layers.notes))
 
 
-def _with_recipe(intent: str, config: TrainConfig, given: Mapping[str, object]) -> Request:
-    """What was given, over what the recipe of an intent makes of model, pictures and computer."""
+def _of_init_lora(preset: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """What the LoRA to go on from says of its adapters, but for what was set where it was named, or by a flag.
+
+    Raises:
+        UserError: it is none that a training can go on from.
+    """
+    path = given.get("init_lora", preset.get("init_lora", ""))
+    if not isinstance(path, str) or not path:
+        return {}
+    with importing():
+        from lora_core.lora.adapter_settings import settings_to_go_on  # brings torch
+
+    set_beside = migrated(given if "init_lora" in given else {**preset, **given})
+    try:
+        found = settings_to_go_on(Path(path))
+    except UserError as cause:
+        raise UserError("cli.at_flag", field="init_lora", what=cause) from None
+    return {name: value for name, value in found.items() if name not in set_beside}
+
+
+def _taken_note(config: TrainConfig, taken: Mapping[str, object]) -> Message:
+    told = [f"--{name} {toml(value)}" for name, value in taken.items()]
+    return Message("cli.init_lora", file=Path(config.init_lora).name, settings=told)
+
+
+def _with_recipe(
+    intent: str, config: TrainConfig, values: Mapping[str, object], taken: Mapping[str, object]
+) -> Request:
+    """What was given, over what the recipe of an intent makes of model, pictures and computer.
+
+    taken: of `values`, those of the LoRA to go on from.
+    """
     with importing():
         from lora_core.cli import plan_summary
         from lora_core.recipes.resolved import for_training
 
-    kept = {name: value for name, value in config.values().items() if name in given}
-    found = for_training(intent, config, kept)
+    kept = {name: value for name, value in config.values().items() if name in values and name not in taken}
+    found = for_training(intent, config, kept, taken)
     whole = TrainConfig.of({**found.values, **kept})
     reasons, note = plan_summary.reasons(found, kept), plan_summary.of_recipe(found, whole)
     return Request(whole.replace(**_absolute(whole)), notes=(note,), reasons=tuple(reasons))
@@ -158,7 +192,7 @@ def _local_path(text: str) -> str:
 
 def _absolute(config: TrainConfig) -> dict[str, object]:
     """Input folders as absolute paths, so that the run can be resumed from anywhere."""
-    names = ("train_data_dir", "pretrained_model_name_or_path", "vae")
+    names = ("train_data_dir", "pretrained_model_name_or_path", "vae", "init_lora")
     return {name: _absolute_value(name, getattr(config, name)) for name in names}
 
 

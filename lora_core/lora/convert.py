@@ -39,7 +39,7 @@ def convert_lora(
         UserError: not a LoRA, the target exists and `replace` is off, a module not every webui loads and `drop` is off,
             a DoRA over outputs.
     """
-    source = _file_in(source)
+    source = file_in(source)
     target = target / f"{source.stem}.safetensors" if target.is_dir() else target
     if target.suffix != ".safetensors":
         raise UserError("lora.no_safetensors", name=target.name)
@@ -60,7 +60,7 @@ def convert_lora(
     return Converted(target, family, dtype, len(kept), left_out, warnings_for(kept))
 
 
-def _file_in(source: Path) -> Path:
+def file_in(source: Path) -> Path:
     """The one LoRA in a folder such as PEFT and diffusers save (`attn_procs`, `adapter_model.safetensors`)."""
     if not source.is_dir():
         return source

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lora_core.lora.adapter import Adapter
 from lora_core.models.frozen_layers import weight_of
 
 Layer = nn.Linear | nn.Conv2d
@@ -65,6 +66,18 @@ def normalise_over_inputs(model: nn.Module, adapter: str = "default") -> None:
     for layer in adapted_layers(model, adapter).values():
         if adapter in layer.lora_magnitude_vector:
             layer.lora_magnitude_vector[adapter] = InputDora(layer, adapter)
+
+
+def weight_change(value: Adapter, base: Layer) -> Tensor:
+    """What a DoRA over inputs adds to a weight, [out, in] or [out, in, kh, kw], fp32.
+
+    value: laid out as the layer is (`shapes.fit`).
+    """
+    assert value.dora_scale is not None
+    weight = weight_of(base, torch.float32)
+    change = value.up.float().flatten(1) @ value.down.float().flatten(1) * value.scale
+    merged = weight + change.to(weight.device).reshape(weight.shape)
+    return merged * (value.dora_scale.to(weight.device, torch.float32) / _norm(merged)) - weight
 
 
 def adapted_layers(model: nn.Module, adapter: str = "default") -> dict[str, AdaptedLayer]:

@@ -62,6 +62,12 @@ def read(path: Path) -> tuple[Lora, dict[str, str]]:
     return decoded(path, tensors, metadata), metadata
 
 
+def tensors_hash(path: Path) -> str:
+    """The sshs_model_hash of a .safetensors by its tensors, whatever its metadata claim."""
+    data = path.read_bytes()
+    return hashlib.sha256(memoryview(data)[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+
+
 def decoded(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lora:
     """The LoRA in the tensors of a file. Raises LoraError, which names the file."""
     try:

@@ -21,6 +21,7 @@ from lora_core.models.families.specs import FAMILIES
 
 THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
 CONFIG = "treino.config"
+ANCESTOR, ANCESTOR_HASH = "treino.init_lora", "treino.init_lora_hash"
 # diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
 _PEFT_SETTINGS = "lora_adapter_metadata"
 # OneTrainer's mark of its OMI names, by which InvokeAI chooses how to read the names of a file.
@@ -30,13 +31,21 @@ _PRIVATE_SETTINGS = (
     "train_data_dir", "output_dir", "trigger_word", "sample_prompts", "sample_negative_prompt", "prior_prompts",
     "prior_pictures",
 )  # fmt: skip
-_PATHS = ("pretrained_model_name_or_path", "vae")
+_PATHS = ("pretrained_model_name_or_path", "vae", "init_lora")
 _PRIVATE_KEYS = (
     "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_tag_frequency", "ss_training_comment", "ss_sd_model_name",
     "ss_datasets", "ss_vae_name",
     "modelspec.trigger_phrase", "modelspec.description", "modelspec.tags", "modelspec.thumbnail",
-    "modelspec.usage_hint", "modelspec.author",
+    "modelspec.usage_hint", "modelspec.author", ANCESTOR,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """The LoRA that a training went on from. hash: its sshs_model_hash, as its tensors are."""
+
+    name: str
+    hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,7 @@ class TrainingMetadata:
     zero_terminal_snr: bool = False
     clip_skip: int = 1
     max_token_length: int = 75
+    ancestor: Ancestor | None = None
     network_args: Mapping[str, str] = field(default_factory=dict)  # e.g. {"dora": "True", "targets": "to_q,to_v"}
 
     learning_rate: float = 0.0
@@ -110,9 +120,19 @@ class TrainingMetadata:
 def build(training: TrainingMetadata) -> dict[str, str]:
     """The metadata of the file, all but `sshs_*`."""
     metadata = {**_ss(training), **_modelspec(training)}
+    if training.ancestor:
+        metadata |= {ANCESTOR: training.ancestor.name, ANCESTOR_HASH: training.ancestor.hash}
     if training.config_toml:
         metadata[CONFIG] = training.config_toml
     return without_private(metadata) if training.private else metadata
+
+
+def prediction_of(metadata: Mapping[str, str]) -> str:
+    """What the base model of a LoRA predicts, `epsilon` or `v_prediction`; "" where its metadata do not say."""
+    said = metadata.get("modelspec.prediction_type", "")
+    if said.startswith("v") or metadata.get("ss_base_model_version", "").endswith("_v"):
+        return "v_prediction"
+    return "epsilon" if said == "epsilon" else ""
 
 
 def without_private(metadata: Mapping[str, str]) -> dict[str, str]:

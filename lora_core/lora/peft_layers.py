@@ -22,10 +22,13 @@ def from_peft(model: nn.Module, component: str, adapter: str = "default") -> Lor
 
     The scale is the layer's own, so rsLoRA and alpha patterns are in the alpha. Values are copies.
     """
-    return {
-        f"{component}.{_file_path(path, component)}": _read(layer, adapter)
-        for path, layer in adapted_layers(model, adapter).items()
-    }
+    return {module: _read(layer, adapter) for module, layer in named_layers(model, component, adapter).items()}
+
+
+def named_layers(model: nn.Module, component: str, adapter: str = "default") -> dict[str, AdaptedLayer]:
+    """Every layer of a component that PEFT gave this adapter, by module name."""
+    found = adapted_layers(model, adapter)
+    return {f"{component}.{_file_path(path, component)}": layer for path, layer in found.items()}
 
 
 def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = "default") -> None:
@@ -34,7 +37,7 @@ def load_into_peft(model: nn.Module, component: str, lora: Lora, adapter: str = 
     Raises:
         LoraError: they are not; the model is as it was.
     """
-    layers = {f"{component}.{_file_path(path, component)}": layer for path, layer in adapted_layers(model, adapter).items()}
+    layers = named_layers(model, component, adapter)
     mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
     if odd := sorted(layers.keys() ^ mine.keys()):
         raise LoraError("lora.other_layers", layers=odd[:3])
@@ -113,8 +116,8 @@ def base_shapes(model: nn.Module, component: str) -> dict[str, tuple[int, ...]]:
 def input_widths(model: nn.Module, component: str) -> dict[str, int]:
     """The inputs of every layer of a component that has an adapter, by module name."""
     return {
-        f"{component}.{_file_path(path, component)}": int(next(iter(layer.lora_A.values())).weight.shape[1])
-        for path, layer in adapted_layers(model).items()
+        module: int(next(iter(layer.lora_A.values())).weight.shape[1])
+        for module, layer in named_layers(model, component).items()
     }
 
 

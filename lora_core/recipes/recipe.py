@@ -52,16 +52,18 @@ class Recipe:
 
 
 def recipe(
-    intent: str, base: BaseFacts, dataset: DatasetFacts, machine: MachineFacts, given: Mapping[str, object] | None = None
+    intent: str, base: BaseFacts, dataset: DatasetFacts, machine: MachineFacts,
+    given: Mapping[str, object] | None = None, taken: Mapping[str, object] | None = None,
 ) -> Recipe:
-    """The recipe for an intent, one of `INTENTS`. given: settings that were set by hand, each a value the setting takes.
+    """The recipe for an intent, one of `INTENTS`. given: settings that were set by hand, each a value the setting takes;
+    taken: settings that the LoRA has which the training goes on from.
 
     Raises:
         UserError: there is no such intent.
     """
     if intent not in INTENTS:
         raise UserError("recipes.no_intent", name=intent, known=list(INTENTS), suggestion=suggest(intent, list(INTENTS)))
-    draft, wanted = _Draft(given or {}), INTENTS[intent]
+    draft, wanted = _Draft(given or {}, taken or {}), INTENTS[intent]
     _adapter(draft, intent, wanted, base)
     _pictures(draft, intent, wanted, base, dataset)
     _objective(draft, intent, wanted, base)
@@ -69,7 +71,7 @@ def recipe(
     _steps(draft, wanted, base, dataset, machine)
     _rate(draft, wanted, base)
     _outputs(draft, wanted, base)
-    changes = made_to_fit(draft.config(), base.shapes, machine, draft.given)
+    changes = made_to_fit(draft.config(), base.shapes, machine, draft.fixed)
     for name, value in changes.items():
         draft.choose(name, value, "recipes.room", device=machine.title)
     if {"train_batch_size", "gradient_accumulation_steps"} & changes.keys():
@@ -80,13 +82,14 @@ def recipe(
 class _Draft:
     """Choices as they are made, each knowing those before it."""
 
-    def __init__(self, given: Mapping[str, object]) -> None:
-        self.given = given
-        self.choices: dict[str, Choice] = {}
+    def __init__(self, given: Mapping[str, object], taken: Mapping[str, object]) -> None:
+        self.given, self.fixed = given, {*given, *taken}
+        reason = Message("recipes.of_init_lora")
+        self.choices = {name: Choice(value, reason) for name, value in taken.items() if name not in given}
 
     def choose(self, name: str, value: object, key: str, **params: object) -> None:
-        """Unless the person has chosen."""
-        if name not in self.given:
+        """Unless the person has chosen, or the LoRA to go on from."""
+        if name not in self.fixed:
             self.choices[name] = Choice(value, Message(key, **params))
 
     def __getitem__(self, name: str) -> Any:

@@ -126,7 +126,7 @@ class Pipeline:
             return
         self._unload_lora(model)
         lora, metadata = read(path)
-        _check(model, path, lora, family_of(lora, metadata))
+        check_base(model, path, lora, family_of(lora, metadata))
         by_diffusers = _is_for_diffusers(path, lora, model.family.name)
         # Set first: when loading fails half-way, the next LoRA still finds a clean model.
         self._lora = _LoadedLora(path, changed_ns, by_diffusers)
@@ -184,7 +184,7 @@ def _between(weight: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor],
     return hook
 
 
-def _check(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
+def check_base(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
     """Raises LoraError with the reason why a LoRA does nothing good on this base model."""
     if family != model.family.name:
         title = FAMILIES[family].title

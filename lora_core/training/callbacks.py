@@ -74,6 +74,9 @@ class RunCallbacks:
             with self._outside_steps(session, counts=False), disabled(session.model):
                 self._validated(session, 0)
             session.base_is_due = False
+        if session.step == 0:
+            with self._outside_steps(session), disabled(session.model):  # which may have learned already, of another LoRA
+                return self._validated(session, 0)
         with self._outside_steps(session), session.ema.applied():
             self._validated(session, session.step)
 

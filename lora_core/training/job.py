@@ -97,7 +97,7 @@ class Job:
         self.log.begin(state.step if state else None)
         self.callbacks.tell_state("running")
         self.announce(config, plan)
-        session = prepare(config, dataset, plan, self._emit_or_stop, self.group)
+        session = prepare(config, dataset, plan, self._emit_or_stop, self.group, bool(state))
         self._is_prepared = True
         outputs.check_space(session, self.run)
         if state:

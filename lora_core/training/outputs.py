@@ -18,7 +18,7 @@ from lora_core.dataset import Item
 from lora_core.errors import UserError
 from lora_core.events import Emit, Phase
 from lora_core.lora import file as lora_file
-from lora_core.lora.metadata import TrainingMetadata, build
+from lora_core.lora.metadata import Ancestor, TrainingMetadata, build
 from lora_core.lora.peft_layers import base_shapes
 from lora_core.lora.shapes import check_fits
 from lora_core.models.architecture import of_model
@@ -40,7 +40,9 @@ from lora_core.training.session import Session
 
 _CELL, _PROMPT_WIDTH = 192, 230  # of the before/after sheet, in pixels
 FEWEST_STEPS = 10  # of a run whose speed is kept
-_MEASURE = "measure"  # what a checkpoint's losses were validated on, beside its identity: older versions pass it over
+# Beside a checkpoint's identity, where older versions pass them over: what its losses were validated on, and the LoRA that
+# the training began with, whose file may be gone when it goes on.
+_MEASURE, _ANCESTOR = "measure", "ancestor"
 # Settings whose name in the file is their name here.
 _AS_THEY_ARE = (
     "output_name", "resolution", "max_train_steps", "gradient_accumulation_steps", "seed", "optimizer", "lr_scheduler",
@@ -76,6 +78,8 @@ def restore(session: Session, state: checkpoint.State) -> None:
     session.best_step, session.best_loss = state.best_step, state.best_loss
     measured = state.identity.get(_MEASURE)
     session.measure = Measure(*map(int, measured.split(","))) if measured else None
+    began_with = state.identity.get(_ANCESTOR)
+    session.ancestor = Ancestor(*began_with.split(" ", 1)[::-1]) if began_with else None
     session.base_is_due = session.base_is_due and state.step == 0  # else it was measured before the first save
 
 
@@ -109,9 +113,11 @@ def save_checkpoint(session: Session, run: Run) -> Path:
 
 def state_of(session: Session) -> checkpoint.State:
     """All that the session needs to be where it is again; the optimizer's tensors are its own, not copies."""
-    measured = {_MEASURE: ",".join(map(str, astuple(session.measure)))} if session.measure else {}
+    beside = {_MEASURE: ",".join(map(str, astuple(session.measure)))} if session.measure else {}
+    if session.ancestor:
+        beside[_ANCESTOR] = f"{session.ancestor.hash} {session.ancestor.name}"
     return checkpoint.State(
-        step=session.step, identity={**checkpoint.identity(session.config, session.plan.digest), **measured},
+        step=session.step, identity={**checkpoint.identity(session.config, session.plan.digest), **beside},
         adapters={name: p.detach().cpu().clone() for name, p in session.parameters.items()},
         optimizer=session.optimizer.state_dict(), scaler=session.scaler.state_dict(),
         best_step=session.best_step, best_loss=session.best_loss, lr_scale=session.lr_scale,
@@ -145,6 +151,7 @@ def training_metadata(session: Session) -> TrainingMetadata:
     return TrainingMetadata(
         **{name: getattr(config, name) for name in _AS_THEY_ARE},
         family=session.model.family.name,
+        ancestor=session.ancestor,
         rank=config.lora_rank,
         alpha=config.alpha,
         base_model=session.model.name,
@@ -232,7 +239,8 @@ def _of_base_model(
     """Its pictures are the same for every run on it, and nobody should wait for them twice."""
 
     def make(same: list[GenerationParams]) -> dict[str, torch.Tensor]:
-        drawn = sample.draw(session.model, same, on_step)
+        with adapters.disabled(session.model):  # which may have learned already, of another LoRA
+            drawn = sample.draw(session.model, same, on_step)
         return {"pixels": torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn]))}
 
     model = session.model

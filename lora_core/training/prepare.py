@@ -31,6 +31,7 @@ from lora_core.training.data.caption_augment import captions_to_prepare
 from lora_core.training.data.latent_cache import Example, Prompts, encode_pictures
 from lora_core.training.data.plan import Plan
 from lora_core.training.engine import adapters, compile, cuda_graphs
+from lora_core.training.engine.init_lora import InitLora, put_on, read_for
 from lora_core.training.engine.stepper import PlainStepper, Stepper
 from lora_core.training.estimate import beside, fit, speed
 from lora_core.training.estimate.memory import validated_at_once
@@ -54,13 +55,15 @@ def read_dataset(config: TrainConfig) -> Dataset:
     return scan(Path(config.train_data_dir).expanduser(), config.trigger_word)
 
 
-def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: ProcessGroup) -> Session:
-    """Everything a training needs before its first step.
+def prepare(
+    config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: ProcessGroup, is_resumed: bool = False
+) -> Session:
+    """Everything a training needs before its first step. is_resumed: a checkpoint holds what the adapters have learned.
 
     Raises:
         UserError: the base model cannot be had, or a setting does not fit it.
     """
-    loaded = load(config, dataset, plan, emit, group)
+    loaded = load(config, dataset, plan, emit, group, begins_with="" if is_resumed else config.init_lora)
     encoded = encode(config, plan, loaded, emit, group)
     adapted = adapt(config, loaded, emit)
     return build(config, plan, loaded, encoded, adapted, emit, group)
@@ -73,19 +76,24 @@ def prepare(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group
 class Loaded:
     """The base model, whose weights are read as they are needed, and where and how to compute.
 
-    fitted: the settings with what makes the training fit its card; the run keeps them as they were asked.
+    fitted: the settings with what makes the training fit its card; the run keeps them as they were asked. init: the LoRA
+    to begin with.
     """
 
     model: BaseModel
     compute: Compute
     fitted: TrainConfig
+    init: InitLora | None = None
 
 
-def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: ProcessGroup) -> Loaded:
+def load(
+    config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: ProcessGroup, begins_with: str = ""
+) -> Loaded:
     """Choose the device, open the base model, and say what is worth knowing before more time is spent.
 
     Raises:
-        UserError: no such device or base model, or pictures of a size that the model cannot have.
+        UserError: no such device or base model, pictures of a size that the model cannot have, or a LoRA to begin with
+            that is none for this model.
     """
     compute = choose(config.device, config.mixed_precision, group)
     set_up(compute)
@@ -99,6 +107,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
         config.pretrained_model_name_or_path, compute.dtype, emit, config.vae, config.prediction_type,
         config.zero_terminal_snr,
     )  # fmt: skip
+    init = read_for(model, Path(begins_with)) if begins_with else None
     model.read_captions(config.clip_skip, config.max_token_length)
     for message in quality_warnings(model, dataset, config):
         emit(Warned(message))
@@ -115,7 +124,7 @@ def load(config: TrainConfig, dataset: Dataset, plan: Plan, emit: Emit, group: P
             emit(Warned(found))
     if sentence := fit.page_file_notice(model, config, compute, plan.buckets):
         emit(Warned(sentence))
-    return Loaded(model, compute, fit.fitted(config, of_model(model), compute, plan.buckets))
+    return Loaded(model, compute, fit.fitted(config, of_model(model), compute, plan.buckets), init)
 
 
 def quality_warnings(model: BaseModel, dataset: Dataset, config: TrainConfig) -> list[Message]:
@@ -238,6 +247,8 @@ def adapt(config: TrainConfig, loaded: Loaded, emit: Emit) -> Adapted:
     """
     model, fitted = loaded.model, loaded.fitted
     adapters.attach(model, fitted)
+    if loaded.init and (notice := put_on(model, loaded.init, fitted)):
+        emit(Warned(notice))
     if notice := invokeai_notice(model):
         emit(Warned(notice))
     adapters.checkpoint(model, fitted)
@@ -282,7 +293,8 @@ def build(
         optimizer=build_optimizer(adapted.groups, config),
         scaler=torch.amp.GradScaler(loaded.compute.device.type, enabled=loaded.compute.scale_loss),
         meter=_meter(plan, loaded, emit), group=group, stepper=adapted.stepper, predict=adapted.predict,
-        fitted=ran, measure=measure, base_is_due=is_late, latents_at_once=validated_at_once(ran, shapes, sizes, width),
+        ancestor=loaded.init.ancestor if loaded.init else None, fitted=ran, measure=measure, base_is_due=is_late,
+        latents_at_once=validated_at_once(ran, shapes, sizes, width),
         ema=EMA(adapted.parameters, config.ema_decay if group.is_first else 0.0),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_core.config import TrainConfig
+from lora_core.lora.metadata import Ancestor
 from lora_core.models.device import Compute
 from lora_core.models.families.base import BaseModel, Frame, Predict
 from lora_core.system.distributed import ProcessGroup
@@ -54,6 +55,7 @@ class Session:
     group: ProcessGroup = field(default_factory=ProcessGroup)
     stepper: Stepper = field(default_factory=PlainStepper)
     ema: EMA = field(default_factory=EMA)
+    ancestor: Ancestor | None = None  # the LoRA it began with
     started_at: float = field(default_factory=time.time)  # Unix seconds
     step: int = 0
     saved_step: int = -1

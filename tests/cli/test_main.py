@@ -25,8 +25,10 @@ from lora_core.cli.training import resume_command
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
 from lora_core.install.bootstrap import COMMANDS, ROOT
+from lora_core.lora.file import write
 from lora_core.runs.run import Run
 from lora_core.system.signals import ONE_PRESS_S
+from tests.support.lora_values import random_lora
 
 QUICK = [
     "--resolution", "64", "--bucket_step", "16", "--train_batch_size", "2", "--lora_rank", "2", "--sample_count", "0",
@@ -197,6 +199,26 @@ def read_back(told: str) -> dict[str, object]:
     """What --explain prints is a preset."""
     table = tomllib.loads(told)
     return {name: value for name, value in TrainConfig.of(table).values().items() if name in table}
+
+
+def test_a_loras_own_settings_go_over_a_preset_and_flags_over_them(pictures: Path, tmp_path: Path) -> None:
+    file, preset = tmp_path / "old.safetensors", tmp_path / "mine.toml"
+    write(file, random_lora({f"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_{k}": (96, 96) for k in "qv"}),
+          "sd1", {}, "fp16")  # fmt: skip
+    preset.write_text('lora_rank = 7\ntarget_modules = ["to_k"]\nseed = 5\n')
+    words = ("--train_data_dir", str(pictures), "--init_lora", str(file))
+    found = asked(*words, "--preset", str(preset))
+    config = found.config
+    assert (config.lora_rank, config.lora_alpha, config.target_modules, config.seed) == (2, 3.0, ("to_q", "to_v"), 5)
+    assert config.init_lora == str(file) and "Goes on from old.safetensors" in str(found.notes[-1])
+    assert asked(*words, "--lora_rank", "4").config.lora_rank == 4
+    again = tmp_path / "config.toml"  # of a run: it holds what was settled, and a repeat is the same
+    again.write_text(config.replace(lora_rank=4).to_toml())
+    assert asked("--preset", str(again)).config == config.replace(lora_rank=4)
+    recipe = asked(*words, "--preset", "style", "--pretrained_model_name_or_path", "starter", "--lora_alpha", "1")
+    assert (recipe.config.lora_rank, recipe.config.lora_alpha, recipe.config.target_blocks) == (2, 1.0, ("mid",))
+    assert any("as the LoRA has it" in str(line) and "lora_rank" in str(line) for line in recipe.reasons)
+    assert "--init_lora: There is no" in wrong(*words, "--init_lora", str(tmp_path / "gone.safetensors"))
 
 
 @pytest.mark.parametrize(("name", "word"), [("low_memory", "part of every recipe"), ("fast", "first_look")])

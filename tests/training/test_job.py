@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from lora_core.errors import UserError
-from lora_core.events import Emit, Event, Failed, Finished, Phase, Sample, Saved, State, Step, Warned
+from lora_core.events import Emit, Event, Failed, Finished, Phase, Sample, Saved, State, Step, Validation, Warned
+from lora_core.lora import file as lora_file
 from lora_core.messages import Message
 from lora_core.models.catalog import STARTER_FOLDER
 from lora_core.system.distributed import ProcessGroup
@@ -183,3 +185,28 @@ def test_a_stop_while_the_stepper_speaks_saves_the_steps(
     ended = events[-1]
     assert isinstance(ended, Finished) and (ended.step, ended.stopped) == (3, True)
     assert isinstance(events[-2], Saved) and events[-2].step == 3
+
+
+def test_a_run_goes_on_from_a_lora_tells_its_ancestor_and_resumes_without_that_file(
+    tiny_sd1: Path, pictures: Path, tmp_path: Path
+) -> None:
+    about: dict[str, object] = {"max_train_steps": 2, "save_steps": 1, "sample_count": 1, "sample_inference_steps": 2}
+    first, told = run(config_for(tiny_sd1, pictures, tmp_path / "first", **about))
+    old = shutil.copy(first.run.lora_file(first.config), tmp_path / "old.safetensors")
+    config = config_for(tiny_sd1, pictures, tmp_path / "more", **{**about, "init_lora": str(old), "learning_rate": 0.0})
+    job, events = run(config)
+    assert job.error is None
+    of_base, of_more = ([e for e in each if isinstance(e, Validation)] for each in (told, events))
+    assert of_more[0] == of_base[0]  # the base model's, without what it begins with
+    old_lora, said = lora_file.read(old)
+    now, metadata = lora_file.read(job.run.lora_file(config))
+    assert all(torch.equal(now[module].up, old_lora[module].up) for module in old_lora)  # at a rate of 0 it stays
+    assert (metadata["treino.init_lora"], metadata["treino.init_lora_hash"]) == ("old.safetensors", said["sshs_model_hash"])
+    old.unlink()
+    job, events = run(config.replace(max_train_steps=3), "latest")
+    assert job.error is None
+    assert lora_file.read(job.run.lora_file(config))[1]["treino.init_lora_hash"] == said["sshs_model_hash"]
+    job, events = run(config.replace(max_train_steps=4, init_lora="other.safetensors"), "latest")
+    assert "init_lora was" in str(job.error)
+    job, events = run(config)
+    assert "There is no" in str(job.error)  # from the beginning it needs the file
