@@ -65,8 +65,8 @@ class TrainConfig:
     cuda_graphs: str = setting("auto", "Model", "On an NVIDIA or AMD card: start a step's thousands of operations with one call; auto: where the check of this computer proved it, and where that is what steps wait for.", choices=("auto", "on", "off"))
     torch_compile: bool = setting(False, "Model", "Compile the UNet: faster steps after minutes at the first of each picture size. Needs Triton on a card, a C++ compiler on a CPU; not with 8 bits or dropout.")
 
+    init_lora: str = setting("", "LoRA", "A LoRA to go on from: a new run begins with all it has learned, while resuming takes up an unfinished one. A file in any program's format; its kind, rank, alpha and layers are taken, unless they are set too.")
     adapter: str = setting("lora", "LoRA", "Kind of adapter. dora trains direction and magnitude apart: slower, sometimes closer; not for sd-scripts and diffusers.", choices=("lora", "dora"))
-    init_lora: str = setting("", "LoRA", "A LoRA to go on from, in a new run that begins with all it has learned: a file in any program's format. Kind, rank, alpha and layers are the file's, unless they are set too.")
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
     lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank. What rsLoRA calls alpha is here alpha times the root of the rank.", low=0, high=131_072)
     conv_rank: int = setting(0, "LoRA", "Size of the adapters of 3x3 convolutions; 0 means as the others.", low=0, high=1024)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Window, settled
+from lora_core.system.tensor_headers import metadata_of
+from tests.e2e.conftest import ROOT, SLOW_MS, Window, settled
 from tests.support.prepared_runs import TOY, prepare_run
 
 
@@ -115,3 +116,39 @@ def test_letters_open_the_other_tabs(page_en: Page, runs: Path) -> None:
     page.locator("#tab-runs-button").click()
     page.locator("#runs-again").click()
     expect(page.locator("#tab-train-button")).to_have_attribute("aria-selected", "true")
+
+
+def test_training_further_from_a_finished_run_and_its_ancestor(
+    open_page: Callable[..., Page], window: Window, shot: Callable[[Page, str], Path]
+) -> None:
+    quick = {
+        "pretrained_model_name_or_path": "starter", "train_data_dir": str(ROOT / "Training"), "resolution": 64,
+        "bucket_step": 16, "sample_count": 0, "validation_split": 0.0, "lora_rank": 2, "lora_alpha": 3.0,
+        "target_modules": ["to_k"], "target_blocks": ["mid"], "save_steps": 2, "device": "cpu",
+    }  # fmt: skip
+    old = prepare_run(window.runs / "cmp-old", (0.5,), at=4.4e9, shape=(128, 96), **quick)
+    page = open_page("en")
+    page.locator("#tab-runs-button").click()
+    choose(page, "cmp-old")
+    page.locator("#runs-further").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#tab-train-button")).to_have_attribute("aria-selected", "true")
+    page.locator("#train-topic-lora summary").click()
+    expect(page.locator("#train-f-init_lora")).to_have_value(str(old.folder / "zebu.safetensors"))
+    why = page.locator("#train-w-lora_rank")
+    expect(why).to_have_text("As the LoRA has it from which this training goes on.", timeout=SLOW_MS)
+    page.locator("#train-f-init_lora").scroll_into_view_if_needed()
+    shot(page, "train_further_en")
+    page.fill("#train-f-max_train_steps", "2")
+    page.fill("#train-f-lora_rank", "4")
+    expect(why).to_have_text("Set by you.")
+    page.locator("#train-start").click()
+    expect(page.locator("#train-state")).to_have_attribute("data-state", "finished", timeout=SLOW_MS)
+    page.locator("#tab-runs-button").click()
+    choose(page, "zebu")
+    expect(page.locator("#runs-details .runs-numbers")).to_contain_text("Goes on from")
+    expect(page.locator("#runs-details .runs-numbers")).to_contain_text("cmp-old · zebu.safetensors")
+    shot(page, "runs_ancestor_en")
+    assert metadata_of(window.runs / "zebu" / "zebu.safetensors")["treino.init_lora"] == "zebu.safetensors"
+    for folder in (old.folder, window.runs / "zebu"):
+        shutil.rmtree(folder, ignore_errors=True)

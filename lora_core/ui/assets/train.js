@@ -497,8 +497,8 @@ window.treinoTrain = (() => {
         typed();
       });
       element.addEventListener("click", (event) => {
-        if (event.target.id === "train-browse") send({ kind: "browse", values: values() });
-        const { folder, back } = event.target.dataset;
+        const { folder, back, browse } = event.target.dataset;
+        if (browse) send({ kind: "browse", name: browse, values: values() });
         if (back) goBack(back);
         if (folder) send({ kind: "folder", folder, values: values() });
       });

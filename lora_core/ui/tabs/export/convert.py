@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -61,6 +62,7 @@ class ConvertPanel:
         )
         self.file_wrong = gr.HTML("", elem_id="convert-file-wrong")
         self.summary = gr.HTML("", elem_id="convert-facts")
+        self.further = gr.Button(text("export.further"), size="sm", visible=False, elem_id="convert-further")
 
     def _build_target(self) -> None:
         text = self.text
@@ -105,7 +107,7 @@ class ConvertPanel:
         page = self.page
         looked = [
             self.source, self.file_wrong, self.summary, self.name, self.drop, self.family, self.family_wrong, self.wrong,
-            self.replace, self.result, self.open, self.file,
+            self.replace, self.result, self.open, self.file, self.further,
         ]  # fmt: skip
         for listener in (self.file.submit, self.file.blur):
             page.on(listener, self.look_at, [self.file, self.source], looked)
@@ -114,6 +116,7 @@ class ConvertPanel:
         fields = [self.source, self.family, self.precision, self.drop, self.target, self.folder, self.name, self.replace]
         outcome = [self.source, self.wrong, self.family_wrong, self.replace, self.result, self.open]
         page.on(self.go.click, self.convert, fields, outcome)
+        page.on(self.further.click, self.go_on, [self.source], [page.tabs, page.inbox["train"]])
         page.on(self.open.click, self.open_folder, [self.source])
         connect_path(page, self.file, self.file_browse, self.paths, ".safetensors")
         connect_path(page, self.folder, self.folder_browse, self.paths, "")
@@ -128,7 +131,8 @@ class ConvertPanel:
         named = file.strip().strip('"')
         if not named or str(source.path) == named:
             return {self.source: gr.skip()}
-        return self._look(Path(named).expanduser(), Path(named).stem)
+        updates = self._look(Path(named).expanduser(), Path(named).stem)
+        return {**updates, self.further: gr.update(visible=updates[self.source].path is not None)}
 
     def take_upload(self, file: str | None, source: Source) -> Updates:
         if file is None:
@@ -142,6 +146,7 @@ class ConvertPanel:
         clean: Updates = {
             self.family: "", self.family_wrong: "", self.wrong: "", self.replace: gr.update(visible=False, value=False),
             self.result: "", self.open: gr.update(visible=False), self.file: gr.skip(),
+            self.further: gr.update(visible=False),  # of an upload, which is soon gone
         }  # fmt: skip
         try:
             summary = LoraSummary.read(path)
@@ -161,6 +166,10 @@ class ConvertPanel:
             self.name: name,
             self.drop: gr.update(visible=bool(summary.left_out), value=False, info=odd), self.family_wrong: family,
         }  # fmt: skip
+
+    def go_on(self, source: Source) -> tuple[Any, dict[str, Any]]:
+        """To the Train tab, to go on from this LoRA."""
+        return gr.Tabs(selected="train"), {"init_lora": str(source.path), "sent": time.time()}
 
     def convert(self, *values: Any) -> Updates:
         """Convert; with something wrong, say it at the field."""

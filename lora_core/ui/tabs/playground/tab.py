@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -66,6 +67,7 @@ class TrialTab:
                 max_lines=1, elem_id="test-paste",
             )  # fmt: skip
             self.export = gr.Button(text("test.export"), interactive=False, scale=1, elem_id="test-export")
+            self.further = gr.Button(text("test.further"), interactive=False, scale=1, elem_id="test-further")
         self.history = gr.HTML("", elem_id="test-history")
         with gr.Row(elem_id="test-history-buttons"):
             self.restore = gr.Button(text("test.restore"), size="sm", interactive=False, elem_id="test-restore")
@@ -80,7 +82,7 @@ class TrialTab:
             self.seen, self.picked, self.progress, self.stage, self.history, self.draw, self.cancel, self.free,
             self.restore, self.newest, self.quick,
         ]  # fmt: skip
-        whole = [form.facts, form.filled, self.paste, self.export, *form.inputs]
+        whole = [form.facts, form.filled, self.paste, self.export, self.further, *form.inputs]
         state, one_at_a_time = [self.seen, self.picked], {"trigger_mode": "once"}
         ticked = [*state, self.chosen, fields["lora"], fields["prompt"]]
         page.each_second("test", self.tick, ticked, [*live, *whole])
@@ -97,6 +99,7 @@ class TrialTab:
         page.on(self.newest.click, self.unpick, state, live)
         page.on(self.restore.click, self.bring_back, [self.picked], [*whole, form.grid_group])
         page.on(self.export.click, self.send, [self.picked, fields["lora"]], [page.tabs, page.inbox["export"]])
+        page.on(self.further.click, self.go_on, [fields["lora"]], [page.tabs, page.inbox["train"]])
         self._connect_form(whole)
 
     def _connect_form(self, whole: list[Any]) -> None:
@@ -294,8 +297,15 @@ class TrialTab:
         mine = [d for d in candidates if d.params.has_lora and d.params.lora == lora and not d.is_grid]
         return gr.Tabs(selected="export"), {"lora": lora, "picture": str(mine[0].path) if mine else None}
 
+    def go_on(self, lora: str) -> tuple[Any, dict[str, Any]]:
+        """To the Train tab, to go on from the chosen LoRA."""
+        if not lora:
+            raise UserError(self.text("test.facts_none"))
+        return gr.Tabs(selected="train"), {"init_lora": lora, "sent": time.time()}
+
     def _words(self, path: str, weight: float) -> Updates:
-        return {self.paste: self.paste_for(path, weight), self.export: gr.update(interactive=bool(path))}
+        can = gr.update(interactive=bool(path))
+        return {self.paste: self.paste_for(path, weight), self.export: can, self.further: can}
 
     def _ready(self) -> None:
         self.page.app.wait_for_core()

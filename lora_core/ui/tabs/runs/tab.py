@@ -20,7 +20,7 @@ from lora_core.ui.tabs.page import Page, Updates, bridge, on_load
 from lora_core.ui.tabs.runs import compare, views
 from lora_core.ui.tabs.runs.views import FALLING, PAGE, STATES, ListState, ViewContext
 
-_BUTTONS = ("resume", "again", "test", "export", "open", "rename", "delete")
+_BUTTONS = ("resume", "again", "further", "test", "export", "open", "rename", "delete")
 
 
 def build(page: Page) -> None:
@@ -128,7 +128,8 @@ class RunsTab:
         for control in plot_options:
             page.on(control.change, self.show_stage, [self.listed, *plot_options], stage, **in_turn)
         page.on(self.untick.click, self.clear_ticks, [self.listed, *plot_options], both, **in_turn)
-        for name, target in (("resume", "train"), ("again", "train"), ("test", "test"), ("export", "export")):
+        train = {name: "train" for name in ("resume", "again", "further")}
+        for name, target in {**train, "test": "test", "export": "export"}.items():
             page.on(
                 self.buttons[name].click, self._message(name, target), [self.listed], [page.tabs, page.inbox[target]]
             )  # fmt: skip
@@ -225,7 +226,8 @@ class RunsTab:
         can = {
             "resume": bool(row.config and resumable(row.run.checkpoints)) and not self.app.training.busy() and not is_live
             and not (row.summary.end == "finished" and row.summary.step >= row.summary.total),
-            "again": row.config is not None, "test": self._lora(row) is not None, "export": self._lora(row) is not None,
+            "again": row.config is not None, "further": bool(row.config and self._lora(row)),
+            "test": self._lora(row) is not None, "export": self._lora(row) is not None,
             "open": True, "rename": not is_live and row.key != ".", "delete": not is_live,
         }  # fmt: skip
         return {self.buttons[name]: gr.update(interactive=able) for name, able in can.items()}
@@ -244,9 +246,11 @@ class RunsTab:
             message: dict[str, Any] = {"sent": time.time()}  # a second message with the same words is a message too
             if name == "resume":
                 message["resume"] = str(row.run.folder)
-            elif name == "again":
-                assert row.config is not None, "the button is off without settings"
+            elif name in ("again", "further"):
+                assert row.config is not None, "the buttons are off without settings"
                 message["config"] = {key: value for key, value in row.config.values().items() if key != "output_dir"}
+                if name == "further":
+                    message["config"]["init_lora"] = str(self._lora(row))
             else:
                 message["lora"] = str(self._lora(row))
                 if name == "export":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lora_core.config import TrainConfig
 from lora_core.runs.actions import Contents, contents, files_of
 from lora_core.runs.index import Row
-from lora_core.runs.run import SHEET
+from lora_core.runs.run import SHEET, run_of
 from lora_core.system.units import duration
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def _numbers_html(row: Row, context: ViewContext) -> str:
     took = duration(told.last_at - told.began_at) if told.last_at > told.began_at else ""
     facts = {
         "runs.fact_began": context.date(row.at), "runs.fact_took": took, "runs.fact_model": row.model,
+        "runs.fact_init": _ancestor(row),
         "runs.fact_pictures": str(told.pictures or ""),
         "runs.fact_steps": context.text("runs.steps_of", step=told.step, total=told.total) if told.total else "",
         "runs.fact_best": best,
@@ -194,6 +195,15 @@ def _numbers_html(row: Row, context: ViewContext) -> str:
         f"<div><dt>{context.say(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items() if value
     )
     return f'<dl class="runs-numbers">{shown}</dl>'
+
+
+def _ancestor(row: Row) -> str:
+    """The LoRA a run went on from, after the run that made it."""
+    if row.config is None or not row.config.init_lora:
+        return ""
+    path = Path(row.config.init_lora)
+    made = run_of(path)
+    return f"{made.folder.name} · {path.name}" if made else path.name
 
 
 def _pictures_html(row: Row, context: ViewContext) -> str:

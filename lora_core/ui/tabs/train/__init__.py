@@ -5,6 +5,7 @@ setup         one page's form, cards and plan, and what is started with them
 form          the form of all settings as HTML, and what stands in its boxes
 preset_cards  the presets to choose from, and saving one
 recipes       the recipe of a card for what stands in the form, and why
+going_on      the LoRA to go on from: its settings, and why it cannot be
 plan          what a training would do with what stands in the form
 card_costs    what each card comes to with what stands in the form, counted beside
 cost          memory, disk and time of that, in words

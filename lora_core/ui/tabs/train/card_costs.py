@@ -13,6 +13,7 @@ from lora_core.errors import UserError
 from lora_core.ui.state.background import has_ended, in_background
 from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.cost import card_line
+from lora_core.ui.tabs.train.going_on import GoingOn
 from lora_core.ui.tabs.train.preset_cards import FREE, Cards
 from lora_core.ui.tabs.train.recipes import recipe_of
 
@@ -73,5 +74,6 @@ class CardCosts:
     def _chosen(self, name: str, preset: Preset, right: Mapping[str, object]) -> dict[str, object]:
         """What would stand in the form if the card were chosen: the toy model, say, gives way to another base model."""
         values = form.typed_values(form.boxes(self.cards.values(name, right)))
-        recipe = recipe_of(preset, values, self.dataset_of(values))
-        return {**values, **(recipe.values() if recipe else {})}
+        taken = GoingOn.of(values).values
+        recipe = recipe_of(preset, values, self.dataset_of(values), taken=taken)
+        return {**values, **(recipe.values() if recipe else taken)}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # The window gives each run a folder of its own.
 LEFT_OUT = frozenset({"output_dir"})
 SUGGESTED = "pretrained_model_name_or_path"
-_BROWSE = "<!--browse-->"
+_BROWSED = ("train_data_dir", "init_lora")  # paths that the system's dialog can fill in
+_PATHS = (*_BROWSED, SUGGESTED)
 
 
 def form_html(text: Texts, suggestions: Mapping[str, str], has_browse: bool = False) -> str:
@@ -29,10 +30,10 @@ def form_html(text: Texts, suggestions: Mapping[str, str], has_browse: bool = Fa
     suggestions: base models with their labels; has_browse: whether the system's folder dialog can be had.
     """
     shown = [s for s in settings().values() if s.name not in LEFT_OUT]
-    basic = "".join(_field(s, text) for s in shown if s.basic)
+    basic = "".join(_field(s, text, has_browse) for s in shown if s.basic)
     folds = []
     for topic in dict.fromkeys(s.topic for s in shown):
-        fields = "".join(_field(s, text) for s in shown if s.topic == topic and not s.basic)
+        fields = "".join(_field(s, text, has_browse) for s in shown if s.topic == topic and not s.basic)
         if fields:
             name = escape(text(f"settings.topic_{topic.lower()}"))
             folds.append(
@@ -40,8 +41,6 @@ def form_html(text: Texts, suggestions: Mapping[str, str], has_browse: bool = Fa
                 f'<span class="form-changed" hidden></span></summary><div class="form-grid">{fields}</div></details>'
             )
     options = "".join(f'<option value="{escape(name)}">{escape(label)}</option>' for name, label in suggestions.items())
-    browse = f'<button type="button" class="form-browse" id="train-browse">{escape(text("train.browse"))}</button>'
-    basic = basic.replace(_BROWSE, browse if has_browse else "")
     return (
         f'<div class="form" role="form"><div class="form-grid form-basic">{basic}</div>'
         f'<datalist id="train-models">{options}</datalist>'
@@ -85,6 +84,11 @@ def told(problem: Message, text: Texts) -> str:
     return f"{said[:1].upper()}{said[1:]}"
 
 
+def sentence(reason: str) -> str:
+    """A reason as it stands by itself."""
+    return f"{reason[:1].upper()}{reason[1:]}."
+
+
 def typed_values(boxed: Mapping[str, object]) -> dict[str, Value]:
     """The values that are right, each alone; for what can be said while others are still being typed."""
     right: dict[str, Value] = {}
@@ -113,13 +117,13 @@ def _unboxed(s: Setting, value: object) -> object:
     if s.kind is tuple and not s.choices:
         return ";".join(stripped.splitlines())
     # Windows' "copy as path" puts quotes around it.
-    return stripped.strip('"') if s.name in ("train_data_dir", SUGGESTED) else value
+    return stripped.strip('"') if s.name in _PATHS else value
 
 
 # --- a field of the form --------------------------------------------------------------------------------------------
 
 
-def _field(s: Setting, text: Texts) -> str:
+def _field(s: Setting, text: Texts, has_browse: bool) -> str:
     label, help_text = text(f"settings.{s.name}"), help_of(s, text)
     unit = text(f"settings.unit_{s.unit}") if s.unit else ""
     unit = f' <span class="form-unit">{escape(unit)}</span>' if unit and unit not in label.lower() else ""
@@ -131,14 +135,14 @@ def _field(s: Setting, text: Texts) -> str:
         f'<p class="form-wrong" id="train-e-{s.name}" role="alert" hidden></p>'
     )
     heard = f'aria-describedby="train-e-{s.name} train-h-{s.name}{"" if is_free else f" train-w-{s.name}"}"'
-    wide = " form-wide" if s.kind is tuple or s.name in ("train_data_dir", SUGGESTED) else ""
+    wide = " form-wide" if s.kind is tuple or s.name in _PATHS else ""
     body: str
     if s.kind is tuple and s.choices:
         body = f"<fieldset {heard}><legend>{escape(label)}{name}</legend>{_ticks(s)}</fieldset>"
     elif s.kind is bool:
         body = f'<label class="form-tick">{_control(s, heard)}<span>{escape(label)}</span></label>{name}'
     else:
-        extra = _BROWSE if s.name == "train_data_dir" else ""
+        extra = _browse(s.name, label, text) if has_browse and s.name in _BROWSED else ""
         body = (
             f'<label for="train-f-{s.name}">{escape(label)}{unit}</label>{name}'
             f'<div class="form-box">{_control(s, heard)}{extra}</div>'
@@ -148,6 +152,15 @@ def _field(s: Setting, text: Texts) -> str:
         offer = f'<button type="button" class="form-open" hidden>{escape(text("train.use_open", folder="…"))}</button>'
     free = " data-free" if is_free else ""
     return f'<div class="form-field{wide}" data-field="{s.name}"{free} data-search="{search}">{body}{offer}{notes}</div>'
+
+
+def _browse(name: str, label: str, text: Texts) -> str:
+    """The button of the system's dialog."""
+    says = escape(text("train.browse"))
+    return (
+        f'<button type="button" class="form-browse" id="train-browse-{name}" data-browse="{name}" '
+        f'aria-label="{says} {escape(label)}">{says}</button>'
+    )
 
 
 def _why(name: str, label: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIRST = "quickstart"  # what a window that knows nothing yet shows
 REAL_WORK = "character"  # what a folder of one's own begins with
-OWN = ("train_data_dir", "trigger_word", "output_name")  # belong to the pictures, not to a preset
+OWN = ("train_data_dir", "trigger_word", "output_name", "init_lora")  # belong to one's own work, not to a preset
 BASE = "pretrained_model_name_or_path"  # stays where a preset names none
 OF_BASE = (BASE, "prediction_type", "zero_terminal_snr", "vae")
 FREE = (*OWN, *OF_BASE)  # no recipe sets them

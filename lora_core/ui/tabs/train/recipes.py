@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ class Facts:
 
         config = TrainConfig(**{name: value for name, value in values.items() if name in settings()})  # type: ignore[arg-type]
         try:
-            base = _base(config.pretrained_model_name_or_path, config.prediction_type, config.zero_terminal_snr)
+            base = base_of(config.pretrained_model_name_or_path, config.prediction_type, config.zero_terminal_snr)
             machine = MachineFacts.of(config.device)
         except UserError:
             return None
@@ -65,14 +65,14 @@ class FormRecipe:
 
     def order(self, text: Texts) -> dict[str, object]:
         """For the page: what to put into the boxes, what each would be without the person, and why."""
-        reasons = {name: _sentence(text.say(choice.reason)) for name, choice in self._choices()}
+        reasons = {name: form.sentence(text.say(choice.reason)) for name, choice in self._choices()}
         return {"values": form.boxes_of(self.values()), "back": form.boxes_of(self._all(self.usual)), "reasons": reasons}
 
     def why_html(self, text: Texts) -> str:
         """All reasons, in the order of the form."""
         rows = "".join(
             f"<dt>{escape(text(f'settings.{name}'))} <strong>{escape(_said(choice.value, text))}</strong></dt>"
-            f"<dd>{escape(_sentence(text.say(choice.reason)))}</dd>"
+            f"<dd>{escape(form.sentence(text.say(choice.reason)))}</dd>"
             for name, choice in self._choices()
         )
         kept = [text(f"settings.{name}") for name in settings() if name in self.own]
@@ -93,29 +93,32 @@ class FormRecipe:
 
 
 def recipe_of(
-    preset: Preset, values: Mapping[str, object], dataset: Dataset | None, own: Collection[str] = ()
+    preset: Preset, values: Mapping[str, object], dataset: Dataset | None, own: Collection[str] = (),
+    taken: Mapping[str, object] | None = None,
 ) -> FormRecipe | None:
     """The recipe of a card; None where it names no intent, or where base model or device cannot be had. Needs torch.
 
     values: those of the form that are right. dataset: the pictures, as far as they are known. own: names of the settings
-    that were set by hand, right or wrong.
+    that were set by hand, right or wrong. taken: settings of the LoRA to go on from, which go over the card's.
     """
     facts = Facts.of(values, dataset) if preset.intent else None
     if facts is None:
         return None
     from lora_core.recipes import recipe
 
+    taken = taken or {}
+    preset = replace(preset, values={name: value for name, value in preset.values.items() if name not in taken})
     by_hand = {name: values[name] for name in own if name in values}
     try:
-        usual = recipe(preset.intent, facts.base, facts.pictures, facts.machine, preset.values)
+        usual = recipe(preset.intent, facts.base, facts.pictures, facts.machine, preset.values, taken)
         given = {**preset.values, **by_hand}
-        followed = recipe(preset.intent, facts.base, facts.pictures, facts.machine, given) if by_hand else usual
+        followed = recipe(preset.intent, facts.base, facts.pictures, facts.machine, given, taken) if by_hand else usual
     except UserError:  # settings that clash, which is told at their fields
         return None
     return FormRecipe(followed, usual, preset, frozenset(own), facts.pictures.is_known)
 
 
-def _base(name: str, *says: str) -> BaseFacts:
+def base_of(name: str, *says: str) -> BaseFacts:
     """says: prediction_type and zero_terminal_snr."""
     from lora_core.recipes.facts import BaseFacts
 
@@ -135,11 +138,6 @@ def _seen(dataset: Dataset | None, validation_split: float, seed: int) -> Datase
     from lora_core.recipes.facts import DatasetFacts
 
     return DatasetFacts.of(dataset, validation_split, seed) if dataset else DatasetFacts.usual()
-
-
-def _sentence(reason: str) -> str:
-    """A reason as it stands by itself."""
-    return f"{reason[:1].upper()}{reason[1:]}."
 
 
 def _said(value: object, text: Texts) -> str:

@@ -19,6 +19,7 @@ from lora_core.ui.shared.signed_urls import display_name
 from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.card_costs import CardCosts
 from lora_core.ui.tabs.train.cost import levels_html, memory_line, time_line
+from lora_core.ui.tabs.train.going_on import SETTING, GoingOn
 from lora_core.ui.tabs.train.plan import DryRun, Pictures, dry_run, new_folder, preset_values
 from lora_core.ui.tabs.train.preset_cards import FIRST, Cards, beginning, cards_html
 from lora_core.ui.tabs.train.recipes import FormRecipe, recipe_of
@@ -39,7 +40,8 @@ MOST_SIZES = 5
 class Found:
     """What the form comes to. `again`: when to ask again, "soon", at the "end" of the training that goes on, or "" with
     what is typed next; an empty `reason` means that Start is allowed. boxed: what stands in the form, with what its card's
-    recipe makes of it."""
+    recipe, or the LoRA to go on from, makes of it; moved: of that, what to put into the boxes, what to go back to, and why.
+    """
 
     problems: dict[str, str]
     plan: str
@@ -47,7 +49,7 @@ class Found:
     again: str
     config: TrainConfig | None
     boxed: Mapping[str, object]
-    recipe: FormRecipe | None = None
+    moved: Mapping[str, object]
 
     @property
     def reason_html(self) -> str:
@@ -136,7 +138,17 @@ class Setup:
     def fill(self, values: Mapping[str, object]) -> str:
         """Fill the form with settings of a run or a file; what is wrong in them is told at its field."""
         known = {name: value for name, value in values.items() if name in settings()}
-        return self._order(form.boxes(preset_values(known)), "")
+        own: list[str] = []
+        if known.get(SETTING):
+            self.app.wait_for_core()
+            own = [n for n, value in GoingOn.of(known).values.items() if n in known and known[n] != value]
+        return self._order(form.boxes(preset_values(known)), "", own=own)
+
+    def take_lora(self, path: str, boxed: Mapping[str, object]) -> str:
+        """Fill in a LoRA to go on from; into a form that is empty still, beside the preset it would begin with."""
+        if boxed:
+            return self._order({SETTING: path}, None)
+        return self._order(form.boxes({**self.cards.values(FIRST, {}), SETTING: path}), FIRST)
 
     def with_usual_rate(self, run: Run) -> str:
         """Fill the form with the settings of a run that hardly changed the pictures, but for the rate that is usual."""
@@ -180,9 +192,13 @@ class Setup:
         order = {"fill": boxed, "card": card, "order": next(self._orders), "first": first, "own": [*own]}
         return json.dumps(order, ensure_ascii=False)
 
-    def browse(self, boxed: Mapping[str, object]) -> str:
-        """Let the system's own dialog fill in the folder of pictures."""
-        now = str(form.read(boxed).get("train_data_dir", ""))
+    def browse(self, name: str, boxed: Mapping[str, object]) -> str:
+        """Let the system's own dialog fill in the folder of pictures, or the LoRA to go on from."""
+        now = str(form.read(boxed).get(name, ""))
+        if name == SETTING:
+            beside = str(Path(now).parent) if now else ""
+            chosen = file_dialog.choose(self.text("train.browse_lora"), beside, "*.safetensors")
+            return self.take_lora(chosen, boxed) if chosen else self._order({}, "")
         chosen = file_dialog.choose(self.text("train.browse_title"), now, "folder")
         return self.take_folder(chosen, boxed) if chosen else self._order({}, "")
 
@@ -202,27 +218,34 @@ class Setup:
 
     def look_at(self, said: Said) -> Found:
         """Check what stands in the form, with the recipe of its card, and work out what it would do."""
-        boxed, recipe = self._resolved(said)
-        wrong = form.problems(boxed)
-        right = form.typed_values(boxed)
+        boxed, recipe, init = self._resolved(said)
+        wrong, right = form.problems(boxed), form.typed_values(boxed)
+        if init.problem:
+            wrong[SETTING] = init.problem
         right["output_dir"] = str(self.app.runs_folder)
         found = dry_run(right, wrong, self._pictures)
         if found.plan and recipe and not recipe.is_known:  # the pictures were read meanwhile
             return self.look_at(said)
         problems = {name: form.told(message, self.text) for name, message in found.problems.items()}
+        if init.problem:
+            problems[SETTING] = self.text.say(init.problem)  # may begin with the name of the file
         reason, again = self._reason(found, problems)
         plan = self._plan_html(found, found.plan) if found.plan else self.empty_plan(bool(problems))
         plan += recipe.why_html(self.text) if recipe else ""
-        return Found(problems, plan, reason, again, found.config if not problems else None, boxed, recipe)
+        moved = recipe.order(self.text) if recipe else init.order(frozenset(said.own), self.text)
+        return Found(problems, plan, reason, again, found.config if not problems else None, boxed, moved)
 
-    def _resolved(self, said: Said) -> tuple[Mapping[str, object], FormRecipe | None]:
-        """What stands in the form with what its card's recipe makes of it; as it is before torch is there to ask."""
-        preset = self.cards.all().get(said.card)
-        if preset is None or not self.app.core_ready():
-            return said.boxed, None
+    def _resolved(self, said: Said) -> tuple[Mapping[str, object], FormRecipe | None, GoingOn]:
+        """What stands in the form with what its card's recipe, and the LoRA to go on from, make of it; as it is before
+        torch is there to ask.
+        """
+        if not self.app.core_ready():
+            return said.boxed, None, GoingOn()
         right = form.typed_values(said.boxed)
-        recipe = recipe_of(preset, right, self._dataset(right), said.own)
-        return ({**said.boxed, **form.boxes_of(recipe.values())}, recipe) if recipe else (said.boxed, None)
+        init, preset = GoingOn.of(right).beside(right), self.cards.all().get(said.card)
+        recipe = recipe_of(preset, right, self._dataset(right), said.own, init.values) if preset else None
+        moved = recipe.values() if recipe else init.left(frozenset(said.own))
+        return {**said.boxed, **form.boxes_of(moved)}, recipe, init
 
     def _dataset(self, right: Mapping[str, object]) -> Dataset | None:
         """The pictures of the folder in the form, as far as they have been read."""

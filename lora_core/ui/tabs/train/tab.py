@@ -125,14 +125,15 @@ class TrainTab:
         if said["kind"] == "card":
             return {self.orders: self.setup.choose(said["card"], said["values"])}
         if said["kind"] == "browse":
-            return {self.orders: self.setup.browse(said["values"])}
+            return {self.orders: self.setup.browse(said["name"], said["values"])}
         if said["kind"] == "folder":
             return {self.orders: self.setup.take_folder(said["folder"], said["values"])}
         form_says = Said.of(said)
         found = self.setup.look_at(form_says)
-        order = {"problems": found.problems, "again": found.again, "n": said["n"], "arrives": said.get("arrives", 0)}
-        if found.recipe:
-            order["recipe"] = found.recipe.order(self.text)
+        order = {
+            "problems": found.problems, "again": found.again, "n": said["n"], "arrives": said.get("arrives", 0),
+            "recipe": found.moved,
+        }  # fmt: skip
         if order["arrives"]:
             order |= self.setup.arrive(said["values"])
         if not said.get("models"):
@@ -192,7 +193,7 @@ class TrainTab:
         return send
 
     def receive(self, message: dict[str, Any], payload: str, seen: dict[str, Any], log: bool) -> Updates:
-        """A message from another tab: pictures to train on, settings to use again, a run to go on with."""
+        """A message from another tab: pictures to train on, settings to use again, a run or a LoRA to go on with."""
         if not message:
             return {self.seen: gr.skip()}
         if folder := message.get("resume"):
@@ -202,6 +203,8 @@ class TrainTab:
         updates = self.refresh({**seen, "setup": True}, log)
         if values := message.get("config"):
             return {**updates, self.orders: self.setup.fill(values)}
+        if lora := message.get("init_lora"):
+            return {**updates, self.orders: self.setup.take_lora(lora, now)}
         return {**updates, self.orders: self.setup.take_folder(str(message["train_data_dir"]), now)}
 
     def save_preset(self, payload: str, title: str) -> Updates:
