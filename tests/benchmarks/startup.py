@@ -1,12 +1,14 @@
 """Seconds from the start of the process to the first training step with a warm cache, and where they go.
 
     python -m tests.benchmarks.startup [--rounds 5] [--base sd1|sdxl|MODEL --resolution 512] [--imports] [--window]
+        [--init_lora FILE]
 
 Trains through the door: with the quickstart preset, or with --base on the pictures in Training/; "sd1", "sd2" and "sdxl"
 are built with random weights. The first start fills an empty cache and is told apart. Times are those of the run's own
 events; processor time leaves out what waited for other work. --imports: the costliest modules by `python -X importtime`,
-which itself makes imports slower. --window: seconds to a page that can be used, by tests/benchmarks/window.py. Goals on
-2 CPU cores: first step <= 8 s, window <= 5 s.
+which itself makes imports slower. --init_lora: by turns, also starts that go on from a LoRA. --window: seconds to a page
+that can be used, by tests/benchmarks/window.py. Goals on 2 CPU cores: first step <= 8 s, window <= 5 s, and going on from
+a LoRA no second more.
 """
 
 from __future__ import annotations
@@ -122,6 +124,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--base", default="", help="a base model instead of the starter")
     parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--init_lora", default="", help="a LoRA to go on from, beside starts without one")
     parser.add_argument("--imports", action="store_true")
     parser.add_argument("--window", action="store_true")
     asked = parser.parse_args()
@@ -133,7 +136,10 @@ def main() -> None:
         print(
             f"the first start, which fills the cache: {cold['to the first step']:.1f} s\nwith the cache warm:", flush=True
         )
-        print(told_as_table([once(command(asked), Path(cache)) for _ in range(asked.rounds)]), flush=True)
+        ways = [command(asked), *([[*command(asked), "--init_lora", asked.init_lora]] if asked.init_lora else [])]
+        rounds = [[once(words, Path(cache)) for words in ways] for _ in range(asked.rounds)]
+        for title, found in zip(("", "\ngoing on from a LoRA:\n"), zip(*rounds, strict=True), strict=False):
+            print(f"{title}{told_as_table(list(found))}", flush=True)
     if asked.imports:
         print(f"\nimports\n{imports()}", flush=True)
     if asked.window:

@@ -39,8 +39,10 @@ def test_a_lora_fills_in_its_settings_over_those_of_any_card_and_says_why(setup:
     assert {**moved["values"], **own} == moved["values"] and "lora_alpha" not in moved["values"]  # type: ignore[dict-item]
     assert moved["back"]["lora_alpha"] == "3"  # type: ignore[index]
     assert moved["reasons"]["lora_rank"] == "As the LoRA has it from which this training goes on."  # type: ignore[index]
-    again = setup.look_at(Said({**boxed, "init_lora": ""}, card)).moved["reasons"]
-    assert "As the LoRA has it from which this training goes on." not in again.values()  # type: ignore[attr-defined]
+    without = setup.look_at(Said({**found.boxed, "init_lora": ""}, card))
+    assert "As the LoRA has it from which this training goes on." not in without.moved["reasons"].values()  # type: ignore[attr-defined]
+    if card:  # which knows what they are without it
+        assert without.boxed["lora_rank"] == boxed["lora_rank"] != "2"
     assert json.loads(setup.choose("character", boxed))["fill"]["init_lora"] == file  # another card leaves it
 
 

@@ -18,18 +18,27 @@ from lora_core.ui.tabs.train import form
 from lora_core.ui.tabs.train.recipes import base_of
 
 if TYPE_CHECKING:
+    from lora_core.config import Preset
     from lora_core.ui.shared.texts import Texts
 
 SETTING = "init_lora"
+_TAKEN = (
+    "adapter", "lora_rank", "lora_alpha", "conv_rank", "conv_alpha", "target_modules", "target_blocks",
+    "train_text_encoder",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class GoingOn:
-    """values: settings that are the LoRA's; family: "" where nothing in it tells; problem: why it cannot be."""
+    """values: settings that are the LoRA's; family: "" where nothing in it tells; problem: why it cannot be.
+
+    usual: what such settings are without it, by a card that has no recipe to tell.
+    """
 
     values: Mapping[str, Value] = field(default_factory=dict)
     family: str = ""
     problem: Message | None = None
+    usual: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> GoingOn:
@@ -64,13 +73,20 @@ class GoingOn:
         """For the page, where no recipe does it: what to put into the boxes, what to go back to, and why."""
         why = form.sentence(text.say(Message("recipes.of_init_lora")))
         return {
-            "values": form.boxes_of(self.left(own)), "back": form.boxes_of(self.values),
+            "values": form.boxes_of(self.left(own)), "back": form.boxes_of(self.left(frozenset())),
             "reasons": dict.fromkeys(self.values, why),
         }  # fmt: skip
 
     def left(self, own: frozenset[str]) -> dict[str, object]:
         """What nobody has set by hand."""
-        return {name: value for name, value in self.values.items() if name not in own}
+        return {name: value for name, value in {**self.usual, **self.values}.items() if name not in own}
+
+    def over(self, card: Preset | None) -> GoingOn:
+        """The same over the values of a card."""
+        if card is None or card.intent:
+            return self
+        values = {name: s.default for name, s in settings().items()} | card.values
+        return replace(self, usual={name: values[name] for name in _TAKEN})
 
 
 @functools.lru_cache(maxsize=8)  # a LoRA is as large as some hundred megabytes; with its stamp a changed one is another

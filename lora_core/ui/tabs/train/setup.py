@@ -244,6 +244,7 @@ class Setup:
         right = form.typed_values(said.boxed)
         init, preset = GoingOn.of(right).beside(right), self.cards.all().get(said.card)
         recipe = recipe_of(preset, right, self._dataset(right), said.own, init.values) if preset else None
+        init = init if recipe else init.over(preset)
         moved = recipe.values() if recipe else init.left(frozenset(said.own))
         return {**said.boxed, **form.boxes_of(moved)}, recipe, init
 
