@@ -66,7 +66,7 @@ class TrainConfig:
     torch_compile: bool = setting(False, "Model", "Compile the UNet: faster steps after minutes at the first of each picture size. Needs Triton on a card, a C++ compiler on a CPU; not with 8 bits or dropout.")
 
     init_lora: str = setting("", "LoRA", "A LoRA to go on from: a new run begins with all it has learned, while resuming takes up an unfinished one. A file in any program's format; its kind, rank, alpha and layers are taken, unless they are set too.")
-    adapter: str = setting("lora", "LoRA", "Kind of adapter. dora trains direction and magnitude apart: slower, sometimes closer; not for sd-scripts and diffusers.", choices=("lora", "dora"))
+    adapter: str = setting("lora", "LoRA", "Kind of adapter. dora trains direction and magnitude apart: slower, sometimes closer. loha multiplies two pairs of matrices: it learns less of the style, and more concepts at once. lokr is the smallest file: products of little matrices, each side of a layer cut near its root. All but lora are slower and not for diffusers and bare sd-scripts.", choices=("lora", "dora", "loha", "lokr"))
     lora_rank: int = setting(16, "LoRA", "Size of the adapters; 4 to 32 suit most pictures.", low=1, high=1024, basic=True)
     lora_alpha: float = setting(0.0, "LoRA", "Strength of the adapters is alpha/rank; 0 means the same as the rank. What rsLoRA calls alpha is here alpha times the root of the rank.", low=0, high=131_072)
     conv_rank: int = setting(0, "LoRA", "Size of the adapters of 3x3 convolutions; 0 means as the others.", low=0, high=1024)
@@ -151,6 +151,11 @@ class TrainConfig:
         """Rank and alpha of 3x3 convolutions, with 0 resolved."""
         rank = self.conv_rank or self.lora_rank
         return rank, self.conv_alpha or (float(rank) if self.conv_rank else self.alpha)
+
+    @property
+    def is_lycoris(self) -> bool:
+        """Whether the adapters are LoHa or LoKr, which have no dropout of inputs and no plain matrices."""
+        return self.adapter in ("loha", "lokr")
 
     @property
     def largest_rank(self) -> int:
@@ -323,6 +328,10 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         wrong("multires_noise_discount", "settings.two_noises")
     if config.optimizer == "prodigy" and config.learning_rate < 0.1:
         wrong("learning_rate", "settings.prodigy_rate", rate=config.learning_rate)
+    if config.is_lycoris and config.lora_dropout:
+        wrong("lora_dropout", "settings.lycoris_dropout", kind=config.adapter)
+    if config.is_lycoris and config.init_lora:
+        wrong("adapter", "settings.lycoris_init", kind=config.adapter)
     if config.target_modules and not config.target_blocks:
         wrong("target_blocks", "settings.no_block", blocks=BLOCKS)
     for prompt in config.sample_prompts:

@@ -85,8 +85,8 @@ def _lora(path: Path, found: Identity) -> list[Message]:
         told.append(Message("cli.info_base", model=summary.base_model))
     where = Message("cli.info_both") if summary.has_text_encoder else "UNet"
     rank = ", ".join(map(str, summary.ranks))
-    dora = ", DoRA" if summary.is_dora else ""
-    told.append(Message("cli.info_layers", count=summary.modules, where=where, rank=rank, dora=dora))
+    kinds = "".join(f", {kind}" for kind in summary.kinds)
+    told.append(Message("cli.info_layers", count=summary.modules, where=where, rank=rank, kinds=kinds))
     if summary.left_out:
         told.append(Message("cli.info_odd_layers", count=len(summary.left_out)))
     told.append(Message("cli.info_export", path=quoted(path)))

@@ -6,6 +6,7 @@ convert           any program's LoRA as a file that every webui loads
 dialects          what the programs of the field call the tensors
 dora              DoRA over the input axis, as webuis compute it
 file              the LoRA file: reading, writing, its hashes
+lycoris           LoHa and LoKr as LyCORIS writes them
 metadata          what a LoRA file says about itself
 peft_layers       between PEFT's layers in a model and our values
 resize            a layer's change at another rank

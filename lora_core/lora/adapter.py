@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lora_core.errors import UserError
+from lora_core.lora.lycoris import Lycoris
 
 
 class LoraError(UserError):
@@ -41,11 +43,35 @@ class Adapter:
         return self.alpha / self.rank
 
     @property
+    def kind(self) -> str:
+        """ "lora" or "dora"."""
+        return "lora" if self.dora_scale is None else "dora"
+
+    @property
+    def outputs(self) -> int:
+        return int(self.up.shape[0])
+
+    @property
+    def inputs(self) -> int:
+        return int(self.down.shape[1])
+
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        return self.down, self.up
+
+    @property
     def is_over_outputs(self) -> bool:
         """Whether it is a DoRA with magnitudes over the output axis."""
         return self.dora_scale is not None and self.dora_scale.shape[0] > 1
 
 
-Lora = dict[str, Adapter]
+LayerChange = Adapter | Lycoris
+PlainLora = dict[str, Adapter]
+Lora = dict[str, LayerChange]
 """Adapters by module: "unet.<path>", "text_encoder.<path>", "text_encoder_2.<path>" with the path in diffusers'
 names; in text encoders it begins with "text_model."."""
+
+
+def is_lycoris(lora: Mapping[str, LayerChange]) -> bool:
+    """Whether it is a LoHa or LoKr, in part at least."""
+    return any(isinstance(value, Lycoris) for value in lora.values())

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lora_core.config import BLOCKS, TARGETS
-from lora_core.lora.adapter import Adapter, Lora, LoraError
+from lora_core.lora.adapter import Adapter, LoraError, PlainLora
 from lora_core.lora.convert import file_in
 from lora_core.lora.dialects.modules import CONV_3X3, leaf, loads_everywhere
 from lora_core.lora.file import read
+from lora_core.lora.lycoris import TITLES
 from lora_core.messages import Message
 from lora_core.settings import Value
 
 
-def read_to_go_on(path: Path) -> tuple[Lora, dict[str, str]]:
+def read_to_go_on(path: Path) -> tuple[PlainLora, dict[str, str]]:
     """The LoRA of a file, or of a folder with one, that a training can begin with, and its metadata.
 
     Raises:
@@ -23,12 +24,15 @@ def read_to_go_on(path: Path) -> tuple[Lora, dict[str, str]]:
     """
     file = file_in(path.expanduser())
     try:
-        lora, metadata = read(file)
+        found, metadata = read(file)
     except LoraError as cause:
         what = dict(cause.message.params).get("what")
         if isinstance(what, Message) and what.key == "lora.other_kind":
             raise LoraError("lora.init_other_kind", file=file.name, kind=dict(what.params)["kind"]) from None
         raise
+    lora: PlainLora = {module: value for module, value in found.items() if isinstance(value, Adapter)}
+    if others := sorted({TITLES[found[module].kind] for module in found.keys() - lora.keys()}):
+        raise LoraError("lora.init_other_kind", file=file.name, kind=others[0])
     if odd := [module for module in lora if not loads_everywhere(module)]:
         raise LoraError("lora.init_odd_layer", file=file.name, layer=odd[0].partition(".")[2])
     if any(value.is_over_outputs for value in lora.values()):
@@ -38,7 +42,7 @@ def read_to_go_on(path: Path) -> tuple[Lora, dict[str, str]]:
     return lora, metadata
 
 
-def adapter_settings(lora: Lora) -> dict[str, Value]:
+def adapter_settings(lora: PlainLora) -> dict[str, Value]:
     """Kind, ranks, alphas and layers by the names of the settings. Of ranks that differ the largest: it holds all."""
     unet = [module for module in lora if module.startswith("unet.")]
     convolutions = [value for module, value in lora.items() if leaf(module) in CONV_3X3]

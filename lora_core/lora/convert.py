@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_core.errors import UserError
-from lora_core.lora.adapter import LoraError
+from lora_core.lora.adapter import LoraError, is_lycoris
 from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import read, width_of, write
 from lora_core.lora.metadata import recognisable
@@ -54,7 +54,7 @@ def convert_lora(
     kept = {module: adapter for module, adapter in lora.items() if module not in left_out}
     if not kept:
         raise LoraError("lora.nothing_left", file=source)
-    about = recognisable(metadata, family, target.stem, [(a.rank, a.alpha) for a in kept.values()])
+    about = recognisable(metadata, family, target.stem, [(a.rank, a.alpha) for a in kept.values()], is_lycoris(kept))
     dtype = dtype or width_of(kept)
     write(target, kept, family, about, dtype)
     return Converted(target, family, dtype, len(kept), left_out, warnings_for(kept))

@@ -81,15 +81,15 @@ def weight_change(value: Adapter, base: Layer) -> Tensor:
 
 
 def adapted_layers(model: nn.Module, adapter: str = "default") -> dict[str, AdaptedLayer]:
-    """Every layer PEFT gave this adapter, by path."""
+    """Every layer PEFT gave this adapter, by path; those of LoHa and LoKr have no lora_A and lora_B."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
     return {path: cast(AdaptedLayer, layer) for path, layer in modules.items() if adapter in _adapters(layer)}
 
 
 def _adapters(layer: nn.Module) -> tuple[str, ...]:
     # Told by what it has: importing peft for its class takes seconds, and reading a file needs none of it.
-    downs = getattr(layer, "lora_A", None)
-    return tuple(downs) if isinstance(downs, nn.ModuleDict) else ()
+    found = (getattr(layer, name, None) for name in ("lora_A", "hada_w1_a", "lokr_w1", "lokr_w1_a"))
+    return tuple(name for each in found if isinstance(each, nn.ModuleDict | nn.ParameterDict) for name in each)
 
 
 def _merged(base: Layer, down: Layer, up: Layer, scaling: float) -> Tensor:

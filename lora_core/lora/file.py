@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lora_core.lora.adapter import Lora, LoraError, NoEffectError
+from lora_core.lora.adapter import Adapter, Lora, LoraError, NoEffectError
 from lora_core.lora.dialects import decode, peft, webui
 from lora_core.lora.dialects.modules import leaf, loads_everywhere
 from lora_core.lora.shapes import family_of, fit, with_second_text_encoder
@@ -86,8 +86,13 @@ def to_tensors(lora: Lora, family: str, dtype: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for module, adapter in sorted(fit(lora, family).items()):
         name = webui.name(module, family)
-        tensors[f"{name}.lora_down.weight"] = _stored(adapter.down, DTYPES[dtype], module)
-        tensors[f"{name}.lora_up.weight"] = _stored(adapter.up, DTYPES[dtype], module)
+        matrices = (
+            {"lora_down.weight": adapter.down, "lora_up.weight": adapter.up}
+            if isinstance(adapter, Adapter)
+            else adapter.tensors
+        )
+        for part, matrix in matrices.items():
+            tensors[f"{name}.{part}"] = _stored(matrix, DTYPES[dtype], module)
         tensors[f"{name}.alpha"] = _stored(torch.tensor(adapter.alpha), torch.float32, module)
         if adapter.dora_scale is not None:
             tensors[f"{name}.dora_scale"] = _stored(adapter.dora_scale, torch.float32, module)
@@ -110,7 +115,7 @@ def is_ready(path: Path, lora: Lora, family: str) -> bool:
 
 def width_of(lora: Lora) -> str:
     """The narrowest of our dtypes that loses nothing of the matrices."""
-    found = {tensor.dtype for adapter in lora.values() for tensor in (adapter.down, adapter.up)}
+    found = {tensor.dtype for adapter in lora.values() for tensor in adapter.matrices}
     return next((name for name, dtype in DTYPES.items() if found == {dtype}), "fp32")
 
 
@@ -146,12 +151,9 @@ def _check_widths(lora: Lora, family: str) -> None:
 
 
 def _check_effect(tensors: Mapping[str, Tensor]) -> None:
-    for name, up in tensors.items():
-        if name.endswith(".lora_up.weight") and up.any():
-            stem = name.removesuffix(".lora_up.weight")
-            if tensors[f"{stem}.lora_down.weight"].any() and tensors[f"{stem}.alpha"].any():
-                return
-    raise NoEffectError("lora.no_effect")
+    idle = {name.partition(".")[0] for name, tensor in tensors.items() if not (tensor.any() or name.endswith("dora_scale"))}
+    if all(name.partition(".")[0] in idle for name in tensors):
+        raise NoEffectError("lora.no_effect")
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype, module: str) -> Tensor:

@@ -21,6 +21,7 @@ from lora_core.models.families.specs import FAMILIES
 
 THUMBNAIL_LIMIT = 200_000  # characters of data URL; ComfyUI reads headers up to 8 MB, A1111 keeps them in memory
 CONFIG = "treino.config"
+LYCORIS = "lycoris.kohya"  # the module that sd-scripts loads LoHa and LoKr with
 ANCESTOR, ANCESTOR_HASH = "treino.init_lora", "treino.init_lora_hash"
 # diffusers' settings of the adapters: it refuses a file that has them beside alphas of its own.
 _PEFT_SETTINGS = "lora_adapter_metadata"
@@ -147,11 +148,11 @@ def without_private(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def recognisable(
-    metadata: Mapping[str, str], family: str, name: str, adapters: Iterable[tuple[int, float]]
+    metadata: Mapping[str, str], family: str, name: str, adapters: Iterable[tuple[int, float]], is_lycoris: bool = False
 ) -> dict[str, str]:
     """Anyone's metadata, with what webuis tell the family by and call the LoRA by set right; the rest stays.
 
-    adapters: (rank, alpha) of every module.
+    adapters: (rank, alpha) of every module. is_lycoris: whether they are LoHa or LoKr.
     """
     kept = {key: value for key, value in metadata.items() if key != _PEFT_SETTINGS and key not in _OLD_NAMES}
     ranks, alphas = (set(numbers) for numbers in zip(*adapters, strict=True))
@@ -164,7 +165,7 @@ def recognisable(
     kept["ss_v2"] = str(spec.is_v2)
     kept["ss_output_name"] = name
     defaults = {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": LYCORIS if is_lycoris else "networks.lora",
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",  # the word sd-scripts' resizing writes
         "ss_network_alpha": str(alphas.pop()) if len(alphas) == 1 else "Dynamic",
         "modelspec.sai_model_spec": "1.0.1",
@@ -265,7 +266,7 @@ def _ss_network(training: TrainingMetadata) -> dict[str, Any]:
     values = {
         "ss_v2": spec.is_v2,
         "ss_base_model_version": spec.kohya_version + ("_v" if _is_v(training) and spec.says_v else ""),
-        "ss_network_module": "networks.lora",
+        "ss_network_module": LYCORIS if "algo" in training.network_args else "networks.lora",
         "ss_network_dim": training.rank,
         "ss_network_alpha": training.alpha,
         "ss_network_dropout": training.lora_dropout or None,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from lora_core.lora.adapter import Adapter, Lora, LoraError
+from lora_core.lora.adapter import Adapter, LayerChange, Lora, LoraError
 from lora_core.lora.dialects import output_axis
 from lora_core.lora.dialects.modules import TEXT_ENCODERS, with_text_model
 from lora_core.lora.dora import AdaptedLayer, adapted_layers, normalise_over_inputs
+from lora_core.lora.lycoris import TENSORS, Lycoris
 from lora_core.lora.shapes import check_fits
+
+_UNTOLD = ("lokr_w1_a", "lokr_w2_a")
 
 
 def from_peft(model: nn.Module, component: str, adapter: str = "default") -> Lora:
@@ -57,29 +61,53 @@ def inject(model: nn.Module, component: str, lora: Lora, adapter: str = "default
     Exact for every LoRA of ours, DoRA included, which diffusers' own loader leaves out.
 
     Raises:
-        LoraError: the component lacks a layer, a layer has another size, or only some layers have DoRA.
+        LoraError: the component lacks a layer, a layer has another size, or layers are of several kinds.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
     has_text_model = any(name.startswith("text_model.") for name, _ in model.named_modules())
     mine = {module: value for module, value in lora.items() if module.startswith(f"{component}.")}
     check_fits(mine, base_shapes(model, component))
-    magnitudes = [value.dora_scale is not None for value in mine.values()]
-    if any(magnitudes) and not all(magnitudes):
-        raise LoraError("lora.some_dora")
+    kinds = {value.kind for value in mine.values()}
+    if len(kinds) > 1:
+        raise LoraError("lora.several_kinds")
     paths = {module: module.partition(".")[2] for module in mine}
     if not has_text_model:
         paths = {module: path.removeprefix("text_model.") for module, path in paths.items()}
     # PEFT takes names for regular expressions.
     ranks: dict[str, Any] = {re.escape(paths[module]): value.rank for module, value in mine.items()}
     alphas: dict[str, Any] = {re.escape(paths[module]): value.alpha for module, value in mine.items()}
-    config = LoraConfig(
-        target_modules=list(paths.values()), rank_pattern=ranks, alpha_pattern=alphas, use_dora=any(magnitudes)
-    )
+    kind = kinds.pop() if kinds else "lora"
+    config = peft_config(kind, target_modules=list(paths.values()), rank_pattern=ranks, alpha_pattern=alphas)
     inject_adapter_in_model(config, model, adapter)
-    if any(magnitudes) and all(_is_over_inputs(value) for value in mine.values()):
+    if all(_is_over_inputs(value) for value in mine.values()):
         normalise_over_inputs(model, adapter)
+    for module, layer in named_layers(model, component, adapter).items():
+        if isinstance(value := mine[module], Lycoris):  # which may be factored in another way than PEFT would
+            _lay_out(layer, adapter, value)
     load_into_peft(model, component, mine, adapter)
+
+
+def peft_config(kind: str, rank: int = 8, alpha: float = 8.0, **rest: Any) -> Any:
+    """PEFT's settings of a kind of adapter; rest: what all its kinds call by one name.
+
+    LoHa and LoKr are as LyCORIS has them by default: convolutions flattened, not by Tucker, and LoKr's factors as near to
+    the root of each side as there are (factor -1), the second starting at zero.
+    """
+    from peft import LoHaConfig, LoKrConfig, LoraConfig
+
+    if kind == "loha":
+        return LoHaConfig(r=rank, alpha=alpha, **rest)
+    if kind == "lokr":
+        return LoKrConfig(r=rank, alpha=alpha, init_weights="lycoris", **rest)
+    return LoraConfig(r=rank, lora_alpha=alpha, use_dora=kind == "dora", **rest)
+
+
+def scale_as_readers(model: nn.Module, adapter: str = "default") -> None:
+    """LoKr's layers of two whole matrices have no rank by which a reader could divide the alpha: their scale is 1."""
+    for layer in adapted_layers(model, adapter).values():
+        if all(adapter in getattr(layer, name, ()) for name in ("lokr_w1", "lokr_w2")):
+            layer.scaling[adapter] = 1.0
 
 
 @contextmanager
@@ -99,7 +127,7 @@ def _enable(layers: list[Any], enabled: bool) -> None:
         layer._disable_adapters = not enabled
 
 
-def _is_over_inputs(value: Adapter) -> bool:
+def _is_over_inputs(value: LayerChange) -> bool:
     return value.dora_scale is not None and value.dora_scale.shape[0] == 1
 
 
@@ -114,10 +142,20 @@ def base_shapes(model: nn.Module, component: str) -> dict[str, tuple[int, ...]]:
 
 
 def input_widths(model: nn.Module, component: str) -> dict[str, int]:
-    """The inputs of every layer of a component that has an adapter, by module name."""
+    """The inputs of every layer of a component by which InvokeAI can tell them (`told_widths`), by module name."""
     return {
-        module: int(next(iter(layer.lora_A.values())).weight.shape[1])
+        module: int(layer.get_base_layer().weight.shape[1])
         for module, layer in named_layers(model, component).items()
+        if not any(getattr(layer, name, ()) for name in _UNTOLD)
+    }
+
+
+def told_widths(lora: Lora) -> dict[str, int]:
+    """The inputs of each module, where InvokeAI can tell: of a LoKr it looks at whole matrices alone."""
+    return {
+        module: value.inputs
+        for module, value in lora.items()
+        if isinstance(value, Adapter) or not any(name in value.tensors for name in _UNTOLD)
     }
 
 
@@ -125,7 +163,11 @@ def _file_path(path: str, component: str) -> str:
     return with_text_model(path) if component in TEXT_ENCODERS else path
 
 
-def _read(layer: AdaptedLayer, adapter: str) -> Adapter:
+def _read(layer: AdaptedLayer, adapter: str) -> LayerChange:
+    tensors = {name: getattr(layer, name)[adapter] for name in TENSORS if adapter in getattr(layer, name, ())}
+    if tensors:
+        found = Lycoris({name: _copy(tensor) for name, tensor in tensors.items()}, float(cast(Any, layer).r[adapter]))
+        return replace(found, alpha=float(torch.tensor(layer.scaling[adapter] * found.rank, dtype=torch.float32)))
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     # Through fp32, in which the file keeps it: what is read back is then what was written.
     alpha = float(torch.tensor(layer.scaling[adapter] * down.shape[0], dtype=torch.float32))
@@ -140,17 +182,33 @@ def _magnitude(layer: AdaptedLayer, adapter: str, dimensions: int) -> Tensor | N
     return values if getattr(magnitude, "over_inputs", False) else output_axis(values, dimensions)
 
 
-def _write(layer: AdaptedLayer, adapter: str, value: Adapter) -> None:
+def _lay_out(layer: AdaptedLayer, adapter: str, value: Lycoris) -> None:
+    """Give a layer the tensors that this value has, of these shapes."""
+    device = next(cast(nn.Module, layer).parameters()).device
+    for name in TENSORS:
+        own = getattr(layer, name, {})
+        if adapter in own:
+            del own[adapter]
+        if name in value.tensors:
+            own[adapter] = nn.Parameter(torch.empty(value.tensors[name].shape, device=device))
+    cast(Any, layer).r[adapter] = value.rank
+
+
+def _write(layer: AdaptedLayer, adapter: str, value: LayerChange) -> None:
+    layer.scaling[adapter] = value.scale
+    if isinstance(value, Lycoris):
+        for name, tensor in value.tensors.items():
+            getattr(layer, name)[adapter].copy_(tensor)
+        return
     layer.lora_A[adapter].weight.copy_(value.down)
     layer.lora_B[adapter].weight.copy_(value.up)
-    layer.scaling[adapter] = value.scale
     if value.dora_scale is not None:
         weight = cast(Tensor, layer.lora_magnitude_vector[adapter].weight)
         weight.copy_(value.dora_scale.reshape(weight.shape))
 
 
-def _shapes(value: Adapter) -> tuple[list[int], ...]:
-    tensors = (value.down, value.up, value.dora_scale)
+def _shapes(value: LayerChange) -> tuple[list[int], ...]:
+    tensors = (*value.matrices, value.dora_scale)
     return tuple(list(tensor.shape) for tensor in tensors if tensor is not None)
 
 

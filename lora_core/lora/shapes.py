@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from lora_core.lora.adapter import Adapter, Lora, LoraError
+from lora_core.lora.adapter import Adapter, LayerChange, Lora, LoraError
 from lora_core.lora.dialects.modules import CONV_1X1, CONV_3X3, leaf
 from lora_core.models.families.specs import FAMILIES, FamilySpec, by_width
 
@@ -20,14 +21,14 @@ class UnknownFamilyError(LoraError):
     """A LoRA that may be for several families; a person has to say for which."""
 
 
-def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
+def family_of(lora: Mapping[str, LayerChange], metadata: Mapping[str, str] | None = None) -> str:
     """The name of the family, by the widths, then by the blocks, then by what the metadata claim.
 
     Raises:
         UnknownFamilyError: nothing in it tells which.
         LoraError: it belongs to none.
     """
-    widths = {int(a.down.shape[1]) for m, a in lora.items() if re.search(r"\.attn2\.to_[kv]$", m)}
+    widths = {a.inputs for m, a in lora.items() if re.search(r"\.attn2\.to_[kv]$", m)}
     found = [by_width(width) for width in widths]
     if len(found) > 1 or None in found:
         raise LoraError("lora.no_family", widths=str(widths))
@@ -39,14 +40,15 @@ def family_of(lora: Lora, metadata: Mapping[str, str] | None = None) -> str:
     raise UnknownFamilyError("lora.family_unknown")
 
 
-def _by_layers(lora: Lora) -> list[FamilySpec]:
+def _by_layers(lora: Mapping[str, LayerChange]) -> list[FamilySpec]:
     """The families that a LoRA without cross attention may be for. SDXL's first text encoder is SD1's.
 
     Each sign narrows what the one before it left, but never to nothing: 1x1 convolutions come in both ways.
     """
     encoders = {module.partition(".")[0] for module in lora} - {"unet"}
-    widths = {a.down.shape[1] for m, a in lora.items() if m.startswith("text_encoder.") and m.endswith(_HIDDEN)}
-    projections = {a.down.dim() for m, a in lora.items() if re.search(r"\.proj_(?:in|out)$", m)}
+    widths = {a.inputs for m, a in lora.items() if m.startswith("text_encoder.") and m.endswith(_HIDDEN)}
+    ends = re.compile(r"\.proj_(?:in|out)$")
+    projections = {a.down.dim() for m, a in lora.items() if isinstance(a, Adapter) and ends.search(m)}
 
     def has_any(modules: str) -> bool:
         return any(re.match(modules, module) for module in lora)
@@ -63,7 +65,7 @@ def _by_layers(lora: Lora) -> list[FamilySpec]:
     return possible
 
 
-def _with_lone_text_encoder(possible: Sequence[FamilySpec], lora: Lora) -> list[FamilySpec]:
+def _with_lone_text_encoder(possible: Sequence[FamilySpec], lora: Mapping[str, LayerChange]) -> list[FamilySpec]:
     """Trainers of a model with two text encoders adapt both or none, so the first one alone is of a model with one."""
     is_alone = all(module.startswith("text_encoder.") for module in lora)
     return [spec for spec in possible if is_alone and len(spec.text_encoders) == 1]
@@ -75,7 +77,7 @@ def with_second_text_encoder(lora: Lora) -> Lora:
         return lora
     return {
         module.replace("text_encoder.", "text_encoder_2.", 1)
-        if module.startswith("text_encoder.") and _SECOND_WIDTH in (adapter.down.shape[1], adapter.up.shape[0])
+        if module.startswith("text_encoder.") and _SECOND_WIDTH in (adapter.inputs, adapter.outputs)
         else module: adapter
         for module, adapter in lora.items()
     }
@@ -83,11 +85,13 @@ def with_second_text_encoder(lora: Lora) -> Lora:
 
 def is_toy(lora: Lora) -> bool:
     """Whether it was made for the bundled starter or another toy: real layers are all multiples of 64 wide."""
-    return any(a.up.shape[0] % 64 for a in lora.values())
+    return any(a.outputs % 64 for a in lora.values())
 
 
-def fit(lora: Lora, family: str) -> Lora:
+def fit(lora: Mapping[str, LayerChange], family: str) -> Lora:
     """The same LoRA with every layer 2-D or 4-D as that family's model has it; 1x1 convolutions come in both ways.
+
+    LoHa and LoKr stay as they are: whoever reads them lays the change out as the weight is.
 
     Raises:
         LoraError: a layer that can be neither, or whose matrices do not fit each other.
@@ -102,7 +106,9 @@ def is_convolution(module: str, family: str) -> bool:
     )
 
 
-def _fit(module: str, adapter: Adapter, family: str) -> Adapter:
+def _fit(module: str, adapter: LayerChange, family: str) -> LayerChange:
+    if not isinstance(adapter, Adapter):
+        return adapter
     wanted = 4 if is_convolution(module, family) else 2
     down, up, scale = adapter.down, adapter.up, adapter.dora_scale
     if down.shape[0] != up.shape[1] or not down.shape[0]:
@@ -124,7 +130,7 @@ def _as(tensor: Tensor, dimensions: int) -> Tensor:
     return tensor[..., None, None] if dimensions == 4 else tensor.flatten(1)
 
 
-def check_fits(lora: Lora, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_fits(lora: Mapping[str, LayerChange], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compare with the base model's weights, given by module name ("unet.<path>").
 
     Raises:
@@ -134,6 +140,12 @@ def check_fits(lora: Lora, shapes: Mapping[str, tuple[int, ...]]) -> None:
         if module not in shapes:
             raise LoraError("lora.no_module", module=module)
         shape = shapes[module]
-        mine = (adapter.up.shape[0], *adapter.down.shape[1:])
-        if mine != tuple(shape):
+        mine: tuple[int, ...]
+        if isinstance(adapter, Adapter):
+            mine = (adapter.outputs, *adapter.down.shape[1:])
+            fits = mine == tuple(shape)
+        else:  # a convolution may be flattened
+            mine = adapter.shape
+            fits = mine[0] == shape[0] and math.prod(mine) == math.prod(shape)
+        if not fits:
             raise LoraError("lora.other_size", module=module, shape=str(list(shape)), mine=str(list(mine)))

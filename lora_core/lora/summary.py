@@ -14,6 +14,7 @@ from lora_core.lora.dialects import dialects_of
 from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.dialects.webui import invokeai_family
 from lora_core.lora.file import decoded, load_tensors, width_of
+from lora_core.lora.lycoris import TITLES, Lycoris
 from lora_core.lora.metadata import CONFIG
 from lora_core.lora.shapes import UnknownFamilyError, family_of, is_toy
 from lora_core.messages import Message
@@ -31,7 +32,7 @@ class LoraSummary:
     modules: int
     ranks: tuple[int, ...]
     dtype: str
-    is_dora: bool
+    kinds: tuple[str, ...]  # as a person calls what is not plain: DoRA, LoHa, LoKr
     is_toy: bool  # made for the starter or another toy
     has_text_encoder: bool
     left_out: tuple[str, ...]  # modules that not every webui loads
@@ -54,7 +55,8 @@ class LoraSummary:
         return cls(
             path=path, size=path.stat().st_size, family=family, dialects=dialects_of(tensors), modules=len(lora),
             ranks=tuple(sorted({adapter.rank for adapter in lora.values()})), dtype=width_of(lora),
-            is_dora=any(adapter.dora_scale is not None for adapter in lora.values()), is_toy=is_toy(lora),
+            kinds=tuple(TITLES[kind] for kind in sorted({adapter.kind for adapter in lora.values()} - {"lora"})),
+            is_toy=is_toy(lora),
             has_text_encoder=any(module.startswith("text_encoder") for module in lora),
             left_out=tuple(module for module in lora if not loads_everywhere(module)),
             warnings=warnings_for(lora), metadata=metadata,
@@ -92,9 +94,11 @@ def warnings_for(lora: Lora) -> tuple[Message, ...]:
     """What may make a LoRA useless, or other than it was trained, in programs that load it."""
     is_odd = any(adapter.is_over_outputs for adapter in lora.values())
     is_dora = any(adapter.dora_scale is not None for adapter in lora.values())
+    lycoris = sorted({TITLES[adapter.kind] for adapter in lora.values() if isinstance(adapter, Lycoris)})
     found = (
         (is_toy(lora), Message("lora.warned_toy")), (is_odd, Message("lora.dora_over_outputs")),
         (is_dora and not is_odd, Message("lora.warned_dora")),
+        (bool(lycoris), Message("lora.warned_lycoris", kind=" + ".join(lycoris))),
     )  # fmt: skip
     return tuple(message for is_so, message in found if is_so)
 

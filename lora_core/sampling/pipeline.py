@@ -7,7 +7,7 @@ picture also proves the file. Samplers, seeds and decoding are those of the prev
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lora_core.events import Emit
-from lora_core.lora.adapter import Lora, LoraError
+from lora_core.lora.adapter import LayerChange, Lora, LoraError
 from lora_core.lora.dora import adapted_layers
 from lora_core.lora.file import is_ready, read
 from lora_core.lora.peft_layers import base_shapes, disabled, inject
@@ -184,7 +184,7 @@ def _between(weight: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor],
     return hook
 
 
-def check_base(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
+def check_base(model: BaseModel, path: Path, lora: Mapping[str, LayerChange], family: str) -> None:
     """Raises LoraError with the reason why a LoRA does nothing good on this base model."""
     if family != model.family.name:
         title = FAMILIES[family].title
@@ -200,12 +200,12 @@ def check_base(model: BaseModel, path: Path, lora: Lora, family: str) -> None:
 
 
 def _is_for_diffusers(path: Path, lora: Lora, family: str) -> bool:
-    """Whether diffusers reads the file as it was meant: our names, one rank, one alpha, and no DoRA, which it leaves out.
+    """Whether diffusers reads the file as it was meant: our names, one rank, one alpha, and plain: no DoRA, LoHa or LoKr.
 
     Of several alphas it gives many layers that of others (0.42), even where alpha / rank is the same everywhere.
     """
-    is_dora = any(adapter.dora_scale is not None for adapter in lora.values())
-    if is_dora or len({(adapter.rank, adapter.alpha) for adapter in lora.values()}) > 1:
+    found = {(adapter.kind, adapter.rank, adapter.alpha) for adapter in lora.values()}
+    if len(found) > 1 or any(kind != "lora" for kind, *_ in found):
         return False
     return is_ready(path, lora, family)
 

@@ -183,10 +183,12 @@ def training_metadata(session: Session) -> TrainingMetadata:
 
 
 def _network_args(config: TrainConfig) -> dict[str, str]:
+    algorithm = {"algo": config.adapter} if config.is_lycoris else {}  # as LyCORIS calls it
     switches = {"dora": config.adapter == "dora", "text_encoder": config.train_text_encoder}
     (rank, alpha), has_conv = config.conv, any(target in CONV_TARGETS for target in config.target_modules)
     conv = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if has_conv else {}
-    return {"targets": ",".join(config.target_modules), **conv, **{name: "True" for name, on in switches.items() if on}}
+    switched = {name: "True" for name, on in switches.items() if on}
+    return {**algorithm, "targets": ",".join(config.target_modules), **conv, **switched}
 
 
 def _folders(items: Sequence[Item]) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,7 @@ from lora_core.config import TrainConfig
 from lora_core.dataset import Dataset, report, scan
 from lora_core.errors import UserError
 from lora_core.events import Emit, Warned
+from lora_core.lora.lycoris import TITLES
 from lora_core.lora.peft_layers import input_widths
 from lora_core.lora.summary import invokeai_warning
 from lora_core.messages import Message
@@ -114,6 +115,8 @@ def load(
     _check_size(model, plan)
     if config.adapter == "dora":
         emit(Warned(Message("lora.warned_dora")))
+    elif config.is_lycoris:
+        emit(Warned(Message("lora.warned_lycoris", kind=TITLES[config.adapter])))
     for found in (
         size_notice(model, config.resolution),
         offset_notice(model, config),

@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lora_core.errors import UserError
-from lora_core.lora.adapter import Lora, LoraError
+from lora_core.lora.adapter import Lora, LoraError, is_lycoris
 from lora_core.lora.dialects.modules import loads_everywhere
 from lora_core.lora.file import is_ready, read, serialise, width_of
 from lora_core.lora.metadata import recognisable
+from lora_core.lora.peft_layers import told_widths
 from lora_core.lora.shapes import family_of, is_toy
 from lora_core.lora.summary import invokeai_warning, warnings_for
 from lora_core.messages import Message
@@ -101,7 +102,7 @@ def _warnings_of(webui: str, lora: Lora, family: str) -> list[Message]:
     if webui in FAMILIES[family].lacking_webuis:
         return [Message("webuis.warned_fooocus")]
     if webui == "InvokeAI" and not is_toy(lora):
-        found = invokeai_warning({module: adapter.down.shape[1] for module, adapter in lora.items()}, family)
+        found = invokeai_warning(told_widths(lora), family)
         return [found] if found else []
     return []
 
@@ -139,7 +140,7 @@ def _content(path: Path, lora: Lora, metadata: dict[str, str], family: str, name
 
     Webuis call a LoRA by `ss_output_name`, so two files that say the same there would hide each other.
     """
-    wanted = recognisable(metadata, family, name, [(a.rank, a.alpha) for a in lora.values()])
+    wanted = recognisable(metadata, family, name, [(a.rank, a.alpha) for a in lora.values()], is_lycoris(lora))
     if wanted == metadata and is_ready(path, lora, family):
         return path.read_bytes()
     return serialise(lora, family, wanted, width_of(lora))

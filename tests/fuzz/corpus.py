@@ -99,7 +99,13 @@ def loras() -> tuple[bytes, ...]:
         {"a": tensor(0, 2**42, 2**40)}, {"a": 1}, [], None, {"__metadata__": {"a": 1}},
         {"lora_unet_x.lora_down.weight": tensor(0, 16)},
     ]  # fmt: skip
-    return (whole, *lying, *(with_table(table) for table in odd), save({"x": torch.zeros(3)}), b"", b"\0" * 8)
+    other_kinds = (
+        {"hada_w1_a": (8, 2), "hada_w1_b": (2, 6), "hada_w2_a": (8, 2), "hada_w2_b": (2, 6), "alpha": ()},
+        {"lokr_w1": (2, 2), "lokr_t2": (2, 2, 3, 3), "lokr_w2_a": (2, 4), "lokr_w2_b": (2, 3), "alpha": ()},
+    )
+    stem = "lora_unet_mid_block_resnets_0_conv1"
+    lycoris = [save({f"{stem}.{part}": torch.ones(shape) for part, shape in kind.items()}) for kind in other_kinds]
+    return (whole, *lycoris, *lying, *(with_table(table) for table in odd), save({"x": torch.zeros(3)}), b"", b"\0" * 8)
 
 
 @functools.cache

@@ -49,7 +49,9 @@ def test_what_no_training_can_begin_with_is_told_in_a_sentence(tmp_path: Path) -
             read_to_go_on(file)
 
     refused("There is no")
-    save_file({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": torch.ones(2, 2)}, file)
+    halves = {"w1_a": (8, 2), "w1_b": (2, 8), "w2_a": (8, 2), "w2_b": (2, 8)}
+    stem = "lora_unet_mid_block_attentions_0_proj_in.hada"
+    save_file({f"{stem}_{part}": torch.ones(*shape) for part, shape in halves.items()}, file)
     refused("^old.safetensors holds LoHa, .* lora plain")
     base = "unet.time_embedding.linear_1.lora_"
     save_file({f"{base}A.weight": torch.ones(2, 8), f"{base}B.weight": torch.ones(8, 2)}, file)

@@ -360,8 +360,8 @@ _PAIR = {f"{_GOOD}.lora_down.weight": torch.ones(2, 8), f"{_GOOD}.lora_up.weight
     [
         ({}, "no tensors"),
         ({"model.diffusion_model.out.2.weight": torch.ones(1)}, "no LoRA for Stable Diffusion"),
-        ({f"{_GOOD}.hada_w1_a": torch.ones(1)}, "LoHa"),
-        ({f"{_GOOD}.lokr_w1": torch.ones(1)}, "LoKr"),
+        ({"lora_unet_joint_blocks_0.hada_w1_a": torch.ones(1)}, "LoHa"),
+        ({f"{_GOOD}.oft_diag": torch.ones(1)}, "OFT"),
         ({**_PAIR, "bundle_emb.cat.string_to_param": torch.ones(1)}, "bundled embedding"),
         (
             {**_PAIR, "lora_unet_joint_blocks_0.lora_up.weight": torch.ones(1)},

@@ -25,7 +25,7 @@ def test_one_of_ours(tmp_path: Path) -> None:
     summary = LoraSummary.read(path)
     assert (summary.family, summary.dialects, summary.ranks, summary.dtype) == ("sdxl", ("webui",), (2,), "bf16")
     assert (summary.title, summary.base_model, summary.left_out, summary.warnings) == ("zebu", "xl", (), ())
-    assert (summary.modules, summary.size, summary.is_dora) == (len(small_lora("sdxl")), path.stat().st_size, False)
+    assert (summary.modules, summary.size, summary.kinds) == (len(small_lora("sdxl")), path.stat().st_size, ())
     assert summary.has_text_encoder
 
 
@@ -35,7 +35,7 @@ def test_one_of_the_starter_is_a_toy(tmp_path: Path) -> None:
     write(path, {_LAYER: adapter}, "sd1", {}, "fp16")
     summary = LoraSummary.read(path)
     assert [warning.key for warning in summary.warnings] == ["lora.warned_toy", "lora.warned_dora"]
-    assert (summary.is_toy, summary.is_dora, summary.has_text_encoder) == (True, True, False)
+    assert (summary.is_toy, summary.kinds, summary.has_text_encoder) == (True, ("DoRA",), False)
 
 
 def test_dialects_are_told_even_when_mixed(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def adapted(folder: Path, small: bool, dtype: torch.dtype = torch.float32, **val
 @pytest.mark.parametrize("values", [
     {"target_modules": ATTENTION}, {"target_modules": TARGETS, "lean_activations": False}, {"target_modules": TARGETS},
     {"adapter": "dora", "target_modules": ("to_q", "conv1")},
+    *({"adapter": kind, "target_modules": TARGETS} for kind in ("loha", "lokr")),
 ])  # fmt: skip
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_step_comes_out_near_that_in_full(tiny_sd1: Path, values: dict[str, object], checkpointing: bool) -> None:

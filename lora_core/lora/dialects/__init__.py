@@ -17,9 +17,10 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from lora_core.lora.adapter import Adapter, Lora, LoraError
+from lora_core.lora.adapter import Adapter, LayerChange, Lora, LoraError
 from lora_core.lora.dialects import attn_procs, onetrainer, peft, webui
 from lora_core.lora.dialects.modules import exists
+from lora_core.lora.lycoris import TENSORS, TITLES, Lycoris
 from lora_core.messages import Message
 
 _DIALECTS = {"webui": webui.split, "attn_procs": attn_procs.split, "onetrainer": onetrainer.split, "peft": peft.split}
@@ -67,7 +68,9 @@ def _about(unknown: list[str], total: int) -> Message:
     return Message("lora.odd_tensors", count=len(unknown), example=unknown[0])
 
 
-def _adapter(module: str, parts: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Adapter:
+def _adapter(module: str, parts: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LayerChange:
+    if any(name in parts for name in TENSORS):
+        return _lycoris(module, parts)
     if "down" not in parts or "up" not in parts:
         raise LoraError("lora.half_a_pair", module=module)
     down, up, scale = parts["down"], parts["up"], parts.get("dora_scale")
@@ -75,11 +78,30 @@ def _adapter(module: str, parts: Mapping[str, Tensor], metadata: Mapping[str, st
         raise LoraError("lora.no_pair", module=module, down=str(list(down.shape)), up=str(list(up.shape)))
     if (magnitude := parts.get("magnitude")) is not None:
         scale = output_axis(magnitude, down.dim())
+    strength = _alpha(module, parts)
+    if strength is None:
+        strength = peft.alpha_of(module, down.shape[0], metadata)
+    return Adapter(down, up, strength, scale)
+
+
+def _lycoris(module: str, parts: Mapping[str, Tensor]) -> Lycoris:
+    """LoHa or LoKr; without an alpha it is the rank."""
+    alpha = _alpha(module, parts)
+    tensors = {name: parts[name] for name in TENSORS if name in parts}
+    try:
+        found = Lycoris(tensors, 1.0 if alpha is None else alpha)
+    except ValueError:
+        raise LoraError("lora.no_lycoris", module=module, tensors=sorted(parts)) from None
+    if more := sorted(parts.keys() - tensors.keys() - {"alpha"}):  # DoRA's magnitudes, above all
+        raise LoraError("lora.other_kind", kind=f"{TITLES[found.kind]} + {more[0]}", example=module)
+    return found if alpha is not None else Lycoris(tensors, float(found.rank))
+
+
+def _alpha(module: str, parts: Mapping[str, Tensor]) -> float | None:
     alpha = parts.get("alpha")
     if alpha is not None and alpha.numel() != 1:
         raise LoraError("lora.alpha", module=module)
-    strength = float(alpha.item()) if alpha is not None else peft.alpha_of(module, down.shape[0], metadata)
-    return Adapter(down, up, strength, scale)
+    return None if alpha is None else float(alpha.item())
 
 
 def output_axis(magnitude: Tensor, dimensions: int) -> Tensor:

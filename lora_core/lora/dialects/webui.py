@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lora_core.lora.dialects.modules import dotted, with_text_model
+from lora_core.lora.lycoris import TENSORS
 from lora_core.models.families.specs import FAMILIES
 from lora_core.models.unet_keys import from_original, to_original
 
@@ -15,7 +16,10 @@ _PREFIXES = {
     "lycoris_": "unet", "lora_unet_": "unet",
     "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2",
 }  # fmt: skip
-_PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "dora_scale"}
+_PARTS = {
+    "lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "dora_scale",
+    **{name: name for name in TENSORS},
+}  # fmt: skip
 
 
 def name(module: str, family: str) -> str:

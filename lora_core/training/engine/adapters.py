@@ -1,4 +1,4 @@
-"""Adapters on a frozen base model (LoRA, Hu et al. 2021), by PEFT."""
+"""Adapters on a frozen base model (LoRA, Hu et al. 2021, and its kin), by PEFT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -18,7 +18,7 @@ from lora_core.errors import UserError
 from lora_core.lora import peft_layers
 from lora_core.lora.adapter import Lora
 from lora_core.lora.dora import normalise_over_inputs
-from lora_core.lora.peft_layers import from_peft
+from lora_core.lora.peft_layers import from_peft, peft_config, scale_as_readers
 from lora_core.models.families.base import BaseModel
 from lora_core.training.engine import lean_activations
 from lora_core.training.optim.build import ParameterGroups
@@ -72,15 +72,16 @@ def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], le
     names = [name for name, _ in module.named_modules() if not (left_out and re.fullmatch(left_out, name))]
     if not any(name.endswith(f".{target}") for name in names for target in targets):
         raise UserError("training.no_such_layers", layers=list(targets))
+    dropout = {"lora_dropout": config.lora_dropout} if config.lora_dropout else {}
     inject_adapter_in_model(
-        LoraConfig(
-            r=config.lora_rank, lora_alpha=config.alpha, target_modules=list(targets), lora_dropout=config.lora_dropout,
-            rank_pattern=dict.fromkeys(own, rank), alpha_pattern=dict.fromkeys(own, alpha),
-            use_dora=config.adapter == "dora", exclude_modules=left_out or None,
+        peft_config(
+            config.adapter, config.lora_rank, config.alpha, target_modules=list(targets), exclude_modules=left_out or None,
+            rank_pattern=dict.fromkeys(own, rank), alpha_pattern=dict.fromkeys(own, alpha), **dropout,
         ),
         module,
         ADAPTER,
     )  # fmt: skip
+    scale_as_readers(module, ADAPTER)
     if config.adapter == "dora":  # PEFT's own kind of DoRA is computed as it was trained by no webui
         normalise_over_inputs(module, ADAPTER)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lora_core.config import TrainConfig
 from lora_core.errors import UserError
-from lora_core.lora.adapter import Adapter, Lora
+from lora_core.lora.adapter import Adapter, PlainLora
 from lora_core.lora.adapter_settings import read_to_go_on
 from lora_core.lora.convert import file_in
 from lora_core.lora.dora import AdaptedLayer, InputDora, weight_change
@@ -34,7 +34,7 @@ class InitLora:
     """A LoRA that fits the base model, each layer as that has it."""
 
     ancestor: Ancestor
-    lora: Lora
+    lora: PlainLora
 
 
 def read_for(model: BaseModel, path: Path) -> InitLora:
@@ -49,7 +49,7 @@ def read_for(model: BaseModel, path: Path) -> InitLora:
     with suppress(UnknownFamilyError):  # then the layers alone tell whether it fits
         family = family_of(lora, metadata)
     if family == model.family.name:
-        lora = fit(lora, family)
+        lora = {module: value for module, value in fit(lora, family).items() if isinstance(value, Adapter)}
     check_base(model, path, lora, family)
     predicted = prediction_of(metadata)
     if predicted and predicted != model.prediction_type:

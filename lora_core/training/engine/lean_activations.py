@@ -17,6 +17,8 @@ import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.resnet import ResnetBlock2D
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lycoris_utils import LycorisLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,11 +30,13 @@ def cast_adapters(module: nn.Module, adapter: str) -> None:
     for layer in module.modules():
         if isinstance(layer, LoraLayer) and adapter in layer.lora_A and adapter not in layer.lora_variant:
             _replace(layer, _adapted)
+        elif isinstance(layer, LycorisLayer):
+            _replace(layer, _changed)
 
 
 def keep_less(unet: nn.Module) -> None:
     """Let resnets, GEGLUs and frozen convolutions keep what gradients need and no more. Adapters must be on already."""
-    adapted = {id(layer.get_base_layer()) for layer in unet.modules() if isinstance(layer, LoraLayer)}
+    adapted = {id(layer.get_base_layer()) for layer in unet.modules() if isinstance(layer, BaseTunerLayer)}
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D) and _is_plain(module):
             _replace(module, _resnet)
@@ -58,6 +62,21 @@ def _adapted(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
     if layer.scaling[name] != 1:  # between the two, where it costs least: what comes after is as large as the output
         hidden = hidden * layer.scaling[name]
     adapted: Tensor = result + _apply(up, hidden)
+    return adapted
+
+
+def _changed(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """W x + dW x of LoHa and LoKr, x: [..., in] or [B, in, H, W]. Two products: dW would be lost in a W of 16 bits.
+
+    PEFT's own draws a number for a dropout that is off, and none may be drawn here but by step and seed.
+    """
+    result: Tensor = layer.base_layer(x)
+    if layer.disable_adapters:
+        return result
+    (name,) = layer.active_adapters
+    change, base = layer.get_delta_weight(name).to(x.dtype), layer.get_base_layer()
+    moved = base._conv_forward(x, change, None) if isinstance(base, nn.Conv2d) else F.linear(x, change)
+    adapted: Tensor = result + moved
     return adapted
 
 

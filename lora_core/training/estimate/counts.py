@@ -99,7 +99,7 @@ class Graph:
     lean: bool = True
     eight_bit: bool = False
     dropout: bool = False
-    dora: bool = False
+    adapter: str = "lora"
     prior: bool = False
     quarters: int = 0  # checkpointed, where not all are
     blocks: tuple[str, ...] = BLOCKS
@@ -109,14 +109,14 @@ class Graph:
         return cls(
             shapes.unet_key(), shapes.text_key() if config.train_text_encoder else "",
             tuple(sorted(config.target_modules)), config.gradient_checkpointing, number_bytes,
-            config.is_lean, config.eight_bit_base, bool(config.lora_dropout), config.adapter == "dora",
+            config.is_lean, config.eight_bit_base, bool(config.lora_dropout), config.adapter,
             bool(config.prior_pictures), 0 if config.gradient_checkpointing else config.checkpointed_quarters,
             tuple(sorted(config.target_blocks)),
         )  # fmt: skip
 
     def is_within(self, other: Graph) -> bool:
         """Whether the other graph holds all tensors of this one, perhaps more, perhaps wider ones."""
-        decisive = ("unet", "checkpointing", "quarters", "lean", "eight_bit", "dora")
+        decisive = ("unet", "checkpointing", "quarters", "lean", "eight_bit", "adapter")
         same = all(getattr(self, name) == getattr(other, name) for name in decisive)
         less = self.text in ("", other.text) and set(self.targets) <= set(other.targets)
         less = less and set(self.blocks) <= set(other.blocks)

@@ -57,6 +57,12 @@ def usual() -> Iterator[tuple[Shapes, TrainConfig, int]]:
             for targets in MODULES.values():
                 asked = {"eight_bit_base": True, "gradient_checkpointing": checkpointing, "target_modules": targets}
                 yield of_family(family), TrainConfig.of(asked), 2
+        for kind in ("loha", "lokr"):
+            for checkpointing in (False, True):
+                most = {"target_modules": TARGETS, "train_text_encoder": True}
+                for asked in ({}, {"target_modules": MODULES["attention"]}, most):
+                    values = {**asked, "adapter": kind, "gradient_checkpointing": checkpointing}
+                    yield of_family(family), TrainConfig.of(values), 2
     for is_lean, checkpointing in ((False, False), (True, False), (True, True)):
         asked = {"lean_activations": is_lean, "gradient_checkpointing": checkpointing}
         yield shapes_of(STARTER), TrainConfig.of({**find_preset("quickstart").values, **asked}), 4

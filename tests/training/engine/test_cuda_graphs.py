@@ -44,9 +44,10 @@ def told(events: list[Event]) -> list[str]:
     ("family", "values"),
     [
         ("sd1", {}), ("sd1", {"gradient_checkpointing": True, "eight_bit_base": True}), ("sd1", {"adapter": "dora"}),
+        ("sd1", {"adapter": "loha"}),
         ("sd1", {"train_text_encoder": True, "lean_activations": False}), ("sdxl", {"train_text_encoder": True}),
     ],
-    ids=["sd1", "least memory", "dora", "text encoder", "sdxl"],
+    ids=["sd1", "least memory", "dora", "loha", "text encoder", "sdxl"],
 )  # fmt: skip
 def test_a_training_ends_where_the_plain_one_does(
     family: str, values: dict[str, object], tiny_sd1: Path, pictures: Path, tmp_path: Path, played: Played

@@ -96,7 +96,7 @@ class Views:
         parts = {
             "export.fact_family": family,
             "export.fact_dialect": " + ".join(self.text(DIALECTS[dialect]) for dialect in summary.dialects),
-            "export.fact_rank": f"{ranks} (DoRA)" if summary.is_dora else ranks,
+            "export.fact_rank": f"{ranks} ({', '.join(summary.kinds)})" if summary.kinds else ranks,
             "export.fact_layers": self.text("export.layers_text" if summary.has_text_encoder else "export.layers",
                                             n=summary.modules),
             "export.fact_precision": summary.dtype, "export.fact_size": self.text.size(summary.size),
