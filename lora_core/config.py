@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class TrainConfig:
     conv_rank: int = setting(0, "LoRA", "Size of the adapters of 3x3 convolutions; 0 means as the others.", low=0, high=1024)
     conv_alpha: float = setting(0.0, "LoRA", "Alpha of the adapters of 3x3 convolutions, 1 to 8 is usual; 0 means as the others, or their own rank where that is another.", low=0, high=131_072)
     target_modules: tuple[str, ...] = setting(("to_q", "to_v"), "LoRA", "UNet layers that get an adapter.", choices=TARGETS)
+    block_ranks: str = setting("", "LoRA", "Ranks of the UNet's way down, middle and way up, as 8;16;8, where they are to differ; alpha/rank stays. Empty: lora_rank everywhere. Convolutions go along unless conv_rank is set; text encoders keep lora_rank.")
     target_blocks: tuple[str, ...] = setting(BLOCKS, "LoRA", "Parts of the UNet whose layers get an adapter; without 'down' the way back ends early, which makes steps quicker.", choices=BLOCKS)
     train_text_encoder: bool = setting(False, "LoRA", "Also adapt the text encoder(s).")
     lora_dropout: float = setting(0.0, "LoRA", "Share of adapter inputs dropped while training.", low=0, high=0.9)
@@ -158,8 +160,22 @@ class TrainConfig:
         return self.adapter in ("loha", "lokr")
 
     @property
+    def ranks_of_blocks(self) -> dict[str, int]:
+        """Of each part of the UNet, where they are told apart."""
+        if not _are_ranks(self.block_ranks):  # nothing, or what is told where all settings are checked
+            return {}
+        return dict(zip(BLOCKS, map(int, self.block_ranks.split(";")), strict=True))
+
+    def strength(self, block: str = "", is_conv: bool = False) -> tuple[int, float]:
+        """Rank and alpha of a layer of this part of the UNet; is_conv: one of `CONV_TARGETS`."""
+        rank, alpha = self.conv if is_conv else (self.lora_rank, self.alpha)
+        own = self.ranks_of_blocks.get(block)
+        return (rank, alpha) if own is None or (is_conv and self.conv_rank) else (own, own * alpha / rank)
+
+    @property
     def largest_rank(self) -> int:
-        return max(self.lora_rank, self.conv_rank)
+        own = [rank for block, rank in self.ranks_of_blocks.items() if block in self.target_blocks]
+        return max(*own, self.conv_rank, self.lora_rank if self.train_text_encoder or not own else 0)
 
     @property
     def warmup_steps(self) -> int:
@@ -328,6 +344,8 @@ def _clashes(config: TrainConfig) -> list[Problem]:
         wrong("multires_noise_discount", "settings.two_noises")
     if config.optimizer == "prodigy" and config.learning_rate < 0.1:
         wrong("learning_rate", "settings.prodigy_rate", rate=config.learning_rate)
+    if config.block_ranks and not _are_ranks(config.block_ranks):
+        wrong("block_ranks", "settings.no_block_ranks", given=config.block_ranks)
     if config.is_lycoris and config.lora_dropout:
         wrong("lora_dropout", "settings.lycoris_dropout", kind=config.adapter)
     if config.is_lycoris and config.init_lora:
@@ -347,6 +365,11 @@ def _clashes(config: TrainConfig) -> list[Problem]:
     if not _is_file_name(config.output_name):
         wrong("output_name", "settings.no_file_name", name=config.output_name)
     return problems
+
+
+def _are_ranks(text: str) -> bool:
+    parts = text.split(";")
+    return len(parts) == len(BLOCKS) and all(re.fullmatch(r" *[0-9]{1,4} *", part) and 1 <= int(part) <= 1024 for part in parts)
 
 
 def _is_file_name(name: str) -> bool:

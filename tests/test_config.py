@@ -40,7 +40,7 @@ FROZEN = """
     train_data_dir trigger_word resolution enable_bucket bucket_step random_flip shuffle_tags keep_tags
     caption_dropout transparent_color pretrained_model_name_or_path vae prediction_type mixed_precision device
     optimizer_on_host eight_bit_base lean_activations gradient_checkpointing checkpointed_quarters cuda_graphs
-    torch_compile lora_rank lora_alpha target_modules target_blocks train_text_encoder lora_dropout adapter
+    torch_compile lora_rank lora_alpha target_modules block_ranks target_blocks train_text_encoder lora_dropout adapter
     max_train_steps train_batch_size gradient_accumulation_steps learning_rate text_encoder_lr lr_scheduler
     lr_warmup_steps optimizer weight_decay max_grad_norm ema_decay seed snr_gamma timestep_sampling noise_offset
     prior_prompts prior_pictures prior_loss_weight prior_every output_dir output_name save_steps keep_states save_precision

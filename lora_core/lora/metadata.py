@@ -267,8 +267,8 @@ def _ss_network(training: TrainingMetadata) -> dict[str, Any]:
         "ss_v2": spec.is_v2,
         "ss_base_model_version": spec.kohya_version + ("_v" if _is_v(training) and spec.says_v else ""),
         "ss_network_module": LYCORIS if "algo" in training.network_args else "networks.lora",
-        "ss_network_dim": training.rank,
-        "ss_network_alpha": training.alpha,
+        "ss_network_dim": "Dynamic" if "block_ranks" in training.network_args else training.rank,
+        "ss_network_alpha": "Dynamic" if "block_ranks" in training.network_args else training.alpha,
         "ss_network_dropout": training.lora_dropout or None,
     }
     if training.network_args:

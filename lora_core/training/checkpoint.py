@@ -30,7 +30,7 @@ _FIXED = (
     "pretrained_model_name_or_path", "lora_rank", "lora_alpha", "target_modules", "target_blocks", "train_text_encoder",
     "optimizer", "seed", "train_batch_size", "gradient_accumulation_steps", "vae",
     "prediction_type", "zero_terminal_snr", "clip_skip", "max_token_length",
-    "conv_rank", "conv_alpha", "adapter", "init_lora",
+    "conv_rank", "conv_alpha", "block_ranks", "adapter", "init_lora",
 )  # fmt: skip
 
 

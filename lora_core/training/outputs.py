@@ -187,6 +187,8 @@ def _network_args(config: TrainConfig) -> dict[str, str]:
     switches = {"dora": config.adapter == "dora", "text_encoder": config.train_text_encoder}
     (rank, alpha), has_conv = config.conv, any(target in CONV_TARGETS for target in config.target_modules)
     conv = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if has_conv else {}
+    if config.block_ranks:
+        conv |= {"block_ranks": config.block_ranks}
     switched = {name: "True" for name, on in switches.items() if on}
     return {**algorithm, "targets": ",".join(config.target_modules), **conv, **switched}
 

@@ -67,16 +67,16 @@ def checkpoint(model: BaseModel, config: TrainConfig) -> None:
 
 def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], left_out: str = "") -> None:
     """`left_out`: a pattern of whole names."""
-    rank, alpha = config.conv
-    own = [target for target in CONV_TARGETS if target in targets and (rank, alpha) != (config.lora_rank, config.alpha)]
     names = [name for name, _ in module.named_modules() if not (left_out and re.fullmatch(left_out, name))]
     if not any(name.endswith(f".{target}") for name in names for target in targets):
         raise UserError("training.no_such_layers", layers=list(targets))
+    own = _strengths(config, targets, names)
     dropout = {"lora_dropout": config.lora_dropout} if config.lora_dropout else {}
     inject_adapter_in_model(
         peft_config(
             config.adapter, config.lora_rank, config.alpha, target_modules=list(targets), exclude_modules=left_out or None,
-            rank_pattern=dict.fromkeys(own, rank), alpha_pattern=dict.fromkeys(own, alpha), **dropout,
+            rank_pattern={name: rank for name, (rank, _) in own.items()},
+            alpha_pattern={name: alpha for name, (_, alpha) in own.items()}, **dropout,
         ),
         module,
         ADAPTER,
@@ -84,6 +84,20 @@ def _inject(module: nn.Module, config: TrainConfig, targets: tuple[str, ...], le
     scale_as_readers(module, ADAPTER)
     if config.adapter == "dora":  # PEFT's own kind of DoRA is computed as it was trained by no webui
         normalise_over_inputs(module, ADAPTER)
+
+
+def _strengths(config: TrainConfig, targets: tuple[str, ...], names: list[str]) -> dict[str, tuple[int, float]]:
+    """Ranks and alphas other than the usual, by patterns of names, of which PEFT takes the first that fits."""
+    convolutions = [target for target in CONV_TARGETS if target in targets]
+    found = {
+        **{rf"{block}_blocks?\..*\.{target}": config.strength(block, True) for block in BLOCKS for target in convolutions},
+        **{rf"{block}_blocks?\..*": config.strength(block) for block in BLOCKS},
+    }
+    if not config.block_ranks:
+        found = {target: config.conv for target in convolutions if config.conv != config.strength()}
+    targeted = [name for name in names if name.endswith(tuple(f".{target}" for target in targets))]
+    # It warns of patterns that fit nothing.
+    return {pattern: of for pattern, of in found.items() if any(re.fullmatch(f"(?:.*\\.)?{pattern}", n) for n in targeted)}
 
 
 def named_parameters(model: BaseModel) -> dict[str, nn.Parameter]:

@@ -62,7 +62,7 @@ def _whole_ladder(config: TrainConfig) -> Iterator[Step]:
         resolution = int(config.resolution * share) // 64 * 64
         if resolution >= max(256, config.bucket_step):
             yield Step({"resolution": resolution})
-    rank = config.lora_rank
+    rank = config.lora_rank if not config.block_ranks else 0
     while rank > 4:
         rank = max(4, rank // 2)
         yield Step({"lora_rank": rank})
