@@ -11,12 +11,14 @@ from peft import inject_adapter_in_model
 from torch import Tensor
 
 from lora_core.lora.adapter import LoraError, NoEffectError
+from lora_core.lora.convert import convert_lora
 from lora_core.lora.dialects import decode, webui
 from lora_core.lora.dora import adapted_layers
 from lora_core.lora.file import read, write
 from lora_core.lora.lycoris import Lycoris
 from lora_core.lora.peft_layers import from_peft, inject, peft_config, scale_as_readers, told_widths
 from lora_core.lora.shapes import family_of
+from lora_core.lora.summary import LoraSummary
 from tests.clients import lycoris
 from tests.clients.models import TARGETS, TEXT_TARGETS, tiny_text_encoders, tiny_unet
 
@@ -157,3 +159,18 @@ def test_one_without_effect_is_not_written_and_invokeai_sees_whole_factors_alone
         write(tmp_path / "x.safetensors", idle, "sd1", {}, "fp32")
     factored = Lycoris({"lokr_w1": torch.ones(2, 2), "lokr_w2_a": torch.ones(4, 2), "lokr_w2_b": torch.ones(2, 4)}, 1.0)
     assert told_widths({**idle, "unet.mid_block.attentions.0.proj_out": factored}) == {MODULE: 8}
+
+
+@pytest.mark.parametrize("tensors", [_LOHA, _LOKR], ids=["LoHa", "LoKr"])
+def test_converted_it_stays_what_it_is_and_what_reads_it_not_is_told(
+    tensors: dict[str, Tensor], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    title = request.node.callspec.id
+    names = {f"lycoris_mid_block_attentions_0_proj_in.{part}": tensor for part, tensor in tensors.items()}
+    safetensors.torch.save_file(names, tmp_path / "x.safetensors")
+    done = convert_lora(tmp_path / "x.safetensors", tmp_path / "y.safetensors", family="sd1")
+    assert f"This is a {title}" in " ".join(map(str, done.warnings)) and "diffusers does not" in str(done.warnings[-1])
+    summary = LoraSummary.read(done.path)
+    assert summary.kinds == (title,) and summary.metadata["ss_network_module"] == "lycoris.kohya"
+    found, before = read(done.path)[0][MODULE], read(tmp_path / "x.safetensors")[0][MODULE]
+    assert isinstance(found, Lycoris) and isinstance(before, Lycoris) and torch.equal(found.change(), before.change())
